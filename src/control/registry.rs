@@ -1,0 +1,327 @@
+//! Rooms and who is in them: placement on workers, admission, and the ids that are handed out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::participant::{Participant, ParticipantId, UserInfo, stream_id};
+use crate::ids::{RoomId, RoomName, TrackId, TransportId, UserId, WorkerId};
+
+/// A room with at least one member.
+#[derive(Debug)]
+pub struct Room {
+    /// As the clients call it.
+    pub name: RoomName,
+    /// The worker that it lives on, with all transports of its members.
+    pub worker: WorkerId,
+    members: BTreeSet<ParticipantId>,
+    by_user: BTreeMap<UserId, ParticipantId>,
+    voices: Vec<ParticipantId>,
+}
+
+impl Room {
+    /// All members in the order of joining.
+    pub fn members(&self) -> impl Iterator<Item = ParticipantId> {
+        self.members.iter().copied()
+    }
+
+    /// Members that publish, in the order of publishing.
+    pub fn voices(&self) -> impl Iterator<Item = ParticipantId> {
+        self.voices.iter().copied()
+    }
+}
+
+/// A new participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Its id.
+    pub participant: ParticipantId,
+    /// Its room.
+    pub room: RoomId,
+    /// Where the room lives.
+    pub worker: WorkerId,
+    /// The room was made for it.
+    pub is_first: bool,
+}
+
+/// Why somebody may not come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// As many participants as the server takes.
+    #[error("the server is full")]
+    ServerFull,
+    /// The same user is in that room; join again over the one that is there.
+    #[error("the user is in the room")]
+    AlreadyThere,
+}
+
+/// A participant that left.
+#[derive(Debug)]
+pub struct Left {
+    /// What it was.
+    pub participant: Participant,
+    /// Its room's name.
+    pub room_name: RoomName,
+    /// Where its room lives.
+    pub worker: WorkerId,
+    /// It published.
+    pub was_voice: bool,
+    /// It was the last: the room is gone.
+    pub was_last: bool,
+}
+
+/// All rooms and participants of this process.
+#[derive(Debug)]
+pub struct Registry {
+    participants_max: usize,
+    /// Participants of each worker; each has at most one transport.
+    loads: Vec<usize>,
+    rooms: BTreeMap<RoomId, Room>,
+    by_name: BTreeMap<RoomName, RoomId>,
+    participants: BTreeMap<ParticipantId, Participant>,
+    by_track: BTreeMap<TrackId, ParticipantId>,
+    id_next: u64,
+}
+
+impl Registry {
+    /// For `worker_count` workers, and `participants_max` participants over all rooms.
+    ///
+    /// # Panics
+    /// Without a worker, or with more than a [`WorkerId`] can name.
+    pub fn new(worker_count: usize, participants_max: usize) -> Registry {
+        assert!((1..=crate::ids::WORKER_COUNT_MAX).contains(&worker_count));
+        Registry {
+            participants_max,
+            loads: vec![0; worker_count],
+            rooms: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            participants: BTreeMap::new(),
+            by_track: BTreeMap::new(),
+            id_next: 1,
+        }
+    }
+
+    /// Takes a user into a room, making the room on the least loaded worker where there is none.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing has changed then.
+    pub fn join(&mut self, name: &RoomName, user: &UserId, info: UserInfo) -> Result<Joined, Refusal> {
+        if self.find(name, user).is_some() {
+            return Err(Refusal::AlreadyThere);
+        }
+        if self.participants.len() >= self.participants_max {
+            return Err(Refusal::ServerFull);
+        }
+        let is_first = !self.by_name.contains_key(name);
+        let id = if is_first { self.add_room(name) } else { self.by_name[name] };
+        let participant = ParticipantId(self.next_id());
+        let track = TrackId(self.next_id());
+        let Some(room) = self.rooms.get_mut(&id) else {
+            unreachable!("every name leads to a room");
+        };
+        room.members.insert(participant);
+        room.by_user.insert(user.clone(), participant);
+        let worker = room.worker;
+        self.loads[usize::from(worker.0)] += 1;
+        self.by_track.insert(track, participant);
+        let stream_id = stream_id(user);
+        self.participants
+            .insert(participant, Participant { room: id, user: user.clone(), info, track, stream_id });
+        Ok(Joined { participant, room: id, worker, is_first })
+    }
+
+    /// Takes a participant out; an empty room goes with it. `None` when it had left before.
+    pub fn leave(&mut self, id: ParticipantId) -> Option<Left> {
+        let participant = self.participants.remove(&id)?;
+        self.by_track.remove(&participant.track);
+        let room = self.rooms.get_mut(&participant.room)?;
+        room.members.remove(&id);
+        room.by_user.remove(&participant.user);
+        let voices_before = room.voices.len();
+        room.voices.retain(|voice| *voice != id);
+        let was_voice = room.voices.len() < voices_before;
+        let worker = room.worker;
+        let room_name = room.name.clone();
+        let was_last = room.members.is_empty();
+        if was_last {
+            self.by_name.remove(&room_name);
+            self.rooms.remove(&participant.room);
+        }
+        self.loads[usize::from(worker.0)] -= 1;
+        Some(Left { participant, room_name, worker, was_voice, was_last })
+    }
+
+    /// A new name for a transport; never used before in this process.
+    pub fn next_transport(&mut self) -> TransportId {
+        TransportId(self.next_id())
+    }
+
+    /// Makes a participant a voice of its room, the last in order. `false` when it was one.
+    pub fn publish(&mut self, id: ParticipantId) -> bool {
+        let is_new = !self.is_voice(id);
+        if is_new && let Some(room) = self.room_of_mut(id) {
+            room.voices.push(id);
+        }
+        is_new
+    }
+
+    /// Takes a participant's voice out of its room. `false` when there was none.
+    pub fn unpublish(&mut self, id: ParticipantId) -> bool {
+        let was_voice = self.is_voice(id);
+        if let Some(room) = self.room_of_mut(id) {
+            room.voices.retain(|voice| *voice != id);
+        }
+        was_voice
+    }
+
+    /// Whether it publishes.
+    pub fn is_voice(&self, id: ParticipantId) -> bool {
+        let room = self.participants.get(&id).and_then(|participant| self.rooms.get(&participant.room));
+        room.is_some_and(|room| room.voices.contains(&id))
+    }
+
+    /// Changes what a participant says of itself; returns what it said before, `None` when it is gone or
+    /// nothing differs.
+    pub fn set_info(&mut self, id: ParticipantId, info: UserInfo) -> Option<UserInfo> {
+        let participant = self.participants.get_mut(&id)?;
+        (participant.info != info).then(|| std::mem::replace(&mut participant.info, info))
+    }
+
+    /// The participant with this user id in this room.
+    pub fn find(&self, name: &RoomName, user: &UserId) -> Option<ParticipantId> {
+        self.rooms[self.by_name.get(name)?].by_user.get(user).copied()
+    }
+
+    /// One participant.
+    pub fn participant(&self, id: ParticipantId) -> Option<&Participant> {
+        self.participants.get(&id)
+    }
+
+    /// Whose track it is.
+    pub fn publisher(&self, track: TrackId) -> Option<&Participant> {
+        self.participants.get(self.by_track.get(&track)?)
+    }
+
+    /// One room.
+    pub fn room(&self, id: RoomId) -> Option<&Room> {
+        self.rooms.get(&id)
+    }
+
+    /// All rooms in the order of their making.
+    pub fn rooms(&self) -> impl Iterator<Item = (RoomId, &Room)> {
+        self.rooms.iter().map(|(id, room)| (*id, room))
+    }
+
+    /// How many participants there are, over all rooms.
+    pub fn participant_count(&self) -> usize {
+        self.participants.len()
+    }
+
+    /// How many rooms there are.
+    pub fn room_count(&self) -> usize {
+        self.rooms.len()
+    }
+
+    fn add_room(&mut self, name: &RoomName) -> RoomId {
+        let id = RoomId(self.next_id());
+        let worker = self.least_loaded();
+        let room = Room {
+            name: name.clone(),
+            worker,
+            members: BTreeSet::new(),
+            by_user: BTreeMap::new(),
+            voices: vec![],
+        };
+        self.rooms.insert(id, room);
+        self.by_name.insert(name.clone(), id);
+        id
+    }
+
+    /// The worker with the fewest participants; of equals the first.
+    fn least_loaded(&self) -> WorkerId {
+        let (index, _) = self.loads.iter().enumerate().min_by_key(|(_, load)| **load).unwrap_or((0, &0));
+        // `new` has checked that there are no more workers than ids.
+        WorkerId(index as u8)
+    }
+
+    /// All ids come from one counter: 2^64 outlasts the process.
+    fn next_id(&mut self) -> u64 {
+        let id = self.id_next;
+        self.id_next += 1;
+        id
+    }
+
+    fn room_of_mut(&mut self, id: ParticipantId) -> Option<&mut Room> {
+        self.rooms.get_mut(&self.participants.get(&id)?.room)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(worker_count: usize) -> Registry {
+        Registry::new(worker_count, 4)
+    }
+
+    fn join(registry: &mut Registry, room: &str, user: &str) -> Result<Joined, Refusal> {
+        let user = UserId::parse(user).unwrap();
+        registry.join(&RoomName::parse(room).unwrap(), &user, UserInfo::of(&user))
+    }
+
+    fn users(registry: &Registry, ids: impl Iterator<Item = ParticipantId>) -> Vec<String> {
+        ids.map(|id| registry.participant(id).unwrap().user.to_string()).collect()
+    }
+
+    #[test]
+    fn members_are_in_join_order_and_voices_in_the_order_of_publishing() {
+        let mut registry = registry(1);
+        let [zoe, _, bob] = ["zoe", "alice", "bob"].map(|user| join(&mut registry, "r", user).unwrap());
+        assert_eq!(users(&registry, registry.room(zoe.room).unwrap().members()), ["zoe", "alice", "bob"]);
+        assert!(registry.publish(bob.participant) && registry.publish(zoe.participant));
+        assert!(!registry.publish(bob.participant), "published before");
+        assert_eq!(users(&registry, registry.room(zoe.room).unwrap().voices()), ["bob", "zoe"]);
+        assert!(registry.unpublish(bob.participant) && !registry.unpublish(bob.participant));
+        assert!(!registry.is_voice(bob.participant) && registry.is_voice(zoe.participant));
+    }
+
+    #[test]
+    fn rooms_go_to_the_least_loaded_worker_and_stay_there() {
+        let mut registry = registry(2);
+        let a = join(&mut registry, "a", "1").unwrap();
+        let b = join(&mut registry, "b", "2").unwrap();
+        assert_eq!((a.worker, a.is_first), (WorkerId(0), true));
+        assert_eq!((b.worker, b.is_first), (WorkerId(1), true));
+        let b2 = join(&mut registry, "b", "3").unwrap();
+        assert_eq!((b2.worker, b2.is_first, b2.room), (WorkerId(1), false, b.room));
+        assert_eq!(join(&mut registry, "c", "4").unwrap().worker, WorkerId(0));
+    }
+
+    #[test]
+    fn the_last_to_leave_takes_the_room_along_and_ids_are_not_used_again() {
+        let mut registry = registry(1);
+        let a = join(&mut registry, "r", "a").unwrap();
+        let b = join(&mut registry, "r", "b").unwrap();
+        registry.publish(a.participant);
+        let left = registry.leave(a.participant).unwrap();
+        assert!(left.was_voice && !left.was_last);
+        assert!(registry.publisher(left.participant.track).is_none());
+        assert!(registry.leave(a.participant).is_none());
+        let left = registry.leave(b.participant).unwrap();
+        assert!(!left.was_voice && left.was_last);
+        assert_eq!((registry.room_count(), registry.participant_count()), (0, 0));
+        assert!(registry.by_name.is_empty() && registry.by_track.is_empty() && registry.loads == [0]);
+        let again = join(&mut registry, "r", "a").unwrap();
+        assert!(again.room != a.room && again.participant > b.participant);
+    }
+
+    #[test]
+    fn as_many_as_there_is_room_for_and_a_user_once_a_room() {
+        let mut registry = registry(1);
+        join(&mut registry, "r", "a").unwrap();
+        assert_eq!(join(&mut registry, "r", "a"), Err(Refusal::AlreadyThere));
+        join(&mut registry, "s", "a").unwrap();
+        join(&mut registry, "r", "b").unwrap();
+        join(&mut registry, "r", "c").unwrap();
+        assert_eq!(join(&mut registry, "new", "d"), Err(Refusal::ServerFull));
+        assert_eq!(registry.room_count(), 2, "a refused one makes no room");
+    }
+}

@@ -1,0 +1,281 @@
+//! One peer's server side, from the first datagram to the last: attempts one after the other, our last
+//! flight again when the peer missed it, and keys that outlive every attempt that fails.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::handshake::{Outcome, Peer};
+use super::hello::{CLIENT_HELLO, Hello};
+use super::identity::Identity;
+use super::keying::KeyingMaterial;
+use super::reassembly::Reassembly;
+use super::record::{HANDSHAKE, fragments, records};
+use crate::ids::Fingerprint;
+
+/// Handshakes worked on at the same time. One that waits for its peer is not counted, so that peers that
+/// stay silent hold up nobody; those that wait for their turn cost a few kilobytes each.
+const TURN_COUNT: usize = 4;
+/// From an attempt's first turn to keys.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Datagrams that wait for an endpoint; what comes beyond is dropped and sent again by the peer.
+const INBOX_LEN: usize = 32;
+/// Attempts of a peer after its first, in [`RESTART_WINDOW`].
+const RESTART_COUNT_MAX: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// A peer may miss our last flight for this long (RFC 6347 §4.2.4: twice the segment life time of TCP).
+const LAST_FLIGHT_KEPT: Duration = Duration::from_secs(240);
+/// Most times that it is sent again.
+const LAST_FLIGHT_COUNT_MAX: u32 = 64;
+
+/// What comes out of an endpoint.
+pub enum Output {
+    /// To be sent to the peer, over the pair that its last datagram came on.
+    Datagram(Bytes),
+    /// Keys. A peer may begin again later; then its new keys replace those before.
+    Established(Box<KeyingMaterial>),
+    /// An attempt failed. Said only while there are no keys: what fails later changes nothing. The endpoint
+    /// listens on, for five more attempts a minute.
+    Failed(Error),
+    // That a peer left is not told: once the keys are out nothing here can verify an alert, so a forged one
+    // would end a call. ICE consent (RFC 7675) and the WebSocket tell.
+}
+
+/// Why a handshake failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// DTLS 1.0 or 1.3 only.
+    #[error("the peer does not offer DTLS 1.2")]
+    Version,
+    /// RFC 8827 §6.5 demands the one that we take.
+    #[error("the peer does not offer TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")]
+    NoCommonCipherSuite,
+    /// RFC 7627.
+    #[error("the peer does not offer the extended master secret")]
+    NoExtendedMasterSecret,
+    /// RFC 5764 §4.1.
+    #[error("the peer does not offer SRTP")]
+    NoUseSrtp,
+    /// RFC 5764 §4.1.2.
+    #[error("the peer offers no SRTP profile of ours")]
+    NoCommonProfile,
+    /// RFC 8827 §6.5: both sides authenticate.
+    #[error("the peer has no certificate")]
+    NoCertificate,
+    /// RFC 8122 §5.
+    #[error("the peer's certificate is not the one in its SDP")]
+    FingerprintMismatch,
+    /// With the alert's description (RFC 5246 §7.2).
+    #[error("the peer ended the handshake with alert {0}")]
+    PeerAlert(u8),
+    /// Not finished in time.
+    #[error("the handshake took too long")]
+    Timeout,
+    /// The handshake went wrong in another way.
+    #[error("the handshake failed: {0}")]
+    Refused(String),
+    /// It finished without keys for SRTP.
+    #[error("the handshake gave no keys")]
+    Export,
+    /// A fault of ours that the peer brought to light.
+    #[error("the handshake panicked")]
+    Panicked,
+}
+
+impl Error {
+    /// The alert's description that tells the peer (RFC 5246 §7.2.2), unless it was told.
+    pub(super) fn alert(&self) -> Option<u8> {
+        match self {
+            Error::Version => Some(70),
+            Error::NoCommonCipherSuite
+            | Error::NoExtendedMasterSecret
+            | Error::NoUseSrtp
+            | Error::NoCommonProfile
+            | Error::NoCertificate => Some(40),
+            Error::Export | Error::Panicked => Some(80),
+            Error::FingerprintMismatch | Error::PeerAlert(_) | Error::Timeout | Error::Refused(_) => None,
+        }
+    }
+}
+
+/// What all endpoints share.
+pub struct Acceptor {
+    pub(super) identity: Identity,
+    pub(super) turns: Semaphore,
+    pub(super) deadline: Duration,
+}
+
+impl Acceptor {
+    /// With the certificate of this process.
+    pub fn new(identity: Identity) -> Rc<Acceptor> {
+        Acceptor::with_deadline(identity, DEADLINE)
+    }
+
+    /// With another deadline than the 10 s of a server.
+    pub fn with_deadline(identity: Identity, deadline: Duration) -> Rc<Acceptor> {
+        Rc::new(Acceptor { identity, turns: Semaphore::new(TURN_COUNT), deadline })
+    }
+
+    /// Our certificate.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+/// One peer's server side. Dropping it ends its tasks and frees everything.
+pub struct Endpoint {
+    inbox: mpsc::Sender<Bytes>,
+    _task: AbortOnDrop<()>,
+}
+
+impl Endpoint {
+    /// Waits for a peer whose SDP names its certificate by `fingerprint`.
+    ///
+    /// `output` is called from a task of the endpoint, never from within its methods and never after it was
+    /// dropped.
+    ///
+    /// # Panics
+    /// Outside a [`tokio::task::LocalSet`].
+    pub fn new(
+        acceptor: &Rc<Acceptor>,
+        fingerprint: Fingerprint,
+        output: impl Fn(Output) + 'static,
+    ) -> Endpoint {
+        let (sender, inbox) = mpsc::channel(INBOX_LEN);
+        let session = Session {
+            acceptor: Rc::clone(acceptor),
+            fingerprint,
+            output: Box::new(output),
+            inbox,
+            hello: Reassembly::default(),
+            established: None,
+            attempts: VecDeque::new(),
+        };
+        Endpoint { inbox: sender, _task: AbortOnDrop(tokio::task::spawn_local(session.run())) }
+    }
+
+    /// Takes a datagram of an authenticated pair. Dropped when too many wait: DTLS sends again.
+    pub fn handle_datagram(&mut self, datagram: Bytes) {
+        let _ = self.inbox.try_send(datagram);
+    }
+}
+
+/// What an endpoint's task owns.
+struct Session {
+    acceptor: Rc<Acceptor>,
+    fingerprint: Fingerprint,
+    output: Box<dyn Fn(Output)>,
+    inbox: mpsc::Receiver<Bytes>,
+    /// The hello that comes next.
+    hello: Reassembly,
+    established: Option<Established>,
+    /// When the latest began.
+    attempts: VecDeque<Instant>,
+}
+
+/// What stays of a handshake that succeeded.
+struct Established {
+    random: [u8; 32],
+    last_flight: Bytes,
+    since: Instant,
+    resent_count: u32,
+}
+
+impl Session {
+    async fn run(mut self) {
+        while let Some(datagram) = self.inbox.recv().await {
+            let mut next = self.handle_idle(&datagram);
+            while let Some(hello) = next.take() {
+                if !self.may_begin() {
+                    break;
+                }
+                // Boxed: an endpoint is idle nearly all its life, and a task is as large as its largest wait.
+                next = Box::pin(self.handshake(hello)).await;
+            }
+        }
+    }
+
+    /// Between attempts: returns a hello that begins one.
+    fn handle_idle(&mut self, datagram: &[u8]) -> Option<Hello> {
+        let mut missed_last_flight = false;
+        for record in records(datagram).filter(|record| record.content_type == HANDSHAKE) {
+            // A retransmitted Finished.
+            missed_last_flight |= record.epoch == 1;
+            for fragment in fragments(record.body).filter(|_| record.epoch == 0) {
+                if fragment.message_type != CLIENT_HELLO {
+                    missed_last_flight = true;
+                } else if fragment.message_seq == 0
+                    && let Some(hello) = self.hello.insert(&fragment).and_then(Hello::parse)
+                    // Else a late copy of the one that was answered.
+                    && self.established.as_ref().is_none_or(|established| established.random != hello.random)
+                {
+                    return Some(hello);
+                }
+            }
+        }
+        if missed_last_flight
+            && let Some(established) = &mut self.established
+            && established.resent_count < LAST_FLIGHT_COUNT_MAX
+            && established.since.elapsed() < LAST_FLIGHT_KEPT
+        {
+            established.resent_count += 1;
+            (self.output)(Output::Datagram(established.last_flight.clone()));
+        }
+        None
+    }
+
+    /// Counts an attempt; `false` when there were too many of late.
+    fn may_begin(&mut self) -> bool {
+        let now = Instant::now();
+        while self.attempts.front().is_some_and(|began| now - *began > RESTART_WINDOW) {
+            self.attempts.pop_front();
+        }
+        let may = self.attempts.len() <= RESTART_COUNT_MAX;
+        if may {
+            self.attempts.push_back(now);
+        }
+        may
+    }
+
+    /// Returns the hello that cut this attempt short.
+    async fn handshake(&mut self, hello: Hello) -> Option<Hello> {
+        let outcome = Peer {
+            acceptor: &self.acceptor,
+            fingerprint: self.fingerprint,
+            output: &self.output,
+            inbox: &mut self.inbox,
+        }
+        .handshake(&hello)
+        .await;
+        match outcome {
+            Outcome::Established { keys, last_flight } => {
+                self.established = Some(Established {
+                    random: hello.random,
+                    last_flight,
+                    since: Instant::now(),
+                    resent_count: 0,
+                });
+                (self.output)(Output::Established(keys));
+            }
+            Outcome::Failed(error) if self.established.is_none() => (self.output)(Output::Failed(error)),
+            Outcome::Failed(error) => tracing::debug!(%error, "DTLS restart failed, the keys before it stay"),
+            Outcome::Superseded(hello) => return Some(hello),
+            Outcome::Abandoned => {}
+        }
+        None
+    }
+}
+
+/// Ends a task with its owner.
+pub(super) struct AbortOnDrop<T>(pub(super) JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,384 @@
+// The demo page: ties session, sound and view together.
+
+import { Session } from "./session.js";
+import { Ears, Microphone, adviceFor, devices, wakeSound } from "./sound.js";
+import { LineQuality } from "./stats.js";
+import {
+  People, announce, fillDevices, setMeter, setText, showAdvice, showDoorNotice, showHallNotice, showState, showView, ui,
+} from "./view.js";
+
+const ROOM_BYTES_MAX = 128;
+const STATS_MS = 1000;
+
+const remembered = {
+  get: (key) => { try { return localStorage.getItem(`gryt.${key}`) ?? ""; } catch { return ""; } },
+  set: (key, value) => { try { localStorage.setItem(`gryt.${key}`, value); } catch { /* Then not. */ } },
+};
+
+const microphone = new Microphone();
+const ears = new Ears();
+const people = new People((userId, volume) => ears.setVolume(userId, volume));
+const userId = takeUserId();
+let session = null;
+let line = null;
+let micProblem = null;
+
+// A reload comes back as the same user. The id is put down only when the page goes, so that a tab that
+// was duplicated meanwhile gets its own.
+function takeUserId() {
+  let id = null;
+  try {
+    id = sessionStorage.getItem("gryt.user");
+    sessionStorage.removeItem("gryt.user");
+  } catch { /* No storage: a new user each time. */ }
+  return id ?? Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+addEventListener("pagehide", () => {
+  session?.leave(); // Or the others would wait for us as for somebody whose connection broke.
+  try { sessionStorage.setItem("gryt.user", userId); } catch { /* As above. */ }
+});
+
+// The door
+
+function prepareDoor() {
+  const asked = new URLSearchParams(location.search);
+  const room = (asked.get("room") ?? "").trim();
+  ui.name.value = (asked.get("name") ?? remembered.get("name")).trim().slice(0, 64);
+  ui.room.value = room || remembered.get("room");
+  if (room) {
+    setText(ui["door-title"], room);
+    setText(ui["door-lede"], "You are invited to this voice room. No account, nothing to install: say who you are and come in.");
+  }
+  if (Microphone.isPossible) {
+    ui["listen-only"].checked = remembered.get("listen") === "yes";
+  } else {
+    ui["mic-field"].hidden = ui["try-row"].hidden = true;
+    ui["listen-only"].checked = ui["listen-only"].disabled = true;
+    showAdvice("mic", adviceFor());
+  }
+  showJoinButton();
+  (ui.name.value && room ? ui["join-button"] : ui.name.value ? ui.room : ui.name).focus();
+}
+
+function showJoinButton() {
+  const listens = ui["listen-only"].checked;
+  setText(ui["join-button"], listens ? "Join and listen" : "Join and talk");
+  ui["mic-select"].disabled = ui["mic-try"].disabled = listens;
+}
+
+async function showDevices() {
+  const [inputs, outputs] = await Promise.all([devices("audioinput"), devices("audiooutput")]);
+  const speakers = Ears.canChooseSpeaker && outputs.length > 0;
+  for (const prefix of ["", "settings-"]) {
+    fillDevices(ui[prefix ? "settings-mic" : "mic-select"], inputs, remembered.get("mic"), "Default", "Microphone");
+    fillDevices(ui[prefix ? "settings-speaker" : "speaker-select"], outputs, remembered.get("speaker"), "Default", "Speaker");
+    ui[`${prefix}speaker-field`].hidden = !speakers;
+  }
+  ears.setSpeaker(speakers ? ui["speaker-select"].value : "");
+}
+
+// Opens the chosen microphone. On failure `micProblem` says why.
+async function openMicrophone() {
+  micProblem = null;
+  try {
+    if (!Microphone.isPossible) throw new Error();
+    const chosen = remembered.get("mic");
+    await microphone.open(chosen).catch((error) => {
+      if (!chosen || error.name !== "OverconstrainedError") throw error;
+      return microphone.open(""); // The device of last time is not there.
+    });
+    await showDevices();
+  } catch (error) {
+    micProblem = adviceFor(error);
+  }
+  return !micProblem;
+}
+
+async function tryMicrophone() {
+  if (microphone.track) {
+    microphone.close();
+  } else {
+    wakeSound();
+    await openMicrophone();
+    showAdvice("mic", micProblem);
+  }
+  setText(ui["mic-try"], microphone.track ? "Stop trying" : "Try the microphone");
+}
+
+async function join(event) {
+  event.preventDefault();
+  const [name, room] = [ui.name.value.trim(), ui.room.value.trim()];
+  const roomFits = room && new TextEncoder().encode(room).length <= ROOM_BYTES_MAX;
+  ui.name.setAttribute("aria-invalid", String(!name));
+  ui.room.setAttribute("aria-invalid", String(!roomFits));
+  if (!name || !roomFits) {
+    showDoorNotice(!name ? "Say who you are first." : room ? "That room's name is too long." : "Which room?");
+    return (name ? ui.room : ui.name).focus();
+  }
+  remembered.set("name", name);
+  remembered.set("room", room);
+  if (Microphone.isPossible) remembered.set("listen", ui["listen-only"].checked ? "yes" : "");
+  ui["join-button"].disabled = true;
+  wakeSound();
+  if (ui["listen-only"].checked) microphone.close();
+  else if (!microphone.track) await openMicrophone();
+  ui["join-button"].disabled = false;
+  enter(name, room);
+}
+
+// The hall
+
+function enter(name, room) {
+  const url = new URL(location.href);
+  url.search = new URLSearchParams({ room }).toString();
+  url.hash = "";
+  history.replaceState(null, "", url);
+  document.title = `${room} · Gryt voice rooms`;
+  setText(ui["hall-title"], room);
+  showDoorNotice("");
+  showHallNotice("");
+  showView("hall");
+  line = new LineQuality();
+  ears.setDeaf(false);
+  if (microphone.track) microphone.track.enabled = true;
+  session = new Session({
+    url: `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`,
+    roomId: room,
+    userId,
+    nickname: name,
+    isMuted: !microphone.track,
+    isDeafened: false,
+    microphone: microphone.track,
+    on: handle,
+  });
+  showMicrophone();
+  showDeafened();
+  showPeople();
+  showState(session.state, false);
+  if (!microphone.track && !ui["listen-only"].checked) {
+    showHallNotice(`You are listening only. ${micProblem?.title ?? ""}.`, { button: "Use a microphone", act: openSettings });
+  }
+  ui["hall-title"].focus({ preventScroll: true });
+}
+
+function handle(event) {
+  if (!session && event.type !== "ended") return;
+  switch (event.type) {
+    case "state":
+      showState(session.state, !microphone.track);
+      if (session.state === "trouble") announce("Connection lost. Reconnecting.");
+      if (session.state === "connected") announce("Connected.");
+      return;
+    case "members": return showPeople();
+    case "voices": return ears.update(session.voices());
+    case "speakers": return people.setSpeakers(event.userIds);
+    case "arrived": return announce(`${event.nickname} came in.`);
+    case "departed": return announce(`${event.nickname} left.`);
+    case "notice": return showHallNotice(event.text);
+    case "ended": return comeOut(event);
+  }
+}
+
+function comeOut({ reason, message }) {
+  session = line = null;
+  ears.close();
+  microphone.close();
+  people.clear();
+  if (ui.settings.open) ui.settings.close();
+  document.title = "Gryt voice rooms";
+  setText(ui["mic-try"], "Try the microphone");
+  showState("idle", false);
+  showView("door");
+  showJoinButton();
+  showDoorNotice(message, reason === "left" ? "calm" : "");
+  ui["join-button"].focus();
+  if (reason === "left") announce("You left the room.");
+}
+
+function showPeople() {
+  const me = { userId, ...session.info, isSelf: true, isListening: !microphone.track, volume: 1 };
+  const others = [...session.members].map(([id, member]) => ({
+    userId: id, ...member, isSelf: false, isListening: false, volume: ears.volume(id),
+  }));
+  people.update([me, ...others]);
+}
+
+function showMicrophone() {
+  const isListening = !microphone.track;
+  const isMuted = isListening || session.info.isMuted;
+  ui.mute.classList.toggle("is-off", isMuted);
+  setText(ui["mute-text"], isListening ? "Use mic" : isMuted ? "Unmute" : "Mute");
+}
+
+function showDeafened() {
+  const { isDeafened } = session.info;
+  ui.deafen.classList.toggle("is-off", isDeafened);
+  setText(ui["deafen-text"], isDeafened ? "Undeafen" : "Deafen");
+}
+
+async function toggleMute() {
+  if (!microphone.track) return useMicrophone();
+  const isMuted = !session.info.isMuted;
+  microphone.track.enabled = !isMuted;
+  session.tell({ isMuted });
+  showMicrophone();
+  showPeople();
+}
+
+function toggleDeafen() {
+  const isDeafened = !session.info.isDeafened;
+  ears.setDeaf(isDeafened);
+  session.tell({ isDeafened });
+  showDeafened();
+  showPeople();
+}
+
+// From listening to talking, or to another device.
+async function useMicrophone() {
+  const wasListening = !microphone.track;
+  const opened = await openMicrophone();
+  if (!session) return microphone.close();
+  showAdvice("settings", micProblem);
+  if (!opened) return openSettings();
+  showHallNotice("");
+  if (wasListening) session.tell({ isMuted: false });
+  await session.setMicrophone(microphone.track);
+  afterMicrophoneChange();
+}
+
+function afterMicrophoneChange() {
+  ui["settings-try"].hidden = Boolean(microphone.track);
+  showMicrophone();
+  showPeople();
+  showState(session.state, !microphone.track);
+}
+
+microphone.onlost = async () => {
+  if (!session) return setText(ui["mic-try"], "Try the microphone");
+  await session.setMicrophone(null);
+  session.tell({ isMuted: true });
+  afterMicrophoneChange();
+  showHallNotice("The microphone is gone: you are listening only.", { tone: "", button: "Use a microphone", act: useMicrophone });
+};
+
+ears.onblocked = () => {
+  showHallNotice("The browser waits for a click before it plays sound.", {
+    button: "Hear the room",
+    act: () => { ears.play(); showHallNotice(""); },
+  });
+};
+
+function openSettings() {
+  showAdvice("settings", micProblem);
+  ui["settings-mic-field"].hidden = !Microphone.isPossible;
+  ui["settings-meter"].hidden = !Microphone.isPossible;
+  ui["settings-try"].hidden = !Microphone.isPossible || Boolean(microphone.track);
+  if (!ui.settings.open) ui.settings.showModal();
+  showDevices();
+}
+
+async function invite() {
+  const link = new URL(`/?${new URLSearchParams({ room: session.roomId })}`, location.href).href;
+  try {
+    await navigator.clipboard.writeText(link);
+  } catch {
+    copyTheOldWay(link); // The clipboard is for secure pages only.
+  }
+  setText(ui["invite-text"], "Copied");
+  announce("The invitation was copied.");
+  setTimeout(() => setText(ui["invite-text"], "Copy invitation"), 2000);
+}
+
+function copyTheOldWay(text) {
+  const field = document.createElement("textarea");
+  field.value = text;
+  field.className = "unseen";
+  document.body.append(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+  ui.invite.focus();
+}
+
+// Levels and line quality
+
+function draw(now) {
+  requestAnimationFrame(draw);
+  const own = microphone.level();
+  if (session) {
+    people.draw(now, (id) => (id === userId ? own : ears.level(id)));
+    if (ui.settings.open) setMeter(ui["settings-meter"], own);
+  } else {
+    setMeter(ui["door-meter"], own);
+  }
+}
+
+async function showLine() {
+  const peer = session?.peer;
+  if (!peer || peer.connectionState !== "connected") {
+    for (const id of ["stat-rtt", "stat-loss", "stat-jitter", "stat-rate"]) showFigure(id, "–", false);
+    return;
+  }
+  const { rttMs, lossIn, lossOut, jitterMs, kbpsIn, kbpsOut } = await line.read(peer).catch(() => ({}));
+  const loss = lossIn == null && lossOut == null ? null : Math.max(lossIn ?? 0, lossOut ?? 0);
+  const whole = (value, unit) => (value == null ? "–" : `${Math.round(value)} ${unit}`);
+  showFigure("stat-rtt", whole(rttMs, "ms"), rttMs > 300);
+  showFigure("stat-loss", loss == null ? "–" : `${(loss * 100).toFixed(1)} %`, loss > 0.03);
+  showFigure("stat-jitter", whole(jitterMs, "ms"), jitterMs > 50);
+  showFigure("stat-rate", kbpsIn == null ? "–" : `${Math.round(kbpsIn)} / ${whole(kbpsOut, "kbit/s")}`, false);
+}
+
+function showFigure(id, text, isPoor) {
+  setText(ui[id], text);
+  ui[id].classList.toggle("poor", isPoor);
+}
+
+// Wires
+
+ui["join-form"].onsubmit = join;
+ui["mic-try"].onclick = tryMicrophone;
+ui["listen-only"].onchange = () => {
+  if (ui["listen-only"].checked && microphone.track) tryMicrophone();
+  showJoinButton();
+};
+ui.mute.onclick = toggleMute;
+ui.deafen.onclick = toggleDeafen;
+ui.leave.onclick = () => session.leave();
+ui.invite.onclick = invite;
+ui["open-settings"].onclick = openSettings;
+ui["settings-try"].onclick = useMicrophone;
+ui["mic-select"].onchange = ui["settings-mic"].onchange = async ({ target }) => {
+  remembered.set("mic", target.value);
+  if (session) return useMicrophone();
+  if (microphone.track && !(await openMicrophone())) showAdvice("mic", micProblem);
+};
+ui["speaker-select"].onchange = ui["settings-speaker"].onchange = ({ target }) => {
+  remembered.set("speaker", target.value);
+  ears.setSpeaker(target.value);
+};
+ui.settings.onclick = ({ target }) => { if (target === ui.settings) ui.settings.close(); };
+navigator.mediaDevices?.addEventListener?.("devicechange", showDevices);
+addEventListener("keydown", (event) => {
+  const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat;
+  if (!session || !isPlain || ui.settings.open || event.target.closest("input:not([type=range]), select, textarea")) return;
+  if (event.key === "m" || event.key === "M") toggleMute();
+  if (event.key === "d" || event.key === "D") toggleDeafen();
+});
+
+prepareDoor();
+showDevices();
+requestAnimationFrame(draw);
+setInterval(showLine, STATS_MS);
+
+// For the console and the tests: what this page knows and hears.
+window.gryt = {
+  userId,
+  get state() { return session?.state ?? "idle"; },
+  get session() { return session; },
+  get peer() { return session?.peer ?? null; },
+  get members() { return session ? Object.fromEntries(session.members) : {}; },
+  voices: () => session?.voices() ?? [],
+  peak: (id) => ears.peak(id),
+  level: (id) => (id === userId ? microphone.level() : ears.level(id)),
+};

@@ -1,0 +1,115 @@
+//! The accept loop. It never ends: an error of `accept` is the fault of one connection or a passing
+//! shortage, and a server that stops listening over either is down for everybody.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+use super::routes::route;
+use super::{App, Service};
+
+/// Pause after `accept` failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Largest request header, in bytes. A browser sends less than 1 KiB here.
+const HEADER_LEN_MAX: usize = 16 * 1024;
+
+/// Most header fields of a request.
+const HEADER_COUNT_MAX: usize = 64;
+
+/// Serves everybody who connects, for ever. Must run inside a `LocalSet` or the like.
+pub async fn serve<S: Service>(listener: TcpListener, app: Rc<App<S>>) -> Infallible {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => admit(stream, remote, &app),
+            Err(error) => {
+                app.count(|counters| counters.accept_errors += 1);
+                if is_about_one_connection(&error) {
+                    continue;
+                }
+                tracing::warn!(%error, "cannot accept connections for now");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The peer went before we took its connection: the next one may be fine.
+fn is_about_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+/// Serves the connection. If there are too many that are no WebSocket, the one that has been so for the
+/// longest gives way: a handshake or a page is done in no time, so it is most likely idle or worse, and
+/// strangers who hold connections cannot keep others out.
+fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>) {
+    app.count(|counters| counters.connections_accepted += 1);
+    // Offers and answers are single small writes that somebody waits for.
+    let _ = stream.set_nodelay(true);
+    let open = OpenRequest::new(app);
+    let id = open.id;
+    let connection = Rc::clone(app);
+    let task = spawn_local(async move {
+        answer_requests(stream, remote, connection).await;
+        drop(open);
+    });
+    let mut requests = app.requests.borrow_mut();
+    requests.push_back((id, task.abort_handle()));
+    if requests.len() > app.limits.requests_max
+        && let Some((_, oldest)) = requests.pop_front()
+    {
+        oldest.abort();
+        app.count(|counters| counters.connections_evicted += 1);
+    }
+}
+
+async fn answer_requests<S: Service>(stream: TcpStream, remote: SocketAddr, app: Rc<App<S>>) {
+    let limits = app.limits.clone();
+    let service = service_fn(move |request| {
+        let response = route(&app, request, remote);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new()) // Without it no time-out below works.
+        .header_read_timeout(limits.header_timeout)
+        .max_header_size(HEADER_LEN_MAX)
+        .max_headers(HEADER_COUNT_MAX);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+
+    // Ends early when the connection becomes a WebSocket, which then lives on its own.
+    if timeout(limits.request_lifetime, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(limits.header_timeout, connection).await;
+    }
+}
+
+/// A connection that is no WebSocket (yet): counted and listed until dropped.
+struct OpenRequest<S: Service> {
+    app: Rc<App<S>>,
+    id: u64,
+}
+
+impl<S: Service> OpenRequest<S> {
+    fn new(app: &Rc<App<S>>) -> OpenRequest<S> {
+        app.count(|counters| counters.requests_open += 1);
+        OpenRequest { app: Rc::clone(app), id: app.counters.borrow().connections_accepted }
+    }
+}
+
+impl<S: Service> Drop for OpenRequest<S> {
+    fn drop(&mut self) {
+        self.app.count(|counters| counters.requests_open -= 1);
+        self.app.requests.borrow_mut().retain(|(id, _)| *id != self.id);
+    }
+}

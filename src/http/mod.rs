@@ -1,0 +1,147 @@
+//! The house's front door: one TCP port for the demo page, health, metrics and WebSockets
+//! (RFC 9110, 9112, 6455).
+//!
+//! Everything here runs on control's thread, inside a `LocalSet`. Whatever a stranger does, what he
+//! can hold is bounded: connections, bytes of a message, frames a second, and the time of each step.
+//!
+//! - `listener`: accepts, for ever, and bounds how many connections there are and how long they idle
+//! - `routes`: which path answers what
+//! - `demo`: the page and its headers
+//! - `health`: liveness and readiness
+//! - `probe`: the client of `health`, for `sfu --health`
+//! - `websocket`: one client's frames, to and from a [`Session`]
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::metrics::exposition::{HttpCounters, Snapshot};
+use crate::signalling::{Inbound, Outbound, Signalling};
+
+mod demo;
+mod health;
+mod listener;
+mod probe;
+mod routes;
+mod websocket;
+
+pub use listener::serve;
+pub use probe::{ProbeError, probe};
+
+/// What a WebSocket's messages are for: [`Signalling`], or in tests an echo.
+pub trait Service: 'static {
+    /// One client's end.
+    type Session: Session;
+
+    /// A client connected. What it is to be told comes out of the receiver; when the sender is
+    /// dropped, the connection is closed with 1000.
+    fn connect(&self, now: Instant, remote: SocketAddr) -> (Self::Session, mpsc::Receiver<Outbound>);
+}
+
+/// One client. Dropped without [`Session::handle_close`]: the connection was lost.
+pub trait Session: 'static {
+    /// A whole text message, at most [`MESSAGE_LEN_MAX`] bytes.
+    fn handle_text(&self, now: Instant, text: &str);
+
+    /// The client closed the connection on purpose, with this code (RFC 6455 §7.4; 1005 where it gave none).
+    fn handle_close(self, now: Instant, code: u16);
+}
+
+impl Service for Signalling {
+    type Session = Inbound;
+
+    fn connect(&self, now: Instant, remote: SocketAddr) -> (Inbound, mpsc::Receiver<Outbound>) {
+        Signalling::connect(self, now, remote)
+    }
+}
+
+impl Session for Inbound {
+    fn handle_text(&self, now: Instant, text: &str) {
+        Inbound::handle_text(self, now, text);
+    }
+
+    fn handle_close(self, now: Instant, code: u16) {
+        Inbound::handle_close(self, now, Some(code));
+    }
+}
+
+/// What the front door tells about the house.
+pub trait Status: 'static {
+    /// # Errors
+    /// Why nobody should be sent here now, in a few words.
+    fn ready(&self) -> Result<(), &'static str>;
+
+    /// The latest counters of every worker and of control. The front door fills in its own.
+    fn snapshot(&self) -> Snapshot;
+}
+
+/// Largest message taken from a client, in bytes, its fragments counted together.
+pub const MESSAGE_LEN_MAX: usize = 256 * 1024;
+
+/// How much, and how long.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// WebSockets open at a time.
+    pub websockets_max: usize,
+    /// Connections that are no WebSocket (yet), at a time. One more, and the oldest is ended.
+    pub requests_max: usize,
+    /// From the end of one request (or the connect) to the end of the next one's header.
+    pub header_timeout: Duration,
+    /// After this a connection that became no WebSocket takes no further request.
+    pub request_lifetime: Duration,
+    /// Between pings to a client.
+    pub ping_interval: Duration,
+    /// A client from which neither message nor pong came for this long is lost.
+    pub silence_max: Duration,
+    /// For one frame to be taken by the kernel.
+    pub write_timeout: Duration,
+    /// From our Close frame to the end of the connection.
+    pub close_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            websockets_max: 10_000,
+            requests_max: 256,
+            header_timeout: Duration::from_secs(10),
+            request_lifetime: Duration::from_secs(300),
+            ping_interval: Duration::from_secs(30),
+            silence_max: Duration::from_secs(90),
+            write_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the front door opens onto.
+pub struct App<S> {
+    service: S,
+    status: Box<dyn Status>,
+    limits: Limits,
+    counters: RefCell<HttpCounters>,
+    /// Connections that are no WebSocket (yet), by the order of their coming; the oldest first.
+    requests: RefCell<VecDeque<(u64, AbortHandle)>>,
+}
+
+impl<S: Service> App<S> {
+    /// Ready for [`serve`].
+    pub fn new(service: S, status: impl Status, limits: Limits) -> Rc<App<S>> {
+        let (counters, requests) = (RefCell::default(), RefCell::default());
+        Rc::new(App { service, status: Box::new(status), limits, counters, requests })
+    }
+
+    /// What the front door has counted so far.
+    pub fn counters(&self) -> HttpCounters {
+        self.counters.borrow().clone()
+    }
+
+    fn count(&self, change: impl FnOnce(&mut HttpCounters)) {
+        change(&mut self.counters.borrow_mut());
+    }
+}

@@ -1,0 +1,474 @@
+//! One client's WebSocket (RFC 6455): frames to messages and back.
+//!
+//! Two futures live as long as the connection: one reads, one writes. A read that has begun is never
+//! dropped in favour of something else, for the library loses its place in the stream then. Each
+//! knows of the other only through a [`Line`].
+//!
+//! Invariants: at most [`MESSAGE_LEN_MAX`] bytes of an unfinished message are kept; at most one Close
+//! frame is sent and nothing after it; at most one pong waits to be written (§5.5.3 allows to answer
+//! the latest ping only), so a flood of pings costs its sender alone.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use fastwebsockets::upgrade::UpgradeFut;
+use fastwebsockets::{
+    CloseCode, Frame, OpCode, Payload, Role, WebSocketError, WebSocketRead, WebSocketWrite,
+    after_handshake_split,
+};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep_until, timeout};
+
+use super::{App, Limits, MESSAGE_LEN_MAX, Service, Session};
+use crate::signalling::Outbound;
+use crate::time::Now;
+
+/// Longest payload of a Close, Ping or Pong frame (RFC 6455 §5.5).
+const CONTROL_LEN_MAX: usize = 125;
+
+/// Frames a client may send in a second for as long as it likes; each KiB counts as one more.
+const FRAME_RATE: u32 = 200;
+
+/// And so many at once: a join, an offer of full size and its candidates many times over.
+const FRAME_BURST: u32 = 2_000;
+
+/// Counts a WebSocket, from the handshake until dropped.
+pub(super) struct OpenWebSocket<S: Service>(Rc<App<S>>);
+
+impl<S: Service> OpenWebSocket<S> {
+    /// `None` when there are as many as there may be.
+    pub(super) fn admit(app: &Rc<App<S>>) -> Option<OpenWebSocket<S>> {
+        let mut counters = app.counters.borrow_mut();
+        if counters.websockets_open >= app.limits.websockets_max as u64 {
+            counters.websockets_refused += 1;
+            return None;
+        }
+        counters.websockets_open += 1;
+        Some(OpenWebSocket(Rc::clone(app)))
+    }
+}
+
+impl<S: Service> Drop for OpenWebSocket<S> {
+    fn drop(&mut self) {
+        self.0.count(|counters| counters.websockets_open -= 1);
+    }
+}
+
+/// Serves one client to the end of its connection.
+pub(super) async fn serve<S: Service>(upgraded: UpgradeFut, open: OpenWebSocket<S>, remote: SocketAddr) {
+    // The peer may go away before it has read the answer to its handshake.
+    let Ok(websocket) = upgraded.await else { return };
+    let app = &open.0;
+    let (mut read_half, mut write_half) = tokio::io::split(websocket.into_inner());
+
+    let end = converse(app, &mut read_half, &mut write_half, remote).await;
+    app.count(|counters| match end {
+        End::Closed | End::Lost => {}
+        End::Silent => counters.websockets_silent += 1,
+        End::Stuck => counters.websockets_stuck += 1,
+        End::Violation => counters.websockets_violated += 1,
+    });
+    if matches!(end, End::Closed | End::Violation) {
+        hang_up(read_half, write_half, app.limits.close_timeout).await;
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By Close frames.
+    Closed,
+    /// The peer broke the protocol and was told so.
+    Violation,
+    /// Without a word.
+    Lost,
+    /// Neither message nor pong for too long.
+    Silent,
+    /// The peer does not read.
+    Stuck,
+}
+
+async fn converse<S: Service>(
+    app: &App<S>,
+    read_half: &mut ReadHalf<TokioIo<Upgraded>>,
+    write_half: &mut WriteHalf<TokioIo<Upgraded>>,
+    remote: SocketAddr,
+) -> End {
+    let now = Now::read().instant;
+    let (session, outbox) = app.service.connect(now, remote);
+    let line = Line::new(now);
+    let (reader, writer) = after_handshake_split(read_half, write_half, Role::Server);
+    let mut reading = pin!(read_messages(Reader::new(reader, now), session, &line, app));
+    let mut writing = pin!(write_messages(writer, outbox, &line, app));
+
+    tokio::select! {
+        read_end = &mut reading => match read_end {
+            ReadEnd::Lost => End::Lost,
+            // The writer says goodbye; it is never longer about it than one write may take.
+            ReadEnd::Closed => writing.await,
+            ReadEnd::Violation => match writing.await {
+                End::Closed => End::Violation,
+                end => end,
+            },
+        },
+        end = &mut writing => {
+            if end == End::Closed {
+                line.discarding.set(true);
+                let _ = timeout(app.limits.close_timeout, reading).await;
+            }
+            end
+        }
+    }
+}
+
+/// Ends our direction and reads the peer's to its end, so that unread bytes do not turn the end of the
+/// connection into a reset, which could overtake our Close frame.
+async fn hang_up(
+    mut read_half: ReadHalf<TokioIo<Upgraded>>,
+    mut write_half: WriteHalf<TokioIo<Upgraded>>,
+    limit: Duration,
+) {
+    let _ = timeout(limit, async {
+        write_half.shutdown().await?;
+        let mut scrap = [0; 4096];
+        while read_half.read(&mut scrap).await? > 0 {}
+        Ok::<(), std::io::Error>(())
+    })
+    .await;
+}
+
+/// What reader and writer of one connection tell each other.
+struct Line {
+    /// When the last message or pong came.
+    heard: Cell<Instant>,
+    /// The payload of the latest ping that was not answered yet.
+    pong: RefCell<Option<Vec<u8>>>,
+    /// The writer is to send this Close frame and end.
+    close: Cell<Option<(u16, &'static str)>>,
+    /// The writer is to look at `pong` and `close`.
+    wake: Notify,
+    /// Our Close frame is out: what still comes is not for the session.
+    discarding: Cell<bool>,
+}
+
+impl Line {
+    fn new(now: Instant) -> Line {
+        Line {
+            heard: Cell::new(now),
+            pong: RefCell::default(),
+            close: Cell::new(None),
+            wake: Notify::new(),
+            discarding: Cell::new(false),
+        }
+    }
+
+    fn close(&self, code: u16, reason: &'static str) {
+        self.close.set(Some((code, reason)));
+        self.wake.notify_one();
+    }
+
+    fn pong(&self, payload: &[u8]) {
+        *self.pong.borrow_mut() = Some(payload.to_vec());
+        self.wake.notify_one();
+    }
+}
+
+/// How the peer's direction ended.
+enum ReadEnd {
+    Closed,
+    Violation,
+    Lost,
+}
+
+/// Passes the peer's messages to its session. Owns the session, so that whatever ends the connection
+/// ends the session too.
+async fn read_messages<S: Service, R: AsyncRead + Unpin>(
+    mut reader: Reader<R>,
+    session: S::Session,
+    line: &Line,
+    app: &App<S>,
+) -> ReadEnd {
+    loop {
+        let input = reader.next_input().await;
+        let now = Now::read().instant;
+        if line.discarding.get() && !matches!(input, Err(_) | Ok(Input::Close { .. })) {
+            continue;
+        }
+        match input {
+            Ok(Input::Message(text)) => {
+                line.heard.set(now);
+                app.count(|counters| counters.messages_in += 1);
+                session.handle_text(now, &text);
+            }
+            Ok(Input::Nothing) => {}
+            Ok(Input::Pong) => line.heard.set(now),
+            Ok(Input::Ping(payload)) => line.pong(&payload),
+            Ok(Input::Close { code }) => {
+                session.handle_close(now, code);
+                line.close(code, "");
+                return ReadEnd::Closed;
+            }
+            Err(Fault::Lost) => return ReadEnd::Lost,
+            Err(Fault::Violation { code, reason }) => {
+                tracing::debug!(code, reason, "closing a WebSocket");
+                line.close(code, reason);
+                return ReadEnd::Violation;
+            }
+        }
+    }
+}
+
+/// Writes what the session, the pings and the reader have for the peer, until a Close frame is out or
+/// nothing can be written any more.
+async fn write_messages<S: Service>(
+    writer: WebSocketWrite<&mut WriteHalf<TokioIo<Upgraded>>>,
+    mut outbox: mpsc::Receiver<Outbound>,
+    line: &Line,
+    app: &App<S>,
+) -> End {
+    let Limits { ping_interval, silence_max, write_timeout, .. } = app.limits;
+    let mut writer = Writer { writer, write_timeout };
+    let mut next_ping = line.heard.get() + ping_interval;
+    loop {
+        if let Some((code, reason)) = line.close.take() {
+            return writer.close(code, reason).await;
+        }
+        let pong = line.pong.take();
+        if let Some(payload) = pong
+            && let Err(end) = writer.write(Frame::pong(payload.into())).await
+        {
+            return end;
+        }
+        let due = next_ping.min(line.heard.get() + silence_max);
+        let written = tokio::select! {
+            biased;
+            () = line.wake.notified() => Ok(()),
+            message = outbox.recv() => match message {
+                Some(Outbound::Text(text)) => {
+                    app.count(|counters| counters.messages_out += 1);
+                    writer.write(Frame::text(text.into_bytes().into())).await
+                }
+                Some(Outbound::Close { code, reason }) => return writer.close(code, reason).await,
+                None => return writer.close(CloseCode::Normal.into(), "").await,
+            },
+            () = sleep_until(due.into()) => {
+                let now = Now::read().instant;
+                if now >= line.heard.get() + silence_max {
+                    // Nobody is there to wait for, but a middlebox may be glad to hear of it.
+                    let _ = writer.close(CloseCode::Policy.into(), "no answer to pings").await;
+                    return End::Silent;
+                }
+                if now >= next_ping {
+                    next_ping = now + ping_interval;
+                    writer.write(Frame::new(true, OpCode::Ping, None, Payload::Borrowed(b""))).await
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        if let Err(end) = written {
+            return end;
+        }
+    }
+}
+
+struct Writer<'a> {
+    writer: WebSocketWrite<&'a mut WriteHalf<TokioIo<Upgraded>>>,
+    write_timeout: Duration,
+}
+
+impl Writer<'_> {
+    async fn write(&mut self, frame: Frame<'_>) -> Result<(), End> {
+        let writing = async {
+            self.writer.write_frame(frame).await?;
+            self.writer.flush().await
+        };
+        match timeout(self.write_timeout, writing).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Lost),
+            Err(_) => Err(End::Stuck),
+        }
+    }
+
+    async fn close(&mut self, code: u16, reason: &'static str) -> End {
+        // A Close frame without a code is answered by one (§7.1.5): 1005 never goes over the wire.
+        let frame = match CloseCode::from(code) {
+            CloseCode::Status => Frame::close_raw(Payload::Borrowed(b"")),
+            _ => Frame::close(code, reason.as_bytes()),
+        };
+        match self.write(frame).await {
+            Ok(()) => End::Closed,
+            Err(end) => end,
+        }
+    }
+}
+
+/// What came from the peer.
+enum Input {
+    Message(String),
+    Ping(Vec<u8>),
+    Pong,
+    Close {
+        /// The peer's, or 1005 if it gave none.
+        code: u16,
+    },
+    /// A fragment.
+    Nothing,
+}
+
+/// Why nothing more can come from the peer.
+enum Fault {
+    /// The stream ended or failed.
+    Lost,
+    /// The peer must be sent away.
+    Violation { code: u16, reason: &'static str },
+}
+
+const fn violation(code: u16, reason: &'static str) -> Fault {
+    Fault::Violation { code, reason }
+}
+
+struct Reader<R> {
+    frames: WebSocketRead<R>,
+    /// The fragments so far of a message that is not finished (§5.4).
+    unfinished: Option<Vec<u8>>,
+    budget: FrameBudget,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    fn new(mut frames: WebSocketRead<R>, now: Instant) -> Reader<R> {
+        frames.set_max_message_size(MESSAGE_LEN_MAX + 1); // It refuses what is as long as this.
+        frames.set_auto_close(false);
+        frames.set_auto_pong(false);
+        Reader { frames, unfinished: None, budget: FrameBudget::new(now) }
+    }
+
+    async fn next_input(&mut self) -> Result<Input, Fault> {
+        // Never called, as nothing is answered automatically.
+        let mut no_answer = async |_: Frame<'_>| Ok::<(), Infallible>(());
+        let mut frame = self.frames.read_frame(&mut no_answer).await.map_err(fault_of)?;
+        if !is_masked(&mut frame) {
+            return Err(violation(1002, "unmasked frame"));
+        }
+        if !self.budget.take(Now::read().instant, frame.payload.len()) {
+            return Err(violation(1008, "too many messages"));
+        }
+        let payload = &*frame.payload;
+        match frame.opcode {
+            OpCode::Binary => Err(violation(1003, "text only")),
+            OpCode::Text if self.unfinished.is_some() => Err(violation(1002, "message inside a message")),
+            OpCode::Text if frame.fin => message(payload.to_vec()),
+            OpCode::Text => {
+                self.unfinished = Some(payload.to_vec());
+                Ok(Input::Nothing)
+            }
+            OpCode::Continuation => {
+                let Some(mut so_far) = self.unfinished.take() else {
+                    return Err(violation(1002, "nothing to continue"));
+                };
+                if so_far.len() + payload.len() > MESSAGE_LEN_MAX {
+                    return Err(violation(1009, "message too big"));
+                }
+                so_far.extend_from_slice(payload);
+                if frame.fin {
+                    return message(so_far);
+                }
+                self.unfinished = Some(so_far);
+                Ok(Input::Nothing)
+            }
+            OpCode::Ping | OpCode::Pong | OpCode::Close if payload.len() > CONTROL_LEN_MAX => {
+                Err(violation(1002, "control frame too long"))
+            }
+            OpCode::Ping => Ok(Input::Ping(payload.to_vec())),
+            OpCode::Pong => Ok(Input::Pong),
+            OpCode::Close => close(payload),
+        }
+    }
+}
+
+fn message(bytes: Vec<u8>) -> Result<Input, Fault> {
+    String::from_utf8(bytes).map(Input::Message).map_err(|_| violation(1007, "not UTF-8"))
+}
+
+/// RFC 6455 §5.5.1, §7.4.
+fn close(payload: &[u8]) -> Result<Input, Fault> {
+    match *payload {
+        [] => Ok(Input::Close { code: CloseCode::Status.into() }),
+        [_] => Err(violation(1002, "malformed close")),
+        [high, low, ref reason @ ..] => {
+            let code = u16::from_be_bytes([high, low]);
+            if !CloseCode::from(code).is_allowed() {
+                return Err(violation(1002, "close code out of range"));
+            }
+            if std::str::from_utf8(reason).is_err() {
+                return Err(violation(1007, "not UTF-8"));
+            }
+            Ok(Input::Close { code })
+        }
+    }
+}
+
+/// §5.1: a client masks every frame. The library unmasks what is masked and takes the rest as it is;
+/// only the header that it would write for the frame still shows which it was.
+fn is_masked(frame: &mut Frame<'_>) -> bool {
+    let mut head = [0; 16];
+    frame.fmt_head(&mut head);
+    head[1] & 0x80 != 0
+}
+
+fn fault_of(error: WebSocketError) -> Fault {
+    match error {
+        WebSocketError::InvalidUTF8 => violation(1007, "not UTF-8"),
+        WebSocketError::FrameTooLarge => violation(1009, "message too big"),
+        WebSocketError::ReservedBitsNotZero => violation(1002, "no extension was agreed on"),
+        WebSocketError::InvalidValue => violation(1002, "unknown opcode"),
+        WebSocketError::ControlFrameFragmented => violation(1002, "control frame in fragments"),
+        WebSocketError::PingFrameTooLarge => violation(1002, "control frame too long"),
+        _ => Fault::Lost,
+    }
+}
+
+/// A token bucket: a frame costs one token, and one more for each KiB.
+struct FrameBudget {
+    tokens: f64,
+    refilled: Instant,
+}
+
+impl FrameBudget {
+    fn new(now: Instant) -> FrameBudget {
+        FrameBudget { tokens: f64::from(FRAME_BURST), refilled: now }
+    }
+
+    /// `false` when the peer sends more than it may.
+    fn take(&mut self, now: Instant, payload_len: usize) -> bool {
+        let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
+        self.refilled = now;
+        self.tokens = (self.tokens + elapsed * f64::from(FRAME_RATE)).min(f64::from(FRAME_BURST));
+        self.tokens -= 1.0 + payload_len as f64 / 1024.0;
+        self.tokens >= 0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_allows_a_steady_rate_and_ends_a_flood() {
+        let start = Now::read().instant;
+        let mut budget = FrameBudget::new(start);
+        for i in 0..10 * FRAME_RATE {
+            assert!(budget.take(start + Duration::from_secs(1) * i / FRAME_RATE * 2, 0), "frame {i}");
+        }
+        let mut budget = FrameBudget::new(start);
+        assert_eq!((0..).take_while(|_| budget.take(start, 0)).count(), FRAME_BURST as usize);
+        assert!(!FrameBudget::new(start).take(start, FRAME_BURST as usize * 1024));
+    }
+}

@@ -1,0 +1,552 @@
+//! One transport's candidate pairs: which are authenticated, verified, selected.
+//!
+//! - *authenticated*: a Binding request with our password came over the pair. DTLS and SRTP are taken
+//!   from it; nothing but answers and a few checks of ours is sent to it.
+//! - *verified*: besides, DTLS finished over it, or the peer answered a check of ours there. Whoever
+//!   receives at that address wants to.
+//! - *selected*: where media goes. First the pair that DTLS finished over; afterwards the selection
+//!   follows USE-CANDIDATE (RFC 8445 §7.3.2), at once where the pair's remote IP address is that of a
+//!   verified pair (a NAT gave the client another port), else only when the pair is verified itself.
+//!   A member could otherwise aim a room at a victim, with a forged source address.
+//!
+//! Consent (RFC 7675) is the peer's authenticated checks on the selected pair, as an ICE-lite agent
+//! sends none by itself.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::credentials::{LocalCredentials, LocalUfrag, RemoteCredentials};
+use super::integrity::IntegrityKey;
+use super::stun::{
+    Check, Request, Response, Role, TransactionId, write_check, write_role_conflict, write_success,
+};
+use crate::packet::{DropReason, Path};
+
+/// Pairs that a transport may have.
+pub const PAIR_COUNT_MAX: usize = 8;
+/// Of these, once a pair is selected, those at an IP address that is not verified.
+pub const UNVERIFIED_COUNT_MAX: usize = 4;
+/// Checks of ours to one pair: RFC 8489 §6.2.1 has 7 too.
+pub const CHECK_COUNT_MAX: u8 = 7;
+/// Moves of the selection to a pair that is not verified itself, and pairs that we begin to check, in
+/// [`BUDGET_PERIOD`]. A move to a verified pair is always free: the peer must be able to come back.
+pub const MOVE_COUNT_MAX: usize = 5;
+/// See [`MOVE_COUNT_MAX`].
+pub const BUDGET_PERIOD: Duration = Duration::from_secs(60);
+
+/// Silence on the selected pair after which consent is stale: three of a browser's 2.5 s intervals.
+pub const STALE_AFTER: Duration = Duration::from_secs(8);
+/// Silence on the selected pair after which nothing may be sent (RFC 7675 §5.1).
+pub const EXPIRED_AFTER: Duration = Duration::from_secs(30);
+
+/// First retransmission of a check; each next takes twice as long.
+const RTO: Duration = Duration::from_millis(50);
+/// A pair heard within this time is not given up for a new one: browsers check one that they
+/// use at least every 2.5 s.
+const QUIET_AFTER: Duration = Duration::from_secs(3);
+/// While consent is stale we want to be woken that often.
+const STALE_TICK: Duration = Duration::from_secs(1);
+/// Woken later than this, it was us who stood still, not the peer.
+const STALL_MIN: Duration = Duration::from_secs(2);
+
+/// An ICE-lite agent: always controlled, and with no candidates of the peer to check.
+pub struct Agent {
+    current: Generation,
+    /// What a restart replaced, until the peer first uses what it replaced it with.
+    previous: Option<Generation>,
+    pairs: Vec<Pair>,
+    selection: Selection,
+    /// The pair that the selection has to move to as soon as it may.
+    nominated: Option<Path>,
+    /// When consent has something new; of account while a pair is selected.
+    consent_due: Instant,
+    moves: Budget,
+    probes: Budget,
+    transactions: Transactions,
+}
+
+/// What a Binding request did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Length of the response written.
+    pub len: usize,
+    /// The pair had not been authenticated before: datagrams from it are this transport's from now on.
+    pub is_new: bool,
+    /// A pair given up for it: datagrams from there are nobody's from now on.
+    pub forgotten: Option<Path>,
+}
+
+/// Freshness of the peer's consent on the selected pair (RFC 7675 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// Nothing selected yet.
+    None,
+    /// An authenticated check within 8 s.
+    Fresh,
+    /// None for 8 s.
+    Stale,
+    /// None for 30 s: nothing may be sent.
+    Expired,
+}
+
+/// The credentials of both sides between two restarts, with their keys ready.
+struct Generation {
+    /// Counts restarts.
+    number: u32,
+    local_ufrag: LocalUfrag,
+    local_key: IntegrityKey,
+    remote: RemoteCredentials,
+    remote_key: IntegrityKey,
+}
+
+/// An authenticated pair.
+struct Pair {
+    path: Path,
+    /// The last authenticated request.
+    heard: Instant,
+    proof: Proof,
+}
+
+/// That the peer receives at the pair's remote address.
+#[derive(Clone, Copy)]
+enum Proof {
+    /// Nobody asked for it.
+    None,
+    /// Checks of ours are under way.
+    Checking { transaction_id: TransactionId, sent_count: u8, due: Instant },
+    /// No answer to any of our checks.
+    Refused,
+    /// DTLS finished here, or a check was answered.
+    Verified,
+}
+
+enum Selection {
+    /// DTLS has not finished.
+    Handshaking,
+    /// Open to the next pair that qualifies.
+    Vacant,
+    On(Path),
+    /// Consent ran out. RFC 7675 §5.1: the credentials of that time cannot renew it.
+    Expired {
+        generation: u32,
+    },
+}
+
+impl Agent {
+    /// `transaction_seed` makes our transaction ids unpredictable; 32 random bytes.
+    pub fn new(
+        now: Instant,
+        local: LocalCredentials,
+        remote: RemoteCredentials,
+        transaction_seed: [u8; 32],
+    ) -> Agent {
+        Agent {
+            current: Generation::new(0, &local, remote),
+            previous: None,
+            pairs: Vec::with_capacity(PAIR_COUNT_MAX),
+            selection: Selection::Handshaking,
+            nominated: None,
+            consent_due: now,
+            moves: Budget::default(),
+            probes: Budget::default(),
+            transactions: Transactions::new(Zeroizing::new(transaction_seed)),
+        }
+    }
+
+    /// New credentials (RFC 8445 §9); the old ones are answered to until the new ones are first used.
+    /// Pairs and selection stay, so media goes on meanwhile.
+    ///
+    /// When the peer has not used the last restart's credentials yet, this one takes their place.
+    pub fn restart(&mut self, now: Instant, local: LocalCredentials, remote: RemoteCredentials) {
+        let next = Generation::new(self.current.number.wrapping_add(1), &local, remote);
+        let replaced = std::mem::replace(&mut self.current, next);
+        if self.previous.is_none() {
+            self.previous = Some(replaced);
+        }
+        for pair in &mut self.pairs {
+            if let Proof::Refused = pair.proof {
+                pair.proof = Proof::None;
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The ufrags that this agent answers to now: one, or two after a restart.
+    pub fn ufrags(&self) -> impl Iterator<Item = LocalUfrag> {
+        self.generations().map(|generation| generation.local_ufrag)
+    }
+
+    /// Verifies, answers into `out` (at least 128 bytes), moves the selection where the rules allow.
+    ///
+    /// A peer that claims our role (RFC 8445 §7.3.1.1) is answered 487 and its pair is not learnt. Only
+    /// a full agent can mend such a conflict, and ours is no full one: a correct peer never claims it,
+    /// one that overlooked `a=ice-lite` takes the other role after a 487.
+    ///
+    /// # Errors
+    /// [`DropReason::StunUnknownUser`], [`DropReason::StunUnauthenticated`]: not for us, or not from
+    /// the peer. [`DropReason::StunLimit`]: no room for another pair. [`DropReason::SendRingFull`]:
+    /// `out` is too short. Nothing changed, and nothing is to be sent.
+    pub fn handle_request(
+        &mut self,
+        now: Instant,
+        path: Path,
+        request: &Request<'_>,
+        out: &mut [u8],
+    ) -> Result<Answered, DropReason> {
+        let ufrag = request.local_ufrag()?;
+        let generation = self
+            .generations()
+            .find(|generation| generation.local_ufrag == ufrag)
+            .ok_or(DropReason::StunUnknownUser)?;
+        let key = &generation.local_key;
+        request.verify_with(key)?;
+        if request.role() == Some(Role::Controlled) {
+            let len = write_role_conflict(request, key, out).ok_or(DropReason::SendRingFull)?;
+            return Ok(Answered { len, is_new: false, forgotten: None });
+        }
+        let len = write_success(request, path.remote, key, out).ok_or(DropReason::SendRingFull)?;
+        let generation = generation.number;
+        let is_new = !self.is_authenticated(&path);
+        let forgotten = if is_new { self.make_room(now, &path)? } else { None };
+
+        self.enter(now, generation);
+        match self.pairs.iter_mut().find(|pair| pair.path == path) {
+            Some(pair) => pair.heard = now,
+            None => self.pairs.push(Pair { path, heard: now, proof: Proof::None }),
+        }
+        self.follow(now, path, request.has_use_candidate());
+        Ok(Answered { len, is_new, forgotten })
+    }
+
+    /// Verifies a response to a check of ours: the pair is verified, and selected if it was waiting
+    /// for that.
+    ///
+    /// # Errors
+    /// [`DropReason::StunUnexpected`]: no check of ours is open there, or it has another transaction
+    /// id. [`DropReason::StunUnauthenticated`].
+    pub fn handle_response(
+        &mut self,
+        now: Instant,
+        path: Path,
+        response: &Response<'_>,
+    ) -> Result<(), DropReason> {
+        let at = self
+            .pairs
+            .iter()
+            .position(|pair| pair.path == path && pair.proof.expects(response.transaction_id()))
+            .ok_or(DropReason::StunUnexpected)?;
+        response.verify_with(&self.peer().remote_key)?;
+        self.pairs[at].proof = Proof::Verified;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// DTLS finished over this pair: it is verified, and selected if none was.
+    ///
+    /// DTLS finishes with a cookie and a certificate that go back and forth, so it proves the address.
+    /// Should the pair have been forgotten, the next one that qualifies is selected.
+    pub fn handle_dtls_finished(&mut self, now: Instant, path: Path) {
+        let is_known = match self.pairs.iter_mut().find(|pair| pair.path == path) {
+            Some(pair) => {
+                pair.proof = Proof::Verified;
+                true
+            }
+            None => false,
+        };
+        match self.selection {
+            Selection::Handshaking | Selection::Vacant if is_known => self.select(path),
+            Selection::Handshaking => self.selection = Selection::Vacant,
+            Selection::Vacant | Selection::On(_) | Selection::Expired { .. } => {}
+        }
+        self.settle(now);
+    }
+
+    /// Whether datagrams from there are this transport's.
+    pub fn is_authenticated(&self, path: &Path) -> bool {
+        self.pairs.iter().any(|pair| pair.path == *path)
+    }
+
+    /// All authenticated pairs, at most [`PAIR_COUNT_MAX`].
+    pub fn paths(&self) -> impl Iterator<Item = Path> {
+        self.pairs.iter().map(|pair| pair.path)
+    }
+
+    /// Where media goes; `None` before the first selection, and from the [`Agent::next_check`] on that
+    /// found consent expired.
+    pub fn selected(&self) -> Option<Path> {
+        match self.selection {
+            Selection::On(path) => Some(path),
+            Selection::Handshaking | Selection::Vacant | Selection::Expired { .. } => None,
+        }
+    }
+
+    /// Freshness of the peer's consent.
+    ///
+    /// Time counts only while somebody looked: being asked more than 2 s after
+    /// [`Agent::next_timeout`] means that this machine stood still (a paused guest, a stopped
+    /// process), and the excess is not held against the peer.
+    pub fn consent(&self, now: Instant) -> Consent {
+        match self.selection {
+            Selection::Handshaking | Selection::Vacant => Consent::None,
+            Selection::On(path) => match self.silence(now, &path) {
+                silence if silence < STALE_AFTER => Consent::Fresh,
+                silence if silence < EXPIRED_AFTER => Consent::Stale,
+                _ => Consent::Expired,
+            },
+            Selection::Expired { .. } => Consent::Expired,
+        }
+    }
+
+    /// When [`Agent::next_check`] or [`Agent::consent`] will have something new.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let consent = matches!(self.selection, Selection::On(_)).then_some(self.consent_due);
+        let checks = self.pairs.iter().filter_map(|pair| match pair.proof {
+            Proof::Checking { due, .. } => Some(due),
+            Proof::None | Proof::Refused | Proof::Verified => None,
+        });
+        checks.chain(consent).min()
+    }
+
+    /// Writes a Binding request of ours that is due into `out` (at least
+    /// [`CHECK_LEN_MAX`](super::stun::CHECK_LEN_MAX) bytes), returns where it goes and its length. Call
+    /// until `None`. Ends the selection when consent expired.
+    pub fn next_check(&mut self, now: Instant, out: &mut [u8]) -> Option<(Path, usize)> {
+        self.watch_consent(now);
+        let mut at = 0;
+        while let Some(pair) = self.pairs.get_mut(at) {
+            at += 1;
+            let Proof::Checking { transaction_id, sent_count, due } = &mut pair.proof else {
+                continue;
+            };
+            if *due > now {
+                continue;
+            }
+            if *sent_count == CHECK_COUNT_MAX {
+                pair.proof = Proof::Refused;
+                continue;
+            }
+            *due = now + RTO * (1 << *sent_count);
+            *sent_count += 1;
+            // As `peer`, which would borrow all of us.
+            let peer = self.previous.as_ref().unwrap_or(&self.current);
+            let check = Check {
+                transaction_id: *transaction_id,
+                remote_ufrag: peer.remote.ufrag(),
+                local_ufrag: peer.local_ufrag,
+            };
+            if let Some(len) = write_check(&check, &peer.remote_key, out) {
+                return Some((pair.path, len));
+            }
+        }
+        None
+    }
+
+    fn generations(&self) -> impl Iterator<Item = &Generation> {
+        std::iter::once(&self.current).chain(&self.previous)
+    }
+
+    /// The credentials that the peer is known to have.
+    fn peer(&self) -> &Generation {
+        self.previous.as_ref().unwrap_or(&self.current)
+    }
+
+    /// The peer used this generation's credentials: once it uses the current ones, the previous are gone.
+    fn enter(&mut self, now: Instant, generation: u32) {
+        if generation != self.current.number {
+            return;
+        }
+        if self.previous.take().is_some() {
+            // The peer may have forgotten the credentials of our open checks; they go on under new ones.
+            for pair in &mut self.pairs {
+                if let Proof::Checking { transaction_id, due, .. } = &mut pair.proof {
+                    (*transaction_id, *due) = (self.transactions.next_id(), now);
+                }
+            }
+        }
+        if let Selection::Expired { generation: expired } = self.selection
+            && generation != expired
+        {
+            self.selection = Selection::Vacant;
+        }
+    }
+
+    /// Finds a place for a new pair; the pair that is given up for it, if any had to be.
+    fn make_room(&mut self, now: Instant, path: &Path) -> Result<Option<Path>, DropReason> {
+        let is_unverified = |pair: &Pair| !self.is_verified_ip(pair.path.remote.ip());
+        // Before the first selection nothing is verified, and nothing goes out that could do harm.
+        let is_limited = !matches!(self.selection, Selection::Handshaking)
+            && !self.is_verified_ip(path.remote.ip())
+            && self.pairs.iter().filter(|pair| is_unverified(pair)).count() >= UNVERIFIED_COUNT_MAX;
+        if !is_limited && self.pairs.len() < PAIR_COUNT_MAX {
+            return Ok(None);
+        }
+        let selected = self.selected();
+        // Unverified ones first, then who was silent longest.
+        let (at, _) = self
+            .pairs
+            .iter()
+            .enumerate()
+            .filter(|(_, pair)| Some(pair.path) != selected && pair.heard + QUIET_AFTER <= now)
+            .filter(|(_, pair)| !is_limited || is_unverified(pair))
+            .min_by_key(|(_, pair)| (!is_unverified(pair), pair.heard))
+            .ok_or(DropReason::StunLimit)?;
+        let forgotten = self.pairs.swap_remove(at).path;
+        self.nominated = self.nominated.filter(|nominated| *nominated != forgotten);
+        Ok(Some(forgotten))
+    }
+
+    /// An authenticated request came over `path`.
+    fn follow(&mut self, now: Instant, path: Path, is_nomination: bool) {
+        let is_wanted = match self.selection {
+            Selection::On(selected) if selected == path => {
+                self.consent_due = now + STALE_AFTER;
+                if is_nomination {
+                    self.nominated = None; // The peer came back before we could follow it elsewhere.
+                }
+                false
+            }
+            // Without a nomination: the peer fell silent on the selected pair, and is alive here.
+            Selection::On(selected) => {
+                let is_stale = self.silence(now, &selected) >= STALE_AFTER;
+                is_nomination || is_stale && self.is_verified_ip(path.remote.ip())
+            }
+            // DTLS selects first; what the peer nominates meanwhile counts right after that.
+            Selection::Handshaking => is_nomination,
+            Selection::Vacant => {
+                is_nomination || self.nominated.is_none() || self.is_verified_ip(path.remote.ip())
+            }
+            Selection::Expired { .. } => false,
+        };
+        if is_wanted {
+            self.nominated = Some(path);
+        }
+        self.settle(now);
+    }
+
+    /// Moves the selection to the nominated pair if it may go there now; else asks for the proof that
+    /// is wanting.
+    fn settle(&mut self, now: Instant) {
+        let (Selection::On(_) | Selection::Vacant, Some(path)) = (&self.selection, self.nominated) else {
+            return;
+        };
+        let Some(at) = self.pairs.iter().position(|pair| pair.path == path) else {
+            return;
+        };
+        let is_verified = matches!(self.pairs[at].proof, Proof::Verified);
+        if let Proof::None = self.pairs[at].proof
+            && self.probes.spend(now)
+        {
+            let transaction_id = self.transactions.next_id();
+            self.pairs[at].proof = Proof::Checking { transaction_id, sent_count: 0, due: now };
+        }
+        if is_verified || self.is_verified_ip(path.remote.ip()) && self.moves.spend(now) {
+            self.select(path);
+        }
+    }
+
+    fn select(&mut self, path: Path) {
+        if let Some(pair) = self.pairs.iter().find(|pair| pair.path == path) {
+            self.consent_due = pair.heard + STALE_AFTER;
+            self.selection = Selection::On(path);
+            self.nominated = self.nominated.filter(|nominated| *nominated != path);
+        }
+    }
+
+    fn is_verified_ip(&self, ip: IpAddr) -> bool {
+        self.pairs.iter().any(|pair| pair.path.remote.ip() == ip && matches!(pair.proof, Proof::Verified))
+    }
+
+    /// How long the peer has been silent on a pair, less what we stood still.
+    fn silence(&self, now: Instant, path: &Path) -> Duration {
+        let heard = self.pairs.iter().find(|pair| pair.path == *path).map_or(now, |pair| pair.heard);
+        now.saturating_duration_since(heard).saturating_sub(self.stall(now))
+    }
+
+    /// How long we stood still, judging by when we wanted to be woken.
+    fn stall(&self, now: Instant) -> Duration {
+        let late = now.saturating_duration_since(self.consent_due);
+        if late > STALL_MIN { late } else { Duration::ZERO }
+    }
+
+    fn watch_consent(&mut self, now: Instant) {
+        let Selection::On(selected) = self.selection else {
+            return;
+        };
+        if now < self.consent_due {
+            return;
+        }
+        let stall = self.stall(now);
+        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == selected) else {
+            return;
+        };
+        pair.heard += stall;
+        let expires = pair.heard + EXPIRED_AFTER;
+        if now < expires {
+            self.consent_due = expires.min(now + STALE_TICK);
+        } else {
+            // Under the credentials that the peer had.
+            self.selection = Selection::Expired { generation: self.peer().number };
+            self.nominated = None;
+        }
+    }
+}
+
+impl Generation {
+    fn new(number: u32, local: &LocalCredentials, remote: RemoteCredentials) -> Generation {
+        Generation {
+            number,
+            local_ufrag: local.ufrag,
+            local_key: IntegrityKey::new(local.password.as_str()),
+            remote_key: IntegrityKey::new(remote.password()),
+            remote,
+        }
+    }
+}
+
+impl Proof {
+    fn expects(&self, id: TransactionId) -> bool {
+        match self {
+            Proof::Checking { transaction_id, sent_count, .. } => *sent_count > 0 && *transaction_id == id,
+            Proof::None | Proof::Refused | Proof::Verified => false,
+        }
+    }
+}
+
+/// At most [`MOVE_COUNT_MAX`] in any [`BUDGET_PERIOD`].
+#[derive(Default)]
+struct Budget {
+    spent: [Option<Instant>; MOVE_COUNT_MAX],
+}
+
+impl Budget {
+    fn spend(&mut self, now: Instant) -> bool {
+        let free = self.spent.iter_mut().find(|at| at.is_none_or(|at| at + BUDGET_PERIOD <= now));
+        free.map(|at| *at = Some(now)).is_some()
+    }
+}
+
+/// Transaction ids: `HMAC-SHA256(seed, count)[..12]`, so that the same seed gives the same run.
+struct Transactions {
+    key: Hmac<Sha256>,
+    count: u64,
+}
+
+impl Transactions {
+    fn new(seed: Zeroizing<[u8; 32]>) -> Transactions {
+        let key = Hmac::new_from_slice(seed.as_ref()).expect("HMAC takes any key");
+        Transactions { key, count: 0 }
+    }
+
+    fn next_id(&mut self) -> TransactionId {
+        self.count += 1;
+        let mut mac = self.key.clone();
+        mac.update(&self.count.to_be_bytes());
+        let mut id = [0; 12];
+        id.copy_from_slice(&mac.finalize().into_bytes()[..12]);
+        TransactionId(id)
+    }
+}

@@ -1,0 +1,15 @@
+//! ICE-lite (RFC 8445 §2.5), STUN (RFC 8489) and consent (RFC 7675).
+//!
+//! Only an authenticated Binding request introduces a pair, and nothing but an answer to it, never
+//! longer than it, leaves for a pair on that ground alone. Media follows a pair only where DTLS
+//! finished or where the peer answered a check of ours.
+//!
+//! - [`credentials`]: ufrags and passwords of both sides; a password follows from the ufrag.
+//! - [`integrity`]: MESSAGE-INTEGRITY and FINGERPRINT.
+//! - [`stun`]: Binding messages, read and written without allocation.
+//! - [`agent`]: one transport's pairs, and which of them is selected.
+
+pub mod credentials;
+pub mod integrity;
+pub mod stun;
+pub mod agent;

@@ -1,0 +1,287 @@
+//! Counters as text: the OpenMetrics format, which Prometheus reads.
+//!
+//! Labels are a worker's number and the reason of a drop, never a room or a user: what anybody can
+//! invent must not become a time series.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::counters::WorkerCounters;
+use crate::packet::DropReason;
+
+/// Everything that is counted, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// By worker, from worker 0.
+    pub workers: Vec<WorkerCounters>,
+    /// Of the control thread.
+    pub control: ControlCounters,
+    /// Of the front door.
+    pub http: HttpCounters,
+}
+
+/// What control counts. Cumulative where not said to be a gauge.
+#[derive(Clone, Debug, Default)]
+pub struct ControlCounters {
+    /// Gauge: rooms with somebody in them.
+    pub rooms: u64,
+    /// Gauge: participants, those included who may resume.
+    pub participants: u64,
+    /// Joins that succeeded.
+    pub joins: u64,
+    /// Joins that were refused.
+    pub joins_refused: u64,
+    /// Gauge: transports whose DTLS handshake has not finished, or not begun.
+    pub handshakes: u64,
+    /// DTLS handshakes that gave keys.
+    pub handshakes_completed: u64,
+    /// DTLS handshakes that failed or took too long.
+    pub handshakes_failed: u64,
+}
+
+/// What the front door counts. Cumulative where not said to be a gauge.
+#[derive(Clone, Debug, Default)]
+pub struct HttpCounters {
+    /// TCP connections taken from the kernel.
+    pub connections_accepted: u64,
+    /// Those ended to make room for others.
+    pub connections_evicted: u64,
+    /// Errors of `accept`.
+    pub accept_errors: u64,
+    /// Gauge: connections that are no WebSocket.
+    pub requests_open: u64,
+    /// Requests, upgrades included.
+    pub requests: u64,
+    /// Gauge: WebSockets.
+    pub websockets_open: u64,
+    /// Upgrades refused because there were too many WebSockets.
+    pub websockets_refused: u64,
+    /// WebSockets closed for want of an answer to pings.
+    pub websockets_silent: u64,
+    /// WebSockets closed because the peer did not read.
+    pub websockets_stuck: u64,
+    /// WebSockets closed because the peer broke the protocol.
+    pub websockets_violated: u64,
+    /// Text messages from clients.
+    pub messages_in: u64,
+    /// Text messages to clients.
+    pub messages_out: u64,
+}
+
+impl Snapshot {
+    /// The text of a scrape.
+    pub fn render(self) -> String {
+        let mut registry = Registry::with_prefix("gryt_sfu");
+        registry.register_collector(Box::new(self));
+        let mut rendered = String::new();
+        // Writing into a `String` cannot fail.
+        let _ = text::encode(&mut rendered, &registry);
+        rendered
+    }
+}
+
+/// Reads one field of a worker's counters.
+type Field = fn(&WorkerCounters) -> u64;
+
+const WORKER_COUNTERS: &[(&str, &str, Field)] = &[
+    ("datagrams_in", "Datagrams taken from the kernel", |worker| worker.datagrams_in),
+    ("bytes_in", "Bytes of UDP payload taken from the kernel", |worker| worker.bytes_in),
+    ("datagrams_out", "Datagrams handed to the kernel", |worker| worker.datagrams_out),
+    ("bytes_out", "Bytes of UDP payload handed to the kernel", |worker| worker.bytes_out),
+    ("rtp_in", "RTP packets that verified", |worker| worker.rtp_in),
+    ("rtp_out", "RTP packets sealed for a receiver", |worker| worker.rtp_out),
+    ("relayed_out", "Datagrams handed to the worker that owns them", |worker| worker.relayed_out),
+    ("stun_answered", "STUN Binding requests answered", |worker| worker.stun_answered),
+    ("wakeups", "Wake-ups of the media loop", |worker| worker.wakeups),
+];
+
+const WORKER_GAUGES: &[(&str, &str, Field)] = &[
+    ("transports_active", "Transports of peers", |worker| worker.transports),
+    ("worker_rooms_active", "Rooms on a worker", |worker| worker.rooms),
+    ("tracks_active", "Published tracks", |worker| worker.tracks),
+    ("slots_active", "Slots of receivers", |worker| worker.slots),
+];
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut out = Output(encoder);
+        out.info("build", "What is running", &[("version", env!("CARGO_PKG_VERSION"))])?;
+        self.encode_control(&mut out)?;
+        self.encode_http(&mut out)?;
+        self.encode_workers(&mut out)
+    }
+}
+
+impl Snapshot {
+    fn encode_control(&self, out: &mut Output<'_>) -> fmt::Result {
+        let control = &self.control;
+        out.gauge("rooms_active", "Rooms with somebody in them", control.rooms)?;
+        out.gauge("peers_active", "Participants", control.participants)?;
+        out.counter("joins", "Joins that succeeded", control.joins)?;
+        out.counter("joins_refused", "Joins that were refused", control.joins_refused)?;
+        out.gauge("dtls_handshakes_active", "Transports without keys yet", control.handshakes)?;
+        out.counter(
+            "dtls_handshakes_completed",
+            "DTLS handshakes that gave keys",
+            control.handshakes_completed,
+        )?;
+        out.counter("dtls_handshakes_failed", "DTLS handshakes that failed", control.handshakes_failed)
+    }
+
+    fn encode_http(&self, out: &mut Output<'_>) -> fmt::Result {
+        let http = &self.http;
+        out.gauge("websocket_connections_active", "WebSockets", http.websockets_open)?;
+        out.gauge("http_connections_active", "TCP connections that are no WebSocket", http.requests_open)?;
+        out.counter("tcp_connections_accepted", "TCP connections accepted", http.connections_accepted)?;
+        out.counter(
+            "tcp_connections_evicted",
+            "TCP connections ended to make room",
+            http.connections_evicted,
+        )?;
+        out.counter("tcp_accept_errors", "Errors of accept", http.accept_errors)?;
+        out.counter("http_requests", "HTTP requests, upgrades included", http.requests)?;
+        out.counter("websocket_refused", "Upgrades refused for want of room", http.websockets_refused)?;
+        out.counter("websocket_ping_timeouts", "WebSockets whose peer fell silent", http.websockets_silent)?;
+        out.counter("websocket_write_timeouts", "WebSockets whose peer did not read", http.websockets_stuck)?;
+        out.counter(
+            "websocket_violations",
+            "WebSockets whose peer broke the protocol",
+            http.websockets_violated,
+        )?;
+        out.counter("websocket_messages_in", "Text messages from clients", http.messages_in)?;
+        out.counter("websocket_messages_out", "Text messages to clients", http.messages_out)
+    }
+
+    fn encode_workers(&self, out: &mut Output<'_>) -> fmt::Result {
+        for &(name, help, field) in WORKER_COUNTERS {
+            out.counter_by_worker(name, help, &self.workers, field)?;
+        }
+        for &(name, help, field) in WORKER_GAUGES {
+            out.gauge_by_worker(name, help, &self.workers, field)?;
+        }
+        out.busy(&self.workers)?;
+        out.drops(&self.workers)
+    }
+}
+
+/// Writes families of metrics.
+struct Output<'a>(DescriptorEncoder<'a>);
+
+impl Output<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str); 1]) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(labels)
+    }
+
+    fn counter_by_worker(
+        &mut self,
+        name: &str,
+        help: &str,
+        workers: &[WorkerCounters],
+        field: Field,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (index, worker) in workers.iter().enumerate() {
+            let labels = [("worker", index)];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_counter::<[(&str, &str); 0], _, u64>(&field(worker), None)?;
+        }
+        Ok(())
+    }
+
+    fn gauge_by_worker(
+        &mut self,
+        name: &str,
+        help: &str,
+        workers: &[WorkerCounters],
+        field: Field,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (index, worker) in workers.iter().enumerate() {
+            family.encode_family(&[("worker", index)])?.encode_gauge(&field(worker))?;
+        }
+        Ok(())
+    }
+
+    fn busy(&mut self, workers: &[WorkerCounters]) -> fmt::Result {
+        let help = "Time between wake-up and the next wait";
+        let mut family = self.0.encode_descriptor("busy", help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for (index, worker) in workers.iter().enumerate() {
+            let seconds = worker.busy_ns as f64 / 1e9;
+            let labels = [("worker", index)];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_counter::<[(&str, &str); 0], _, u64>(&seconds, None)?;
+        }
+        Ok(())
+    }
+
+    fn drops(&mut self, workers: &[WorkerCounters]) -> fmt::Result {
+        let help = "Datagrams and packets that went no further";
+        let mut family = self.0.encode_descriptor("drops", help, None, MetricType::Counter)?;
+        for (index, worker) in workers.iter().enumerate() {
+            for &reason in DropReason::ALL {
+                let labels = [("worker", index.to_string()), ("reason", reason.label().to_owned())];
+                let mut metric = family.encode_family(&labels)?;
+                metric.encode_counter::<[(&str, &str); 0], _, u64>(&worker.drops(reason), None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_shows_what_was_counted() {
+        let mut second = WorkerCounters::default();
+        second.rtp_in = 7;
+        second.transports = 3;
+        second.busy_ns = 1_500_000_000;
+        second.drop_one(DropReason::BadAuthTag);
+        let mut snapshot =
+            Snapshot { workers: vec![WorkerCounters::default(), second], ..Default::default() };
+        snapshot.control.participants = 5;
+        snapshot.http.websockets_silent = 2;
+        let rendered = snapshot.render();
+        let version = concat!("gryt_sfu_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1");
+        for line in [
+            version,
+            "gryt_sfu_rtp_in_total{worker=\"0\"} 0",
+            "gryt_sfu_rtp_in_total{worker=\"1\"} 7",
+            "gryt_sfu_transports_active{worker=\"1\"} 3",
+            "gryt_sfu_busy_seconds_total{worker=\"1\"} 1.5",
+            "gryt_sfu_drops_total{worker=\"1\",reason=\"bad_auth_tag\"} 1",
+            "gryt_sfu_drops_total{worker=\"0\",reason=\"bad_auth_tag\"} 0",
+            "gryt_sfu_peers_active 5",
+            "gryt_sfu_websocket_ping_timeouts_total 2",
+        ] {
+            assert!(rendered.lines().any(|l| l == line), "{line} is missing in\n{rendered}");
+        }
+        assert!(rendered.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn each_family_is_described_once() {
+        let rendered =
+            Snapshot { workers: vec![WorkerCounters::default(); 2], ..Default::default() }.render();
+        let mut families: Vec<_> = rendered.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let count = families.len();
+        families.sort_unstable();
+        families.dedup();
+        assert_eq!(families.len(), count);
+    }
+}

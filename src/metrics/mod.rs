@@ -1,0 +1,4 @@
+//! What is counted, and its Prometheus text.
+
+pub mod counters;
+pub mod exposition;

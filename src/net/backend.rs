@@ -1,0 +1,126 @@
+//! What a media loop needs from the kernel, whichever way it is spoken to.
+
+use std::io;
+use std::time::Duration;
+
+use crate::packet::{Datagram, DropReason, Egress};
+
+/// Datagrams handed out between two waits, at most: what bounds the work of one wake-up.
+pub const BATCH_LEN_MAX: usize = 1024;
+
+/// A worker's sockets and its waker, behind one wait. Used in turns: [`Backend::wait`], then
+/// [`Backend::next`] until it returns `None`.
+pub trait Backend {
+    /// Where the answers go.
+    type Egress: Egress;
+
+    /// Sends what is queued, then waits for a datagram, a wake-up or `timeout` (`None`: for ever).
+    /// May return early with nothing at all.
+    ///
+    /// # Errors
+    /// Only when the backend itself is lost; what happens to single datagrams is counted instead.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Wake>;
+
+    /// The next datagram of this wake-up, with the egress beside it; the previous one's buffer goes
+    /// back. `None` when all are handled, or [`BATCH_LEN_MAX`] of them: then it is time to wait again.
+    fn next(&mut self) -> Option<(Datagram<'_>, &mut Self::Egress)>;
+
+    /// Where datagrams go that answer no other, such as those of a timer.
+    fn egress(&mut self) -> &mut Self::Egress;
+
+    /// What was counted since the last call.
+    fn take_counters(&mut self) -> Counters;
+}
+
+/// What a wait ended with, besides datagrams. Whether its time has passed is for the clock to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wake {
+    /// Somebody called [`Waker::wake`](super::wake::Waker::wake): the queues are to be looked at.
+    pub woken: bool,
+}
+
+/// What a backend counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams that went no further, by `DropReason as usize`.
+    pub drops: [u64; DropReason::COUNT],
+    /// Datagrams handed out.
+    pub datagrams_received: u64,
+    /// Their payload bytes.
+    pub bytes_received: u64,
+    /// Datagrams handed to the kernel; those it refused are in `drops` besides.
+    pub datagrams_sent: u64,
+    /// Their payload bytes.
+    pub bytes_sent: u64,
+    /// Sends that carried them: fewer than datagrams, thanks to segmentation offload.
+    pub sends: u64,
+    /// Sends of several segments that the kernel refused as such; they went out again one by one.
+    pub segmentation_refused: u64,
+    /// Times the receive buffers ran out. Nothing is lost by that, the socket buffer holds the rest.
+    pub receive_starved: u64,
+    /// Errors that a receive ended with; it was begun again.
+    pub receive_errors: u64,
+    /// Datagrams that the kernel dropped because a socket's buffer was full.
+    pub receive_overflows: u64,
+    /// Times the kernel had no room for a completion and kept it back.
+    pub completions_held_back: u64,
+    /// System calls that submitted or waited.
+    pub enters: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters {
+            drops: [0; DropReason::COUNT],
+            datagrams_received: 0,
+            bytes_received: 0,
+            datagrams_sent: 0,
+            bytes_sent: 0,
+            sends: 0,
+            segmentation_refused: 0,
+            receive_starved: 0,
+            receive_errors: 0,
+            receive_overflows: 0,
+            completions_held_back: 0,
+            enters: 0,
+        }
+    }
+}
+
+impl Counters {
+    /// Counts `count` datagrams dropped for `reason`.
+    pub fn drop(&mut self, reason: DropReason, count: u64) {
+        self.drops[reason as usize] += count;
+    }
+
+    /// How many were dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+}
+
+/// The counter of a refused send.
+pub(super) fn send_drop_reason(errno: i32) -> DropReason {
+    match errno {
+        libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => DropReason::SendWouldBlock,
+        libc::ENETUNREACH
+        | libc::EHOSTUNREACH
+        | libc::ENETDOWN
+        | libc::EHOSTDOWN
+        | libc::ECONNREFUSED
+        | libc::EPERM => DropReason::SendUnreachable,
+        _ => DropReason::SendFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_a_send_have_three_counters() {
+        assert_eq!(send_drop_reason(libc::ENOBUFS), DropReason::SendWouldBlock);
+        assert_eq!(send_drop_reason(libc::EPERM), DropReason::SendUnreachable);
+        assert_eq!(send_drop_reason(libc::EINVAL), DropReason::SendFailed);
+    }
+}

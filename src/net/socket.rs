@@ -1,0 +1,355 @@
+//! The workers' UDP sockets: who binds what, and the options that the backends rely on.
+//!
+//! Sockets stay blocking: a ring refuses to poll for a descriptor that is not. Whoever sends says
+//! `MSG_DONTWAIT`.
+
+use std::io;
+use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsRawFd, RawFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::steer;
+use crate::packet::SocketId;
+
+/// Sockets that one worker may have.
+pub const SOCKET_COUNT_MAX: usize = 8;
+
+/// Asked for in each direction, bytes. The usual default holds 256 voice datagrams, a few milliseconds'
+/// worth of a busy server.
+pub const BUFFER_LEN_WANTED: usize = 8 << 20;
+
+/// Ports tried until one is free in both families, when any port will do.
+const ANY_PORT_TRIES: usize = 32;
+
+/// One worker's sockets on the wildcard addresses, IPv4 first. A [`SocketId`] is a place in them.
+#[derive(Debug)]
+pub struct WorkerSockets {
+    port: u16,
+    sockets: Vec<UdpSocket>,
+    is_steered: bool,
+}
+
+impl WorkerSockets {
+    /// The port that all of them have.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// In the order of their [`SocketId`].
+    pub fn sockets(&self) -> &[UdpSocket] {
+        &self.sockets
+    }
+
+    /// The kernel brings Binding requests to the worker that the user name names. Without, as without a
+    /// shared port, it is up to the workers.
+    pub fn is_steered(&self) -> bool {
+        self.is_steered
+    }
+
+    /// The socket of IPv6, if this machine has IPv6.
+    pub fn has_ipv6(&self) -> bool {
+        self.sockets.iter().any(|socket| matches!(socket.local_addr(), Ok(SocketAddr::V6(_))))
+    }
+
+    /// The socket that reaches `remote`: the one of its family.
+    pub fn towards(&self, remote: SocketAddr) -> Option<SocketId> {
+        let is_same_family =
+            |socket: &UdpSocket| socket.local_addr().is_ok_and(|local| local.is_ipv6() == remote.is_ipv6());
+        self.sockets.iter().position(is_same_family).map(|index| SocketId(index as u8))
+    }
+
+    /// What the kernel granted; the smallest of all sockets.
+    pub fn buffer_lens(&self) -> BufferLens {
+        let smallest = |name| {
+            let granted =
+                |socket: &UdpSocket| option(socket.as_raw_fd(), libc::SOL_SOCKET, name).unwrap_or(0);
+            // The kernel reports twice what it was asked for, to cover its own book-keeping.
+            self.sockets.iter().map(granted).min().unwrap_or(0) as usize / 2
+        };
+        BufferLens { receive: smallest(libc::SO_RCVBUF), send: smallest(libc::SO_SNDBUF) }
+    }
+
+    /// Datagrams that the kernel dropped because a buffer was full; wraps.
+    pub(super) fn overflows(&self) -> u32 {
+        self.fds().map(drop_count).fold(0, u32::wrapping_add)
+    }
+
+    pub(super) fn fds(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.sockets.iter().map(AsRawFd::as_raw_fd)
+    }
+}
+
+/// Socket buffers as granted, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferLens {
+    /// `SO_RCVBUF`.
+    pub receive: usize,
+    /// `SO_SNDBUF`.
+    pub send: usize,
+}
+
+impl BufferLens {
+    /// Less than asked for: `net.core.rmem_max` and `wmem_max` limit those without `CAP_NET_ADMIN`.
+    pub fn are_short(&self) -> bool {
+        self.receive.min(self.send) < BUFFER_LEN_WANTED
+    }
+}
+
+/// Why the sockets could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else has the port.
+    #[error("UDP port {0} is in use by another process")]
+    PortInUse(u16),
+    /// A range names fewer ports than there are workers.
+    #[error(
+        "UDP ports {first}-{last} are too few for {worker_count} workers: one port a worker, or one for all"
+    )]
+    TooFewPorts {
+        /// First port of the range.
+        first: u16,
+        /// Last port of the range.
+        last: u16,
+        /// How many workers there are to be.
+        worker_count: usize,
+    },
+    /// The kernel refused.
+    #[error("cannot open UDP port {port}: {source}")]
+    Refused {
+        /// The port asked for.
+        port: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    fn new(port: u16, source: io::Error) -> BindError {
+        if source.raw_os_error() == Some(libc::EADDRINUSE) {
+            BindError::PortInUse(port)
+        } else {
+            BindError::Refused { port, source }
+        }
+    }
+}
+
+/// Binds the sockets of `worker_count` workers, in the workers' order.
+///
+/// A range of several ports gives each worker the next one. One port is shared by all workers
+/// (`SO_REUSEPORT`); port 0 stands for any that is free. IPv6 is done without where the machine has none.
+///
+/// # Errors
+/// When a port is taken, even by somebody who would share it, or the range is too short.
+pub fn bind(
+    ports: RangeInclusive<u16>,
+    worker_count: usize,
+    wants_ipv6: bool,
+) -> Result<Vec<WorkerSockets>, BindError> {
+    let (first, last) = (*ports.start(), *ports.end());
+    if first == last {
+        return bind_shared(first, worker_count, wants_ipv6);
+    }
+    if ports.len() < worker_count {
+        return Err(BindError::TooFewPorts { first, last, worker_count });
+    }
+    ports.take(worker_count).map(|port| Ok(bind_shared(port, 1, wants_ipv6)?.remove(0))).collect()
+}
+
+/// Binds one port `worker_count` times.
+fn bind_shared(port: u16, worker_count: usize, wants_ipv6: bool) -> Result<Vec<WorkerSockets>, BindError> {
+    if port != 0 {
+        return bind_port(port, worker_count, wants_ipv6);
+    }
+    let mut tries = ANY_PORT_TRIES;
+    loop {
+        // The kernel picks a port that is free in IPv4; IPv6 may have it taken.
+        let picked = open(Domain::IPV4, 0).and_then(|socket| port_of(&socket));
+        let port = picked.map_err(|source| BindError::new(0, source))?;
+        tries -= 1;
+        match bind_port(port, worker_count, wants_ipv6) {
+            Err(BindError::PortInUse(_)) if tries > 0 => {}
+            result => return result,
+        }
+    }
+}
+
+fn bind_port(port: u16, worker_count: usize, wants_ipv6: bool) -> Result<Vec<WorkerSockets>, BindError> {
+    let mut families = vec![bind_family(Domain::IPV4, port, worker_count)];
+    if wants_ipv6 {
+        match bind_family(Domain::IPV6, port, worker_count) {
+            Err(error) if is_without_ipv6(&error) => {}
+            result => families.push(result),
+        }
+    }
+    let without_sockets = || WorkerSockets { port, sockets: Vec::new(), is_steered: worker_count > 1 };
+    let mut workers: Vec<_> = std::iter::repeat_with(without_sockets).take(worker_count).collect();
+    for family in families {
+        let sockets = family.map_err(|source| BindError::new(port, source))?;
+        // One program a group, and the families are groups of their own.
+        if worker_count > 1 && steer::attach(sockets[0].as_raw_fd()).is_err() {
+            workers.iter_mut().for_each(|worker| worker.is_steered = false);
+        }
+        for (worker, socket) in workers.iter_mut().zip(sockets) {
+            worker.sockets.push(socket.into());
+        }
+    }
+    Ok(workers)
+}
+
+/// Binds the sockets of one family, in the workers' order: the order in which they join the group that
+/// shares the port is their number in it.
+///
+/// The first binds for itself alone and is opened to the others afterwards. So a second server cannot
+/// join unnoticed and take half of the datagrams, and none can slip in between a trial and the real thing.
+fn bind_family(domain: Domain, port: u16, worker_count: usize) -> io::Result<Vec<Socket>> {
+    let first = open(domain, port)?;
+    let mut sockets = vec![first];
+    if worker_count > 1 {
+        sockets[0].set_reuse_port(true)?;
+    }
+    for _ in 1..worker_count {
+        let socket = unbound(domain)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&wildcard(domain, port).into())?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+fn open(domain: Domain, port: u16) -> io::Result<Socket> {
+    let socket = unbound(domain)?;
+    socket.bind(&wildcard(domain, port).into())?;
+    Ok(socket)
+}
+
+fn wildcard(domain: Domain, port: u16) -> SocketAddr {
+    if domain == Domain::IPV6 {
+        (Ipv6Addr::UNSPECIFIED, port).into()
+    } else {
+        (Ipv4Addr::UNSPECIFIED, port).into()
+    }
+}
+
+fn port_of(socket: &Socket) -> io::Result<u16> {
+    let address = socket.local_addr()?;
+    address.as_socket().map(|address| address.port()).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// A socket with every option but the port.
+fn unbound(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    let fd = socket.as_raw_fd();
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(true)?;
+        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+    } else {
+        set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+    }
+    set_buffer_len(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+    set_buffer_len(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+    Ok(socket)
+}
+
+/// Past the system's limit where we may, else up to it.
+fn set_buffer_len(fd: RawFd, forced: libc::c_int, limited: libc::c_int) -> io::Result<()> {
+    let wanted = BUFFER_LEN_WANTED as libc::c_int;
+    set_option(fd, libc::SOL_SOCKET, forced, wanted)
+        .or_else(|_| set_option(fd, libc::SOL_SOCKET, limited, wanted))
+}
+
+/// No IPv6 in this kernel, or switched off: either is fine.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT | libc::ENOPROTOOPT)
+    )
+}
+
+/// Whether the kernel cuts one send into segments (`UDP_SEGMENT`, Linux 4.18).
+pub(super) fn has_segmentation(fd: RawFd) -> bool {
+    option(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok()
+}
+
+fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = mem::size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` is a live integer of `len` bytes.
+    let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn option(fd: RawFd, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = mem::size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` is a live integer of `len` bytes, and the kernel writes no more than that.
+    let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What the kernel dropped on this socket since it was opened; 0 where it does not say (Linux 4.12).
+fn drop_count(fd: RawFd) -> u32 {
+    // `SO_MEMINFO`: nine counts of `linux/sock_diag.h`, the last of them `SK_MEMINFO_DROPS`.
+    let mut counts = [0_u32; 9];
+    let mut len = mem::size_of_val(&counts) as libc::socklen_t;
+    let option = libc::SO_MEMINFO;
+    // SAFETY: `counts` is alive and `len` bytes long, and the kernel writes no more than that.
+    unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, counts.as_mut_ptr().cast(), &raw mut len) };
+    counts[8]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_workers_share_the_port_and_nobody_else_joins() {
+        let workers = bind(0..=0, 3, true).unwrap();
+        let port = workers[0].port();
+        assert_ne!(port, 0);
+        for worker in &workers {
+            for socket in worker.sockets() {
+                assert_eq!(socket.local_addr().unwrap().port(), port);
+            }
+            assert_eq!(worker.port(), port);
+        }
+        let error = bind(port..=port, 2, true).unwrap_err();
+        assert_eq!(error.to_string(), format!("UDP port {port} is in use by another process"));
+    }
+
+    #[test]
+    fn a_port_that_another_process_would_share_is_in_use_as_well() {
+        let other = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        other.set_reuse_port(true).unwrap();
+        other.bind(&wildcard(Domain::IPV4, 0).into()).unwrap();
+        let port = port_of(&other).unwrap();
+        assert!(matches!(bind(port..=port, 2, true), Err(BindError::PortInUse(p)) if p == port));
+        assert!(matches!(bind(port..=port, 1, false), Err(BindError::PortInUse(p)) if p == port));
+    }
+
+    #[test]
+    fn a_range_gives_each_worker_its_own_port_or_says_that_it_cannot() {
+        let error = bind(4000..=4001, 3, false).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "UDP ports 4000-4001 are too few for 3 workers: one port a worker, or one for all"
+        );
+        // Some neighbours among the ephemeral ports are free.
+        let workers = (0..50).find_map(|_| {
+            let first = bind(0..=0, 1, false).ok()?[0].port();
+            bind(first..=first.checked_add(1)?, 2, false).ok()
+        });
+        let workers = workers.unwrap();
+        assert_eq!(workers[1].port(), workers[0].port() + 1);
+    }
+
+    #[test]
+    fn families_are_apart_and_each_is_found_by_the_remote() {
+        let worker = bind(0..=0, 1, true).unwrap().remove(0);
+        assert_eq!(worker.towards("127.0.0.1:9".parse().unwrap()), Some(SocketId(0)));
+        let v6 = worker.has_ipv6().then_some(SocketId(1));
+        assert_eq!(worker.towards("[::1]:9".parse().unwrap()), v6);
+        assert!(worker.buffer_lens().receive > 0);
+    }
+}

@@ -1,0 +1,126 @@
+//! A thread's place: the CPUs that this process may use, and how to stay on one of them.
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::path::{Path, PathBuf};
+
+/// CPUs that an affinity mask here can name.
+const CPU_COUNT_MAX: usize = 8192;
+
+const WORD_BITS: usize = u64::BITS as usize;
+
+/// A media worker asks for this; it must not wait behind batch jobs for its turn.
+const NICENESS: libc::c_int = -10;
+
+/// Where control groups of version 2 are mounted, also beside version 1.
+const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// The CPUs that the calling thread may run on, ascending.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let mut mask = [0_u64; CPU_COUNT_MAX / WORD_BITS];
+    // SAFETY: the kernel writes at most the mask's length.
+    let result = unsafe { libc::sched_getaffinity(0, mem::size_of_val(&mask), mask.as_mut_ptr().cast()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((0..CPU_COUNT_MAX).filter(|cpu| mask[cpu / WORD_BITS] >> (cpu % WORD_BITS) & 1 == 1).collect())
+}
+
+/// Keeps the calling thread on `cpus`.
+///
+/// # Errors
+/// When none of them may be used.
+pub fn pin_to(cpus: &[usize]) -> io::Result<()> {
+    let mut mask = [0_u64; CPU_COUNT_MAX / WORD_BITS];
+    for cpu in cpus.iter().filter(|cpu| **cpu < CPU_COUNT_MAX) {
+        mask[cpu / WORD_BITS] |= 1 << (cpu % WORD_BITS);
+    }
+    // SAFETY: the kernel reads the mask only.
+    let result = unsafe { libc::sched_setaffinity(0, mem::size_of_val(&mask), mask.as_ptr().cast()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Asks for the calling thread to be scheduled before ordinary ones.
+///
+/// # Errors
+/// Without `CAP_SYS_NICE` or a raised `RLIMIT_NICE`; then the thread is as good as any other.
+pub fn raise_priority() -> io::Result<()> {
+    // SAFETY: takes no pointer. 0 is the calling thread.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many CPUs' worth of time the control group of this process and those above it grant (cgroup v2
+/// `cpu.max`); `None` without a limit.
+pub fn cpu_quota() -> Option<f64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = own_group(&groups)?;
+    let quotas = CGROUP_ROOTS.iter().flat_map(|root| group_and_ancestors(Path::new(root), group));
+    quotas.filter_map(|path| parse_cpu_max(&fs::read_to_string(path.join("cpu.max")).ok()?)).reduce(f64::min)
+}
+
+/// CPUs that can be kept busy: by the affinity mask and the quota, at least 1.
+pub fn cpu_count() -> usize {
+    let allowed = allowed_cpus().map_or(1, |cpus| cpus.len());
+    let granted = cpu_quota().map_or(usize::MAX, |quota| quota as usize);
+    allowed.min(granted).max(1)
+}
+
+/// The version 2 line of `/proc/self/cgroup`: `0::/path`.
+fn own_group(groups: &str) -> Option<&str> {
+    groups.lines().find_map(|line| line.strip_prefix("0::/"))
+}
+
+fn group_and_ancestors(root: &Path, group: &str) -> Vec<PathBuf> {
+    let own = root.join(group);
+    own.ancestors().take_while(|path| path.starts_with(root)).map(Path::to_path_buf).collect()
+}
+
+/// `cpu.max`: quota and period in microseconds, or the word `max`.
+fn parse_cpu_max(text: &str) -> Option<f64> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    let (quota, period) = (quota.parse::<u64>().ok()?, period.parse::<u64>().ok()?);
+    (period > 0).then(|| quota as f64 / period as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quota_is_a_share_of_its_period() {
+        assert_eq!(parse_cpu_max("150000 100000\n"), Some(1.5));
+        for unlimited in ["max 100000\n", "", "1", "1 0", "x y"] {
+            assert_eq!(parse_cpu_max(unlimited), None, "{unlimited:?}");
+        }
+    }
+
+    #[test]
+    fn limits_of_all_groups_above_count() {
+        let groups = "5:cpu:/other\n0::/user.slice/sfu.service\n";
+        let paths = group_and_ancestors(Path::new("/root"), own_group(groups).unwrap());
+        assert_eq!(paths, ["/root/user.slice/sfu.service", "/root/user.slice", "/root"].map(PathBuf::from));
+        assert_eq!(group_and_ancestors(Path::new("/root"), ""), [PathBuf::from("/root/")]);
+        assert_eq!(own_group("1:name=systemd:/x\n"), None);
+    }
+
+    #[test]
+    fn a_pinned_thread_stays() {
+        std::thread::spawn(|| {
+            let all = allowed_cpus().unwrap();
+            let last = *all.last().unwrap();
+            pin_to(&[last]).unwrap();
+            assert_eq!(allowed_cpus().unwrap(), [last]);
+            assert!(pin_to(&[]).is_err());
+            assert_eq!(cpu_count(), 1);
+            // Granted or not, it must not disturb.
+            let _ = raise_priority();
+        })
+        .join()
+        .unwrap();
+    }
+}

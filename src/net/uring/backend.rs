@@ -1,0 +1,254 @@
+//! The ring as a [`Backend`]: one wait, then one datagram after the other.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use io_uring::{opcode, types};
+
+use super::buffers::{BufferRing, Received};
+use super::egress::{MESSAGE_COUNT, UringEgress};
+use super::inbox::Inbox;
+use super::op::Op;
+use super::ring::{BUFFER_GROUP, COMPLETION_COUNT, Patience, Ring, SUBMISSION_COUNT, UringError};
+use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Wake};
+use crate::net::socket::{self, SOCKET_COUNT_MAX, WorkerSockets};
+use crate::net::wake::WakeReader;
+use crate::packet::{Datagram, Egress, SocketId};
+
+/// Receive buffers, at most.
+const BUFFER_COUNT_MAX: u16 = 2048;
+
+/// A receive that failed as often without a datagram in between is tried again only every
+/// [`FAILURE_PAUSE`]: a socket that is lost must not eat the core.
+const FAILURES_IN_A_ROW_MAX: u32 = 8;
+const FAILURE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Calls that complete a batch, at most. The kernel takes some 32 datagrams of a socket at a time.
+const COLLECT_COUNT_MAX: usize = BATCH_LEN_MAX / 16;
+
+/// With [`UringOptions::batch_wait`]: completions worth waiting for.
+const BATCH_LEN_WANTED: u32 = 32;
+
+// Nothing is ever held back: buffers that completed, sends that failed, and the end of each multishot.
+const _: () = assert!(
+    BUFFER_COUNT_MAX as usize + 2 * SUBMISSION_COUNT as usize + SOCKET_COUNT_MAX < COMPLETION_COUNT as usize
+);
+const _: () = assert!(MESSAGE_COUNT + SOCKET_COUNT_MAX < SUBMISSION_COUNT as usize);
+
+/// What an operator may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UringOptions {
+    /// How long a wake-up may be put off for a larger batch (`BATCH_WAIT_US`); zero: not at all.
+    pub batch_wait: Duration,
+    /// Datagrams that can be under way from the kernel, a power of two up to 2048. More wait in the
+    /// socket's own buffer.
+    pub buffer_count: u16,
+    /// Several datagrams to one receiver may leave in one send.
+    pub segmentation: bool,
+}
+
+impl Default for UringOptions {
+    fn default() -> UringOptions {
+        UringOptions { batch_wait: Duration::ZERO, buffer_count: 512, segmentation: true }
+    }
+}
+
+/// A worker's sockets and its waker on one io_uring. Stays on the thread that made it.
+pub struct Uring {
+    /// Dropped first: the ring ends before the buffers that it writes to.
+    egress: UringEgress,
+    buffers: BufferRing,
+    /// The buffer of the datagram handed out last.
+    lent: Option<Received>,
+    /// Datagrams that may still be handed out before the next wait.
+    budget: usize,
+    sockets: WorkerSockets,
+    waker: WakeReader,
+    batch_wait: Duration,
+    /// Of the sockets, as counted last.
+    overflows: u32,
+}
+
+impl Uring {
+    /// Makes the ring of the calling thread. [`probe`](super::probe) first: what fails here fails for good.
+    ///
+    /// # Errors
+    /// When there is no ring to be had, and which kind of "no" it is.
+    ///
+    /// # Panics
+    /// When `buffer_count` is no power of two up to 2048, or the sockets are more than a worker may have.
+    pub fn new(
+        sockets: WorkerSockets,
+        waker: WakeReader,
+        options: UringOptions,
+    ) -> Result<Uring, UringError> {
+        assert!(options.buffer_count.is_power_of_two() && options.buffer_count <= BUFFER_COUNT_MAX);
+        let ring = Ring::new()?;
+        let mut files: Vec<RawFd> = sockets.fds().collect();
+        assert!(files.len() <= SOCKET_COUNT_MAX);
+        let mut has_segmentation = [false; SOCKET_COUNT_MAX];
+        for (has, fd) in has_segmentation.iter_mut().zip(&files) {
+            *has = options.segmentation && socket::has_segmentation(*fd);
+        }
+        files.push(waker.as_raw_fd());
+        ring.register_files(&files)?;
+        let buffers = BufferRing::new(&ring, options.buffer_count)?;
+        let egress = UringEgress::new(ring, Inbox::new(options.buffer_count), has_segmentation)?;
+        Ok(Uring {
+            egress,
+            buffers,
+            lent: None,
+            budget: 0,
+            sockets,
+            waker,
+            batch_wait: options.batch_wait,
+            overflows: 0,
+        })
+    }
+
+    /// The sockets it serves.
+    pub fn sockets(&self) -> &WorkerSockets {
+        &self.sockets
+    }
+
+    fn give_back_lent(&mut self) {
+        if let Some(received) = self.lent.take() {
+            self.buffers.give_back(received);
+        }
+    }
+
+    /// Queues a receive on every socket that has none, and the poll of the waker. `true` when one of them
+    /// is left out until later, because it keeps failing.
+    fn arm(&mut self) -> bool {
+        let mut is_pausing = false;
+        for index in 0..self.sockets.sockets().len() {
+            if self.egress.inbox.is_receiving[index] {
+                continue;
+            }
+            if !may_try_again(&mut self.egress.inbox.failures[index]) {
+                is_pausing = true;
+                continue;
+            }
+            let socket = SocketId(index as u8);
+            let receive =
+                opcode::RecvMsgMulti::new(types::Fixed(index as u32), self.buffers.header(), BUFFER_GROUP)
+                    .build()
+                    .user_data(Op::Receive(socket).to_user_data());
+            // SAFETY: the header lives as long as the ring, and buffers are the kernel's to pick.
+            self.egress.inbox.is_receiving[index] = unsafe { self.egress.ring.push(&receive) };
+        }
+        if !self.egress.inbox.is_polling {
+            let file = types::Fixed(self.sockets.sockets().len() as u32);
+            let poll = opcode::PollAdd::new(file, libc::POLLIN as u32)
+                .multi(true)
+                .build()
+                .user_data(Op::Wake.to_user_data());
+            // SAFETY: points to nothing.
+            self.egress.inbox.is_polling = unsafe { self.egress.ring.push(&poll) };
+        }
+        is_pausing
+    }
+}
+
+impl Backend for Uring {
+    type Egress = UringEgress;
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Wake> {
+        self.give_back_lent();
+        self.egress.close();
+        let is_pausing = self.arm();
+        let sooner = if !self.egress.inbox.received.is_empty() || self.egress.inbox.is_woken {
+            Some(Duration::ZERO)
+        } else {
+            is_pausing.then_some(FAILURE_PAUSE)
+        };
+        let timeout = match (sooner, timeout) {
+            (Some(sooner), Some(timeout)) => Some(sooner.min(timeout)),
+            (sooner, timeout) => sooner.or(timeout),
+        };
+        let patience = Patience { timeout, batch_wait: self.batch_wait, batch_len: BATCH_LEN_WANTED };
+        self.egress.ring.wait(patience)?;
+        self.egress.reap();
+        // The kernel stops after a few dozen datagrams once there is one; the rest of the batch is wanted too.
+        for _ in 0..COLLECT_COUNT_MAX {
+            if !self.egress.ring.has_task_work() || self.egress.inbox.received.len() >= BATCH_LEN_MAX {
+                break;
+            }
+            self.egress.ring.collect()?;
+            self.egress.reap();
+        }
+        self.budget = BATCH_LEN_MAX;
+        let woken = std::mem::take(&mut self.egress.inbox.is_woken);
+        if woken {
+            self.waker.acknowledge();
+        }
+        Ok(Wake { woken })
+    }
+
+    fn next(&mut self) -> Option<(Datagram<'_>, &mut UringEgress)> {
+        self.give_back_lent();
+        let (received, path) = loop {
+            self.budget = self.budget.checked_sub(1)?;
+            let received = self.egress.inbox.received.pop_front()?;
+            match self.buffers.path_of(&received) {
+                Ok(path) => break (received, path),
+                Err(reason) => {
+                    self.egress.counters.drop(reason, 1);
+                    self.buffers.give_back(received);
+                }
+            }
+        };
+        let bytes = self.buffers.payload_mut(self.lent.insert(received));
+        self.egress.counters.datagrams_received += 1;
+        self.egress.counters.bytes_received += bytes.len() as u64;
+        Some((Datagram { path, bytes }, &mut self.egress))
+    }
+
+    fn egress(&mut self) -> &mut UringEgress {
+        &mut self.egress
+    }
+
+    fn take_counters(&mut self) -> Counters {
+        let enters = std::mem::take(&mut self.egress.ring.enters);
+        let mut counters = std::mem::take(&mut self.egress.counters);
+        counters.enters = enters;
+        let overflows = self.sockets.overflows();
+        counters.receive_overflows = overflows.wrapping_sub(self.overflows).into();
+        self.overflows = overflows;
+        counters
+    }
+}
+
+/// Every attempt at first; from the ninth failure in a row on every second, with a pause in between.
+fn may_try_again(failures: &mut u32) -> bool {
+    let may = *failures <= FAILURES_IN_A_ROW_MAX;
+    *failures = (*failures).min(FAILURES_IN_A_ROW_MAX);
+    may
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        if !self.egress.end() {
+            // The kernel did not say that it is done with the buffers, so they stay.
+            self.buffers.leak();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receive_that_keeps_failing_pauses_every_other_time() {
+        let mut failures = 0;
+        let mut tries = Vec::new();
+        for _ in 0..13 {
+            tries.push(may_try_again(&mut failures));
+            failures += u32::from(tries[tries.len() - 1]);
+        }
+        let expected = [true; 9].into_iter().chain([false, true, false, true]);
+        assert_eq!(tries, expected.collect::<Vec<_>>());
+    }
+}

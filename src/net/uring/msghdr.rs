@@ -1,0 +1,212 @@
+//! Socket addresses and control messages as the kernel lays them out in memory, written and read as
+//! plain bytes: `sockaddr_in`, `sockaddr_in6`, `cmsghdr` with `in_pktinfo`, `in6_pktinfo` and
+//! `UDP_SEGMENT`.
+
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+/// Room for either family's socket address.
+pub(in crate::net) const NAME_LEN: usize = mem::size_of::<libc::sockaddr_in6>();
+
+/// Room for all control messages of a datagram: a source address and a segment length.
+pub(in crate::net) const CONTROL_LEN: usize = 64;
+
+/// Alignment of control messages.
+const WORD_LEN: usize = mem::size_of::<usize>();
+
+/// Length of `cmsghdr`, which the data follows at once.
+const HEADER_LEN: usize = mem::size_of::<libc::cmsghdr>();
+
+const fn space(data_len: usize) -> usize {
+    HEADER_LEN + data_len.next_multiple_of(WORD_LEN)
+}
+
+const PKTINFO_V4_LEN: usize = mem::size_of::<libc::in_pktinfo>();
+const PKTINFO_V6_LEN: usize = mem::size_of::<libc::in6_pktinfo>();
+const SEGMENT_LEN_LEN: usize = mem::size_of::<u16>();
+
+const _: () = assert!(HEADER_LEN == WORD_LEN + 8 && HEADER_LEN.is_multiple_of(WORD_LEN));
+const _: () = assert!(space(PKTINFO_V6_LEN) + space(SEGMENT_LEN_LEN) <= CONTROL_LEN);
+const _: () = assert!(PKTINFO_V4_LEN <= PKTINFO_V6_LEN);
+
+/// A socket address in the kernel's layout.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub(in crate::net) struct Name {
+    bytes: [u8; NAME_LEN],
+    len: u32,
+}
+
+impl Name {
+    pub(in crate::net) fn new(address: SocketAddr) -> Name {
+        let mut name = Name { bytes: [0; NAME_LEN], len: 0 };
+        let bytes = &mut name.bytes;
+        bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
+        match address {
+            SocketAddr::V4(address) => {
+                bytes[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+                bytes[4..8].copy_from_slice(&address.ip().octets());
+                name.len = mem::size_of::<libc::sockaddr_in>() as u32;
+            }
+            SocketAddr::V6(address) => {
+                bytes[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
+                bytes[8..24].copy_from_slice(&address.ip().octets());
+                bytes[24..28].copy_from_slice(&address.scope_id().to_ne_bytes());
+                name.len = NAME_LEN as u32;
+            }
+        }
+        name
+    }
+
+    pub(in crate::net) fn len(&self) -> u32 {
+        self.len
+    }
+}
+
+/// The address that the kernel wrote; the flow label is left out, so that a peer has one address only.
+pub(in crate::net) fn parse_name(bytes: &[u8]) -> Option<SocketAddr> {
+    let family = u16::from_ne_bytes(*bytes.first_chunk()?);
+    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
+    match i32::from(family) {
+        libc::AF_INET => {
+            let ip = Ipv4Addr::from_octets(*bytes.get(4..)?.first_chunk()?);
+            Some(SocketAddrV4::new(ip, port).into())
+        }
+        libc::AF_INET6 => {
+            let ip = Ipv6Addr::from_octets(*bytes.get(8..)?.first_chunk()?);
+            let scope_id = u32::from_ne_bytes(*bytes.get(24..)?.first_chunk()?);
+            Some(SocketAddrV6::new(ip, port, 0, scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+/// Control messages in the kernel's layout.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub(in crate::net) struct Control {
+    bytes: [u8; CONTROL_LEN],
+    len: usize,
+}
+
+impl Control {
+    pub(in crate::net) fn new() -> Control {
+        Control { bytes: [0; CONTROL_LEN], len: 0 }
+    }
+
+    /// Lets the datagram leave from `source`. The unspecified address leaves the choice to the kernel.
+    /// `interface` matters for IPv6 link-local addresses, 0 otherwise.
+    pub(in crate::net) fn push_source(&mut self, source: IpAddr, interface: u32) {
+        if source.is_unspecified() {
+            return;
+        }
+        match source {
+            IpAddr::V4(source) => {
+                // in_pktinfo: interface, source, destination as received.
+                let mut info = [0; PKTINFO_V4_LEN];
+                info[4..8].copy_from_slice(&source.octets());
+                self.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            }
+            IpAddr::V6(source) => {
+                // in6_pktinfo: source, interface.
+                let mut info = [0; PKTINFO_V6_LEN];
+                info[..16].copy_from_slice(&source.octets());
+                info[16..].copy_from_slice(&interface.to_ne_bytes());
+                self.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            }
+        }
+    }
+
+    /// Cuts the send into datagrams of `len` bytes, the last of what is left.
+    pub(in crate::net) fn push_segment_len(&mut self, len: u16) {
+        self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &len.to_ne_bytes());
+    }
+
+    /// Takes back [`Control::push_segment_len`], if it was the last.
+    pub(in crate::net) fn pop_segment_len(&mut self) {
+        self.len = self.len.saturating_sub(space(SEGMENT_LEN_LEN));
+    }
+
+    pub(in crate::net) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
+        let message = &mut self.bytes[self.len..][..space(data.len())];
+        message[..WORD_LEN].copy_from_slice(&(HEADER_LEN + data.len()).to_ne_bytes());
+        message[WORD_LEN..][..4].copy_from_slice(&level.to_ne_bytes());
+        message[WORD_LEN + 4..][..4].copy_from_slice(&kind.to_ne_bytes());
+        message[HEADER_LEN..][..data.len()].copy_from_slice(data);
+        self.len += space(data.len());
+    }
+}
+
+/// The address of ours that a datagram was sent to, from its control messages.
+pub(in crate::net) fn parse_local(mut control: &[u8]) -> Option<IpAddr> {
+    loop {
+        let len = usize::from_ne_bytes(*control.first_chunk()?);
+        let level = i32::from_ne_bytes(*control.get(WORD_LEN..)?.first_chunk()?);
+        let kind = i32::from_ne_bytes(*control.get(WORD_LEN + 4..)?.first_chunk()?);
+        let data = control.get(HEADER_LEN..len)?;
+        match (level, kind) {
+            // The address to answer from, which for a broadcast is not the one in the header.
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                return Some(Ipv4Addr::from_octets(*data.get(4..)?.first_chunk()?).into());
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                return Some(Ipv6Addr::from_octets(*data.first_chunk()?).into());
+            }
+            _ => control = control.get(len.next_multiple_of(WORD_LEN)..)?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for text in ["127.0.0.2:3478", "[2001:db8::1]:65535", "[fe80::1%7]:1"] {
+            let address: SocketAddr = text.parse().unwrap();
+            let name = Name::new(address);
+            assert_eq!(parse_name(&name.bytes[..name.len as usize]), Some(address));
+            for len in 0..name.len as usize {
+                assert_eq!(parse_name(&name.bytes[..len]).filter(|_| len < 8), None);
+            }
+        }
+        assert_eq!(parse_name(&[0xFF; NAME_LEN]), None);
+    }
+
+    #[test]
+    fn a_peer_has_one_address_whatever_its_flow_label() {
+        let mut name = Name::new("[2001:db8::1]:9".parse().unwrap());
+        name.bytes[4..8].copy_from_slice(&[1, 2, 3, 4]);
+        assert_eq!(parse_name(&name.bytes), Some("[2001:db8::1]:9".parse().unwrap()));
+    }
+
+    #[test]
+    fn sources_round_trip_behind_other_messages() {
+        for text in ["127.0.0.2", "2001:db8::1"] {
+            let source: IpAddr = text.parse().unwrap();
+            let mut control = Control::new();
+            control.push_segment_len(1200);
+            control.push_source(source, 3);
+            assert_eq!(parse_local(&control.bytes[..control.len]), Some(source));
+        }
+        let mut control = Control::new();
+        control.push_source(Ipv4Addr::UNSPECIFIED.into(), 0);
+        assert_eq!(control.len, 0);
+    }
+
+    #[test]
+    fn hostile_control_bytes_end_the_search() {
+        let mut control = Control::new();
+        control.push_segment_len(1200);
+        for len in [0, 1, HEADER_LEN - 1, CONTROL_LEN + 1, usize::MAX] {
+            control.bytes[..WORD_LEN].copy_from_slice(&len.to_ne_bytes());
+            assert_eq!(parse_local(&control.bytes), None, "{len}");
+        }
+        assert_eq!(parse_local(&[]), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! One listener: its slots and what they carry.
+
+use std::time::Instant;
+
+use super::rewrite::{Line, Rewritten};
+use super::stage::HOLD_MIN;
+use super::track::TrackKey;
+use super::{Packet, PeerKey};
+use crate::ids::{Mid, PayloadType, SlotIndex, Ssrc, TrackId};
+use crate::rtp::extension::ExtensionIds;
+
+/// Place of a receiver in its room; reused after the receiver's end.
+pub type ReceiverKey = usize;
+
+/// A line of packets towards a receiver, for the life of its transport.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Its place.
+    pub slot: SlotIndex,
+    /// The m-line's tag.
+    pub mid: Mid,
+    /// Unique on the transport, never used before under the same keys.
+    pub ssrc: Ssrc,
+    /// Opus, as the receiver numbers it.
+    pub payload_type: PayloadType,
+    /// Header extensions, as the receiver numbers them.
+    pub extensions: ExtensionIds,
+    /// What it carries first; `None` keeps it closed until it is given to a track.
+    pub source: Option<TrackId>,
+}
+
+/// A slot in use.
+pub struct Seat {
+    /// What was negotiated.
+    pub slot: Slot,
+    /// Where its packets stand.
+    pub line: Line,
+    /// What it carries now.
+    pub source: Option<TrackKey>,
+    /// Its m-line is inactive: whatever the room decides, nothing may be sent on it.
+    pub(super) is_closed: bool,
+    /// Since when.
+    since: Instant,
+    /// Packets sealed on it (RFC 3550 §6.4.1, wraps).
+    pub packet_count: u32,
+    /// Payload bytes sealed on it (RFC 3550 §6.4.1, wraps).
+    pub octet_count: u32,
+    /// Something was sealed since the last sender report.
+    pub is_active: bool,
+}
+
+impl Seat {
+    fn new(now: Instant, slot: Slot, random: u64) -> Seat {
+        Seat {
+            is_closed: slot.source.is_none(),
+            slot,
+            line: Line::new(now, random),
+            source: None,
+            since: now,
+            packet_count: 0,
+            octet_count: 0,
+            is_active: false,
+        }
+    }
+
+    /// Its source may be replaced without a flutter.
+    pub(super) fn is_held_long(&self, now: Instant) -> bool {
+        now.duration_since(self.since) >= HOLD_MIN
+    }
+}
+
+const NO_SEAT: u16 = u16::MAX;
+
+/// A listener of the room.
+pub struct Receiver {
+    /// Whose it is, as the owner of the room numbers it.
+    pub peer: PeerKey,
+    /// It is sent no media.
+    pub deafened: bool,
+    seats: Vec<Seat>,
+    /// By track: the seat that carries it.
+    seat_of: Vec<u16>,
+}
+
+impl Receiver {
+    pub(super) fn new(peer: PeerKey) -> Receiver {
+        Receiver { peer, deafened: false, seats: Vec::new(), seat_of: Vec::new() }
+    }
+
+    /// Its slots, in the order in which they were added.
+    pub fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    /// As [`Receiver::seats`], for counting.
+    pub fn seats_mut(&mut self) -> &mut [Seat] {
+        &mut self.seats
+    }
+
+    /// A slot that is there already is taken up again under another SSRC, with a new line. `None` where there
+    /// are too many.
+    pub(super) fn add_slot(&mut self, now: Instant, slot: Slot, random: u64) -> Option<usize> {
+        if let Some(seat) = self.position(slot.slot) {
+            self.assign(now, seat, None);
+            self.seats[seat] = Seat::new(now, slot, random);
+            return Some(seat);
+        }
+        (self.seats.len() < usize::from(NO_SEAT)).then(|| {
+            self.seats.push(Seat::new(now, slot, random));
+            self.seats.len() - 1
+        })
+    }
+
+    pub(super) fn position(&self, slot: SlotIndex) -> Option<usize> {
+        self.seats.iter().position(|seat| seat.slot.slot == slot)
+    }
+
+    pub(super) fn seat_of(&self, track: TrackKey) -> Option<usize> {
+        self.seat_of.get(track).filter(|&&seat| seat != NO_SEAT).map(|&seat| usize::from(seat))
+    }
+
+    /// Gives the seat to a track, or to none; a track leaves any other seat, which is returned.
+    pub(super) fn assign(&mut self, now: Instant, seat: usize, source: Option<TrackKey>) -> Option<usize> {
+        if let Some(old) = self.seats[seat].source.take() {
+            self.seat_of[old] = NO_SEAT;
+        }
+        let track = source?;
+        if self.seat_of.len() <= track {
+            self.seat_of.resize(track + 1, NO_SEAT);
+        }
+        let left = self.seat_of(track);
+        if let Some(left) = left {
+            self.seats[left].source = None;
+        }
+        self.seat_of[track] = seat as u16;
+        self.seats[seat].source = Some(track);
+        self.seats[seat].since = now;
+        left
+    }
+
+    pub(super) fn interrupt(&mut self) {
+        self.seats.iter_mut().for_each(|seat| seat.line.interrupt());
+    }
+
+    /// The packet's place on the slot that carries its track; `None` where none does.
+    pub fn rewrite(&mut self, now: Instant, packet: &Packet) -> Option<(Rewritten, &Slot)> {
+        let seat = self.seat_of(packet.track)?;
+        let seat = &mut self.seats[seat];
+        let rewritten =
+            seat.line.rewrite(now, packet.stretch, packet.index, packet.timestamp, packet.marker)?;
+        seat.packet_count = seat.packet_count.wrapping_add(1);
+        seat.octet_count = seat.octet_count.wrapping_add(packet.payload.len() as u32);
+        seat.is_active = true;
+        Some((rewritten, &seat.slot))
+    }
+}

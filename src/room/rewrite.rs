@@ -1,0 +1,205 @@
+//! One slot's line of packets: sequence numbers and timestamps that go on, whoever speaks on it.
+//!
+//! Invariant: no index is handed out twice in the life of a line (an AEAD nonce depends on it).
+
+use std::time::Instant;
+
+use crate::srtp::index::PacketIndex;
+use crate::time::RtpTime;
+
+/// Opus and its RTP clock (RFC 7587 §4.1).
+pub const OPUS_CLOCK_RATE: u32 = 48_000;
+
+/// Names one unbroken stretch of a publisher's packets; a new one begins with a new SSRC, after a mute and
+/// whenever the stream's numbering has no meaning for what came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch(pub u64);
+
+/// A jump of the publisher's index beyond this is taken for a new stretch, so that no publisher can push a
+/// receiver's rollover counter out of step (RFC 3711 §3.3.1 allows 2^15 at most).
+const INDEX_GAP_MAX: u64 = 3_000;
+
+/// Where the packets of a slot stand.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Greater than every index handed out.
+    next_index: PacketIndex,
+    /// Of the newest packet, with the time at which it passed.
+    newest: (RtpTime, Instant),
+    base: Option<Base>,
+}
+
+#[derive(Clone, Debug)]
+struct Base {
+    stretch: Stretch,
+    first_in: PacketIndex,
+    newest_in: PacketIndex,
+    first_out: PacketIndex,
+    timestamp_offset: u32,
+}
+
+/// What a packet's header says on this line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    /// The index that seals it; its low 16 bits are the sequence number.
+    pub index: PacketIndex,
+    /// On this line.
+    pub timestamp: RtpTime,
+    /// Set on the first packet of each stretch.
+    pub marker: bool,
+}
+
+impl Line {
+    /// A line that has carried nothing. The first sequence number is below 2^15, so that a receiver that
+    /// misses the first packets still guesses rollover counter 0 (RFC 3711 §3.3.1).
+    pub fn new(now: Instant, random: u64) -> Line {
+        let first = PacketIndex(random & 0x7FFF);
+        Line { next_index: first, newest: (RtpTime((random >> 32) as u32), now), base: None }
+    }
+
+    /// Places a publisher's packet on the line; `None` for one from before the line took up its stretch.
+    pub fn rewrite(
+        &mut self,
+        now: Instant,
+        stretch: Stretch,
+        index: PacketIndex,
+        timestamp: RtpTime,
+        marker: bool,
+    ) -> Option<Rewritten> {
+        let base = match &mut self.base {
+            Some(base) if base.stretch == stretch && index.0 <= base.newest_in.0 + INDEX_GAP_MAX => base,
+            _ => return Some(self.take_up(now, stretch, index, timestamp)),
+        };
+        let distance = index.0.checked_sub(base.first_in.0)?;
+        let out = PacketIndex(base.first_out.0 + distance);
+        let timestamp = RtpTime(timestamp.0.wrapping_add(base.timestamp_offset));
+        if index > base.newest_in {
+            base.newest_in = index;
+            self.next_index = PacketIndex(out.0 + 1);
+            self.newest = (timestamp, now);
+        }
+        Some(Rewritten { index: out, timestamp, marker })
+    }
+
+    /// The sequence continues; the timestamp advances by the time elapsed since the newest packet.
+    fn take_up(
+        &mut self,
+        now: Instant,
+        stretch: Stretch,
+        index: PacketIndex,
+        timestamp: RtpTime,
+    ) -> Rewritten {
+        let (newest, at) = self.newest;
+        // At least one tick, so that two stretches never share a timestamp.
+        let continued = RtpTime(newest.after(now.duration_since(at), OPUS_CLOCK_RATE).0.wrapping_add(1));
+        let out = self.next_index;
+        self.base = Some(Base {
+            stretch,
+            first_in: index,
+            newest_in: index,
+            first_out: out,
+            timestamp_offset: continued.0.wrapping_sub(timestamp.0),
+        });
+        self.next_index = PacketIndex(out.0 + 1);
+        self.newest = (continued, now);
+        Rewritten { index: out, timestamp: continued, marker: true }
+    }
+
+    /// The next packet begins a new stretch, whatever it is: nothing was sent for a while.
+    pub fn interrupt(&mut self) {
+        self.base = None;
+    }
+
+    /// Where the line's media time stands at `now`, by its newest packet.
+    pub fn timestamp_at(&self, now: Instant) -> RtpTime {
+        let (newest, at) = self.newest;
+        newest.after(now.duration_since(at), OPUS_CLOCK_RATE)
+    }
+
+    /// What a sender report says of `media` of the publisher's stretch on this line; `None` while another
+    /// stretch is on it (RFC 3550 §6.4.1).
+    pub fn timestamp_of(&self, stretch: Stretch, media: RtpTime) -> Option<RtpTime> {
+        let base = self.base.as_ref().filter(|base| base.stretch == stretch)?;
+        Some(RtpTime(media.0.wrapping_add(base.timestamp_offset)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    const MS20: Duration = Duration::from_millis(20);
+
+    fn start() -> Instant {
+        crate::time::Now::read().instant
+    }
+
+    #[test]
+    fn sequence_and_time_go_on_across_publishers() {
+        let t0 = start();
+        let mut line = Line::new(t0, 0x1234_5678_0000_8005);
+        let a = line.rewrite(t0, Stretch(1), PacketIndex(70_000), RtpTime(5), false).unwrap();
+        assert_eq!((a.index, a.timestamp, a.marker), (PacketIndex(5), RtpTime(0x1234_5679), true));
+        let b = line.rewrite(t0 + MS20, Stretch(1), PacketIndex(70_001), RtpTime(965), false).unwrap();
+        assert_eq!((b.index.0, b.timestamp.0 - a.timestamp.0, b.marker), (6, 960, false));
+        let c = line.rewrite(t0 + 3 * MS20, Stretch(2), PacketIndex(9), RtpTime(77), false).unwrap();
+        assert_eq!((c.index.0, c.timestamp.0 - b.timestamp.0, c.marker), (7, 1921, true));
+        // What the first publisher sent before the change comes too late; the same goes for older ones.
+        assert_eq!(line.rewrite(t0 + 3 * MS20, Stretch(2), PacketIndex(8), RtpTime(0), false), None);
+    }
+
+    #[test]
+    fn loss_and_reordering_stay_visible() {
+        let t0 = start();
+        let mut line = Line::new(t0, 0);
+        let indices = [100, 103, 101, 104].map(|index| {
+            line.rewrite(t0, Stretch(1), PacketIndex(index), RtpTime(0), false).unwrap().index.0
+        });
+        assert_eq!(indices, [0, 3, 1, 4]);
+    }
+
+    #[test]
+    fn a_leap_of_the_publisher_does_not_leap_on_the_line() {
+        let t0 = start();
+        let mut line = Line::new(t0, 0);
+        line.rewrite(t0, Stretch(1), PacketIndex(100), RtpTime(0), false);
+        let leapt = line.rewrite(t0, Stretch(1), PacketIndex(100 + 32_767), RtpTime(9), false).unwrap();
+        assert_eq!((leapt.index.0, leapt.marker), (1, true));
+    }
+
+    #[test]
+    fn a_report_is_mapped_only_for_the_stretch_on_the_line() {
+        let t0 = start();
+        let mut line = Line::new(t0, 0);
+        let first = line.rewrite(t0, Stretch(1), PacketIndex(1), RtpTime(1_000), false).unwrap();
+        let mapped = line.timestamp_of(Stretch(1), RtpTime(1_480)).unwrap();
+        assert_eq!(mapped.0.wrapping_sub(first.timestamp.0), 480);
+        assert_eq!(line.timestamp_of(Stretch(2), RtpTime(0)), None);
+        line.interrupt();
+        assert_eq!(line.timestamp_of(Stretch(1), RtpTime(0)), None);
+    }
+
+    proptest! {
+        /// Whatever comes (each index of a stretch at most once, as the replay window has it), no index leaves twice.
+        #[test]
+        fn no_index_twice(seed: u64, steps in proptest::collection::vec((0u64..4, 0u64..9_000, any::<bool>()), 1..400)) {
+            let t0 = start();
+            let mut line = Line::new(t0, seed);
+            let mut came = HashSet::new();
+            let mut left = HashSet::new();
+            for (stretch, index, interrupt) in steps {
+                if interrupt && index % 16 == 0 {
+                    line.interrupt();
+                }
+                if came.insert((stretch, index))
+                    && let Some(out) = line.rewrite(t0, Stretch(stretch), PacketIndex(index), RtpTime(0), false)
+                {
+                    prop_assert!(left.insert(out.index), "{:?} twice", out.index);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Which voices hold the slots when a room has more of them than a receiver has slots: the loudest, with
+//! hysteresis, the same for everybody.
+
+use std::time::{Duration, Instant};
+
+use super::track::TrackKey;
+
+/// Who took the stage stays this long at least.
+pub(super) const HOLD_MIN: Duration = Duration::from_millis(500);
+/// A challenger must be this much louder: 3 dB, in units of [`super::loudness::Loudness::score`].
+pub(super) const MARGIN: u32 = 3 << 8;
+
+/// The loudest tracks of a room.
+#[derive(Default)]
+pub struct Stage {
+    seats: Vec<(TrackKey, Instant)>,
+    /// Kept for its memory.
+    waiting: Vec<(u32, TrackKey)>,
+}
+
+impl Stage {
+    /// Takes the present scores of all tracks and settles who is on stage: `size` tracks, or all when
+    /// there are fewer. Returns whether anything changed.
+    pub fn update(&mut self, now: Instant, size: usize, scores: &[(TrackKey, u32)]) -> bool {
+        let score_of = |track| scores.iter().find(|(key, _)| *key == track).map(|(_, score)| *score);
+        let before = self.seats.len();
+        self.seats.retain(|(track, _)| score_of(*track).is_some());
+        self.seats.truncate(size);
+        let mut changed = self.seats.len() != before;
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.clear();
+        let others = scores.iter().filter(|(track, _)| !self.holds(*track));
+        waiting.extend(others.map(|&(track, score)| (score, track)));
+        // The loudest first; among equals who published first.
+        waiting.sort_unstable_by_key(|&(score, track)| (std::cmp::Reverse(score), track));
+        let mut challengers = waiting.iter().copied();
+        while self.seats.len() < size
+            && let Some((_, track)) = challengers.next()
+        {
+            self.seats.push((track, now));
+            changed = true;
+        }
+        for (challenge, track) in challengers {
+            let quietest = self
+                .seats
+                .iter_mut()
+                .filter(|(_, since)| now.duration_since(*since) >= HOLD_MIN)
+                .min_by_key(|(track, _)| score_of(*track).unwrap_or(0));
+            let Some(seat) = quietest else { break };
+            if challenge <= score_of(seat.0).unwrap_or(0) + MARGIN {
+                break;
+            }
+            *seat = (track, now);
+            changed = true;
+        }
+        self.waiting = waiting;
+        changed
+    }
+
+    /// Whether the track is on stage.
+    pub fn holds(&self, track: TrackKey) -> bool {
+        self.seats.iter().any(|(key, _)| *key == track)
+    }
+
+    /// Who is on stage.
+    pub fn tracks(&self) -> impl Iterator<Item = TrackKey> {
+        self.seats.iter().map(|(track, _)| *track)
+    }
+
+    /// Nobody is: every track has a slot of its own.
+    pub fn clear(&mut self) {
+        self.seats.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_stage(stage: &Stage) -> Vec<TrackKey> {
+        let mut tracks: Vec<_> = stage.tracks().collect();
+        tracks.sort_unstable();
+        tracks
+    }
+
+    #[test]
+    fn the_loudest_hold_it_and_nobody_is_thrown_off_at_once() {
+        let t0 = crate::time::Now::read().instant;
+        let mut stage = Stage::default();
+        assert!(stage.update(t0, 2, &[(0, 5_000), (1, 9_000), (2, 0)]));
+        assert_eq!(on_stage(&stage), [0, 1]);
+        let louder = [(0, 5_000), (1, 9_000), (2, 20_000)];
+        assert!(!stage.update(t0 + HOLD_MIN / 2, 2, &louder));
+        assert!(stage.update(t0 + HOLD_MIN, 2, &louder));
+        assert_eq!(on_stage(&stage), [1, 2]);
+        let hardly_louder = [(0, 9_000 + MARGIN), (1, 9_000), (2, 20_000)];
+        assert!(!stage.update(t0 + 3 * HOLD_MIN, 2, &hardly_louder));
+    }
+
+    #[test]
+    fn who_is_gone_makes_room() {
+        let t0 = crate::time::Now::read().instant;
+        let mut stage = Stage::default();
+        stage.update(t0, 2, &[(0, 9), (1, 8), (2, 7)]);
+        assert!(stage.update(t0, 2, &[(1, 8), (2, 7)]));
+        assert_eq!(on_stage(&stage), [1, 2]);
+    }
+}

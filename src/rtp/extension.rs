@@ -1,0 +1,164 @@
+//! Header extension elements (RFC 8285) and the three of them that are mapped from publisher to receiver.
+
+use crate::ids::Mid;
+
+/// Negotiated ids of the extensions that are mapped, 1–14 or 1–255; `None` where not negotiated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ExtensionIds {
+    /// Client-to-mixer audio level (RFC 6464).
+    pub audio_level: Option<u8>,
+    /// Media identification (RFC 8843 §15).
+    pub mid: Option<u8>,
+    /// Absolute capture time (`http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time`).
+    pub abs_capture_time: Option<u8>,
+}
+
+/// Profile of the one-byte form.
+const ONE_BYTE: u16 = 0xBEDE;
+/// Profile of the two-byte form, whose low four bits are free.
+const TWO_BYTE: u16 = 0x1000;
+
+/// Absolute capture time with its optional clock offset.
+const ABS_CAPTURE_TIME_LEN_MAX: usize = 16;
+
+/// What one packet's extensions said, copied out so that the packet can be decrypted.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    audio_level: Option<u8>,
+    mid: Option<Mid>,
+    abs_capture_time: [u8; ABS_CAPTURE_TIME_LEN_MAX],
+    abs_capture_time_len: u8,
+}
+
+impl Values {
+    /// `audio_level` as in RFC 6464: V bit and level. `abs_capture_time` of a length other than 8 and 16 is left out.
+    pub fn new(audio_level: Option<u8>, abs_capture_time: Option<&[u8]>) -> Values {
+        let mut values = Values { audio_level, ..Values::default() };
+        if let Some(time) = abs_capture_time {
+            values.set_abs_capture_time(time);
+        }
+        values
+    }
+
+    /// The byte of RFC 6464: voice activity in the highest bit, then 0 (loudest) to 127 −dBov.
+    pub const fn audio_level(&self) -> Option<u8> {
+        self.audio_level
+    }
+
+    /// The m-line that the packet claims.
+    pub const fn mid(&self) -> Option<Mid> {
+        self.mid
+    }
+
+    /// 8 or 16 bytes.
+    pub fn abs_capture_time(&self) -> Option<&[u8]> {
+        match self.abs_capture_time_len {
+            0 => None,
+            len => Some(&self.abs_capture_time[..usize::from(len)]),
+        }
+    }
+
+    fn set_abs_capture_time(&mut self, time: &[u8]) {
+        if matches!(time.len(), 8 | 16) {
+            self.abs_capture_time[..time.len()].copy_from_slice(time);
+            self.abs_capture_time_len = time.len() as u8;
+        }
+    }
+
+    /// Walks the elements; a truncated one ends the walk (RFC 8285 §4.2, §4.3).
+    pub(super) fn read(profile: u16, elements: &[u8], ids: &ExtensionIds) -> Values {
+        let mut values = Values::default();
+        let is_one_byte = profile == ONE_BYTE;
+        if !is_one_byte && profile & 0xFFF0 != TWO_BYTE {
+            return values;
+        }
+        let mut rest = elements;
+        while let [first, after @ ..] = rest {
+            if *first == 0 {
+                rest = after; // Padding.
+                continue;
+            }
+            let (id, len, after) = if is_one_byte {
+                (first >> 4, usize::from(first & 0x0F) + 1, after)
+            } else {
+                let [len, after @ ..] = after else { break };
+                (*first, usize::from(*len), after)
+            };
+            if is_one_byte && id == 15 {
+                break; // RFC 8285 §4.2: stop here.
+            }
+            let Some((value, after)) = after.split_at_checked(len) else { break };
+            values.take(id, value, ids);
+            rest = after;
+        }
+        values
+    }
+
+    fn take(&mut self, id: u8, value: &[u8], ids: &ExtensionIds) {
+        let id = Some(id);
+        if id == ids.audio_level {
+            self.audio_level = value.first().copied();
+        } else if id == ids.mid {
+            self.mid = Mid::from_bytes(value);
+        } else if id == ids.abs_capture_time {
+            self.set_abs_capture_time(value);
+        }
+    }
+}
+
+/// Writes an extension block into `out` and returns its length: 0 without elements, else a multiple of 4.
+pub(super) fn write(out: &mut [u8], ids: &ExtensionIds, mid: &Mid, values: &Values) -> usize {
+    let level = values.audio_level.map(|level| [level]);
+    let elements = [
+        ids.mid.map(|id| (id, mid.as_bytes())),
+        ids.audio_level.zip(level.as_ref().map(<[u8; 1]>::as_slice)),
+        ids.abs_capture_time.zip(values.abs_capture_time()),
+    ];
+    if elements.iter().all(Option::is_none) {
+        return 0;
+    }
+    let is_one_byte = elements.iter().flatten().all(|(id, _)| *id < 15);
+    let mut at = 4;
+    for (id, value) in elements.into_iter().flatten() {
+        if is_one_byte {
+            out[at] = id << 4 | (value.len() - 1) as u8;
+            at += 1;
+        } else {
+            out[at] = id;
+            out[at + 1] = value.len() as u8;
+            at += 2;
+        }
+        out[at..at + value.len()].copy_from_slice(value);
+        at += value.len();
+    }
+    let padded = at.next_multiple_of(4);
+    out[at..padded].fill(0);
+    let profile = if is_one_byte { ONE_BYTE } else { TWO_BYTE };
+    out[0..2].copy_from_slice(&profile.to_be_bytes());
+    out[2..4].copy_from_slice(&(((padded - 4) / 4) as u16).to_be_bytes());
+    padded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDS: ExtensionIds = ExtensionIds { audio_level: Some(1), mid: Some(2), abs_capture_time: Some(3) };
+
+    #[test]
+    fn padding_id_15_and_truncation_end_or_skip_as_the_rfc_says() {
+        let read = |elements: &[u8]| Values::read(ONE_BYTE, elements, &IDS);
+        assert_eq!(read(&[0, 0, 0x10, 0x42]).audio_level(), Some(0x42));
+        assert_eq!(read(&[0xF0, 0, 0x10, 0x42]).audio_level(), None);
+        assert_eq!(read(&[0x1F, 1, 2, 3]).audio_level(), None);
+        assert_eq!(
+            read(&[0x37, 1, 2, 3, 4, 5, 6, 7, 8]).abs_capture_time(),
+            Some(&[1, 2, 3, 4, 5, 6, 7, 8][..])
+        );
+        assert_eq!(read(&[0x32, 1, 2, 3]).abs_capture_time(), None);
+        assert_eq!(read(&[0x20, b' ']).mid(), None);
+        assert_eq!(Values::read(TWO_BYTE | 7, &[1, 1, 9, 1, 0], &IDS).audio_level(), None);
+        assert_eq!(Values::read(TWO_BYTE | 7, &[1, 1, 9], &IDS).audio_level(), Some(9));
+        assert_eq!(Values::read(0xABCD, &[0x10, 9], &IDS).audio_level(), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! The DTLS endpoints of all transports: datagrams from workers in, datagrams and keys back.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::control::workers::Workers;
+use crate::dtls::endpoint::{Acceptor, Endpoint, Output};
+use crate::ids::{Fingerprint, TransportId, WorkerId};
+use crate::signalling;
+use crate::worker::command::Command;
+
+/// All endpoints. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Handshakes(Rc<Inner>);
+
+struct Inner {
+    acceptor: Rc<Acceptor>,
+    workers: Workers,
+    endpoints: RefCell<BTreeMap<TransportId, Endpoint>>,
+    /// Those without keys.
+    unfinished: RefCell<BTreeSet<TransportId>>,
+    /// One message an endpoint at most, so it needs no bound of its own.
+    failed: UnboundedSender<TransportId>,
+    completed_count: Cell<u64>,
+    failed_count: Cell<u64>,
+}
+
+impl Handshakes {
+    /// Without endpoints. Transports whose handshake failed come out of the receiver.
+    pub(super) fn new(
+        acceptor: Rc<Acceptor>,
+        workers: Workers,
+    ) -> (Handshakes, UnboundedReceiver<TransportId>) {
+        let (failed, failures) = unbounded_channel();
+        let inner = Inner {
+            acceptor,
+            workers,
+            endpoints: RefCell::default(),
+            unfinished: RefCell::default(),
+            failed,
+            completed_count: Cell::new(0),
+            failed_count: Cell::new(0),
+        };
+        (Handshakes(Rc::new(inner)), failures)
+    }
+
+    /// A datagram of the transport's peer.
+    pub(super) fn handle_datagram(&self, transport: TransportId, datagram: Bytes) {
+        if let Some(endpoint) = self.0.endpoints.borrow_mut().get_mut(&transport) {
+            endpoint.handle_datagram(datagram);
+        }
+    }
+
+    /// Handshakes that gave keys, and those that failed.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.0.completed_count.get(), self.0.failed_count.get())
+    }
+
+    /// Transports that still wait for their keys.
+    pub(super) fn unfinished_count(&self) -> usize {
+        self.0.unfinished.borrow().len()
+    }
+}
+
+impl signalling::Handshakes for Handshakes {
+    fn expect(&self, worker: WorkerId, transport: TransportId, fingerprint: Fingerprint) {
+        let inner = Rc::downgrade(&self.0);
+        let output = move |output: Output| {
+            let Some(inner) = inner.upgrade() else { return };
+            match output {
+                Output::Datagram(datagram) => {
+                    inner.workers.send(worker, Command::SendDtls { transport, datagram });
+                }
+                Output::Established(keys) => {
+                    inner.unfinished.borrow_mut().remove(&transport);
+                    inner.completed_count.set(inner.completed_count.get() + 1);
+                    inner.workers.send(worker, Command::SetKeys { transport, keys });
+                }
+                Output::Failed(error) => {
+                    tracing::debug!(%transport, %error, "DTLS handshake failed");
+                    inner.failed_count.set(inner.failed_count.get() + 1);
+                    // The receiver is gone only when the server is.
+                    let _ = inner.failed.send(transport);
+                }
+            }
+        };
+        let endpoint = Endpoint::new(&self.0.acceptor, fingerprint, output);
+        self.0.unfinished.borrow_mut().insert(transport);
+        self.0.endpoints.borrow_mut().insert(transport, endpoint);
+    }
+
+    fn forget(&self, transport: TransportId) {
+        self.0.unfinished.borrow_mut().remove(&transport);
+        let endpoint = self.0.endpoints.borrow_mut().remove(&transport);
+        // Outside of the borrow: what it drops may call back.
+        drop(endpoint);
+    }
+}

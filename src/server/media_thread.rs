@@ -1,0 +1,194 @@
+//! One worker and its ring on one thread: the loop of the house.
+//!
+//! A wake-up does, in this order: 1 orders of control, 2 what other workers relay, 3 datagrams, 4 what is due,
+//! 5 sealing and sending, 6 news. Each is bounded, so that none starves the next.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use crate::ids::WorkerId;
+use crate::net::backend::Backend;
+use crate::net::wake::Waker;
+use crate::packet::DropReason;
+use crate::time::Now;
+use crate::worker::Worker;
+use crate::worker::command::Command;
+use crate::worker::event::Event;
+use crate::worker::relay::Relay;
+
+/// Orders taken in one wake-up.
+const COMMAND_COUNT_MAX: usize = 256;
+/// Relayed datagrams taken in one wake-up, from each worker.
+const RELAY_COUNT_MAX: usize = 256;
+/// When news that found no room are tried again.
+const RETRY: Duration = Duration::from_millis(1);
+/// Datagrams that wait for another worker.
+pub(super) const RELAY_QUEUE_LEN: usize = 1024;
+
+/// A worker's ends of all queues.
+pub(super) struct Queues {
+    /// Orders.
+    pub commands: Receiver<Command>,
+    /// News.
+    pub events: Sender<Event>,
+    /// Wakes control.
+    pub control: Waker,
+    /// From each other worker that shares the port.
+    pub relays_in: Vec<(WorkerId, Receiver<Relay>)>,
+    /// To each other worker that shares the port.
+    pub relays_out: Vec<RelayOut>,
+}
+
+/// The way to another worker.
+pub(super) struct RelayOut {
+    /// Who.
+    pub worker: WorkerId,
+    /// Its queue.
+    pub queue: Sender<Relay>,
+    /// Wakes it.
+    pub waker: Waker,
+    /// What carries state and did not fit.
+    pub backlog: VecDeque<Relay>,
+}
+
+/// Runs until [`Command::Stop`].
+///
+/// # Errors
+/// When the backend is lost.
+pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Queues) -> std::io::Result<()> {
+    let mut backlog: VecDeque<Event> = VecDeque::new();
+    let mut now = Now::read();
+    let mut is_behind = false;
+    while !worker.is_stopped() {
+        let due = worker.next_timeout().saturating_duration_since(now.instant);
+        let timeout = match (is_behind, backlog.is_empty()) {
+            (true, _) => Duration::ZERO,
+            (false, false) => due.min(RETRY),
+            (false, true) => due,
+        };
+        backend.wait(Some(timeout))?;
+        now = Now::read();
+
+        is_behind = false;
+        for count in 1.. {
+            let Ok(command) = queues.commands.try_recv() else { break };
+            worker.handle_command(now, command, backend.egress());
+            if count == COMMAND_COUNT_MAX {
+                is_behind = true;
+                break;
+            }
+        }
+        for (from, queue) in &queues.relays_in {
+            for count in 1.. {
+                let Ok(mut relay) = queue.try_recv() else { break };
+                worker.handle_relay(now, *from, &mut relay, backend.egress());
+                if count == RELAY_COUNT_MAX {
+                    is_behind = true;
+                    break;
+                }
+            }
+        }
+        while let Some((datagram, egress)) = backend.next() {
+            worker.handle_datagram(now, datagram, egress);
+        }
+        worker.handle_timeout(now, backend.egress());
+        worker.flush(now, backend.egress());
+
+        count(&mut worker, &mut backend);
+        send_relays(&mut worker, &mut queues.relays_out);
+        send_events(&mut worker, &queues, &mut backlog);
+        let busy = Now::read().instant.duration_since(now.instant);
+        worker.counters.busy_ns += busy.as_nanos() as u64;
+        worker.counters.wakeups += 1;
+    }
+    // What says goodbye is on its way before the sockets close.
+    backend.wait(Some(Duration::ZERO))?;
+    Ok(())
+}
+
+/// Adds what the backend saw. What it received and sent the worker has counted itself.
+fn count<B: Backend>(worker: &mut Worker, backend: &mut B) {
+    let counted = backend.take_counters();
+    for &reason in DropReason::ALL {
+        worker.counters.drop_many(reason, counted.dropped(reason));
+    }
+}
+
+fn send_relays(worker: &mut Worker, lanes: &mut [RelayOut]) {
+    let mut dropped = 0;
+    for (to, relay) in worker.take_relays() {
+        let Some(lane) = lanes.iter_mut().find(|lane| lane.worker == to) else { continue };
+        lane.flush();
+        dropped += lane.send(relay);
+    }
+    worker.counters.drop_many(DropReason::RelayFull, dropped);
+    for lane in lanes {
+        lane.flush();
+        if !lane.queue.is_empty() {
+            lane.waker.wake();
+        }
+    }
+}
+
+impl RelayOut {
+    /// Returns how many datagrams were dropped: 0 or 1.
+    fn send(&mut self, relay: Relay) -> u64 {
+        let room_for = match &relay {
+            Relay::Datagram { is_stun: true, .. } => RELAY_QUEUE_LEN / 4,
+            // Messages that carry state always find a place.
+            Relay::Datagram { .. } => RELAY_QUEUE_LEN * 3 / 4,
+            Relay::Learn(_) | Relay::Forget(_) => RELAY_QUEUE_LEN,
+        };
+        let carries_state = matches!(relay, Relay::Learn(_) | Relay::Forget(_));
+        if !self.backlog.is_empty() || self.queue.len() >= room_for {
+            if carries_state {
+                self.backlog.push_back(relay);
+                return 0;
+            }
+            return 1;
+        }
+        match self.queue.try_send(relay) {
+            Ok(()) => 0,
+            Err(TrySendError::Full(relay) | TrySendError::Disconnected(relay)) => {
+                if carries_state {
+                    self.backlog.push_back(relay);
+                    return 0;
+                }
+                1
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(relay) = self.backlog.pop_front() {
+            if let Err(TrySendError::Full(relay)) = self.queue.try_send(relay) {
+                self.backlog.push_front(relay);
+                return;
+            }
+        }
+    }
+}
+
+/// News that carry state are kept until there is room; datagrams are not.
+fn send_events(worker: &mut Worker, queues: &Queues, backlog: &mut VecDeque<Event>) {
+    let before = queues.events.len();
+    let mut dropped = 0;
+    backlog.extend(worker.take_events());
+    let waiting = backlog.len();
+    for _ in 0..waiting {
+        let Some(event) = backlog.pop_front() else { break };
+        match queues.events.try_send(event) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Event::Dtls { .. } | Event::Counters(_))) => dropped += 1,
+            Err(TrySendError::Full(event)) => backlog.push_back(event),
+            // Control is gone, and the process with it.
+            Err(TrySendError::Disconnected(_)) => {}
+        }
+    }
+    worker.counters.drop_many(DropReason::ControlFull, dropped);
+    if queues.events.len() > before || !backlog.is_empty() || waiting > 0 {
+        queues.control.wake();
+    }
+}

@@ -1,0 +1,190 @@
+//! Puts the house together and takes it down again.
+//!
+//! Control is one thread: HTTP, sessions, DTLS handshakes and this room's tasks. Each worker is a thread of its
+//! own, with its ring. They exchange values over bounded queues and wake each other by eventfd.
+
+mod discover;
+mod handshakes;
+mod house;
+mod media_thread;
+mod workers;
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::spawn_local;
+
+use self::handshakes::Handshakes;
+use self::house::House;
+use self::workers::Fleet;
+use crate::config::Config;
+use crate::dtls::endpoint::Acceptor;
+use crate::dtls::identity::Identity;
+use crate::http::{self, App};
+use crate::ice::credentials::Secret;
+use crate::ids::{TransportId, WorkerId};
+use crate::net::socket::{self, WorkerSockets};
+use crate::net::{interfaces, uring};
+use crate::signalling::{CLOSE_DRAINING, IceServers, Settings, Signalling};
+use crate::time::Now;
+
+/// How long sessions have to take their Close frame, and workers to say goodbye.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long clients have to answer their Close frame after that.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+const GOODBYE_POLL: Duration = Duration::from_millis(5);
+
+/// A server that runs.
+pub struct Server {
+    signalling: Signalling,
+    fleet: Fleet,
+}
+
+impl Server {
+    /// Binds the ports, starts the workers and opens the door. Runs on control's thread, inside a
+    /// [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// What keeps it from starting, in words for an operator.
+    pub async fn start(config: &Config) -> Result<Server> {
+        let features = uring::probe()
+            .context("io_uring is not to be had here (IO_BACKEND=uring needs Linux 6.1 and no seccomp filter against it)")?;
+        let now = Now::read().instant;
+        let secret = Secret::random();
+        let identity = Identity::generate().context("cannot make a DTLS certificate")?;
+        let fingerprint = identity.fingerprint();
+
+        let listener = listen(config.port).await?;
+        let last = WorkerId(config.workers - 1);
+        let range = config.ice_udp_mux_port.of(WorkerId(0))..=config.ice_udp_mux_port.of(last);
+        let sockets = socket::bind(range, config.workers.into(), true).context("ICE_UDP_MUX_PORT")?;
+        let candidates = candidates(config, &sockets, &seen(config, &sockets).await?)?;
+        let ports: BTreeSet<u16> = sockets.iter().map(WorkerSockets::port).collect();
+        let buffers = sockets.iter().map(WorkerSockets::buffer_lens).min_by_key(|lens| lens.receive);
+
+        let (fleet, news) = Fleet::start(config, sockets, &secret)?;
+        let workers = fleet.workers();
+        let (handshakes, failures) = Handshakes::new(Acceptor::new(identity), workers.clone());
+        let settings = Settings {
+            audio_slots: config.audio_slots,
+            max_connections: config.max_connections,
+            resume_window: config.resume_window,
+            secret,
+            fingerprint,
+            candidates: candidates.clone(),
+            ice_servers: IceServers::new(config, |_| Now::read().ntp.unix_seconds().into()),
+        };
+        let signalling = Signalling::new(now, settings, workers, handshakes.clone());
+        let house = House::new(config.workers.into(), signalling.clone(), handshakes.clone());
+        spawn_local(keep_time(signalling.clone()));
+        spawn_local(hear_failures(signalling.clone(), failures));
+        spawn_local(news.pass_on(signalling.clone(), handshakes, house.clone()));
+        let limits = http::Limits { websockets_max: 2 * config.max_connections, ..http::Limits::default() };
+        let port = listener.local_addr().context("the TCP socket has no address")?.port();
+        spawn_local(http::serve(listener, App::new(signalling.clone(), house, limits)));
+
+        println!("gryt-sfu {}", env!("CARGO_PKG_VERSION"));
+        println!("  backend:   {features}");
+        println!("  workers:   {}", fleet.placement());
+        println!("  listening: http {}", SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+        println!("  media:     udp {}", join(ports));
+        println!("  addresses: {}", join(candidates.iter().flat_map(|list| list.iter())));
+        if let Some(lens) = buffers.filter(socket::BufferLens::are_short) {
+            println!(
+                "  warning:   socket buffers are {} KiB; raise net.core.rmem_max and wmem_max to 8388608",
+                lens.receive / 1024
+            );
+        }
+        println!("  demo page: http://localhost:{port}/");
+        Ok(Server { signalling, fleet })
+    }
+
+    /// Closes every session with 1001, lets the workers say goodbye, and returns when they have.
+    pub async fn stop(self) {
+        self.signalling.close_all(Now::read().instant, CLOSE_DRAINING, "server is going down");
+        self.fleet.stop(DRAIN_TIMEOUT).await;
+        // Who answered its Close frame is gone; the others do not read, or have nothing to say.
+        let deadline = Now::read().instant + GOODBYE_TIMEOUT;
+        while self.signalling.counts().connections > 0 && Now::read().instant < deadline {
+            tokio::time::sleep(GOODBYE_POLL).await;
+        }
+    }
+}
+
+fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// One socket for both families where the machine has both.
+async fn listen(port: u16) -> Result<TcpListener> {
+    let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
+    TcpListener::bind(&any[..]).await.with_context(|| format!("cannot listen on TCP port {port} (PORT)"))
+}
+
+/// Where STUN servers see each worker, if they are to be asked.
+async fn seen(config: &Config, sockets: &[WorkerSockets]) -> Result<Vec<Vec<SocketAddr>>> {
+    if !config.ice_discover || !config.ice_advertise_ip.is_empty() {
+        return Ok(vec![Vec::new(); sockets.len()]);
+    }
+    discover::discover(&config.stun_servers, sockets).await.context("ICE_DISCOVER")
+}
+
+/// Where each worker can be reached: exactly ICE_ADVERTISE_IP if given, else where it is `seen` and what the
+/// machine's interfaces have.
+fn candidates(
+    config: &Config,
+    sockets: &[WorkerSockets],
+    seen: &[Vec<SocketAddr>],
+) -> Result<Vec<Rc<[SocketAddr]>>> {
+    let ports = config.ice_udp_mux_port;
+    let found = interfaces::addresses(config.ice_loopback).context("cannot list the network interfaces")?;
+    let of_worker = |(index, sockets): (usize, &WorkerSockets)| -> Rc<[SocketAddr]> {
+        let worker = WorkerId(index as u8);
+        if config.ice_advertise_ip.is_empty() {
+            let usable = found.iter().filter(|ip| ip.is_ipv4() || sockets.has_ipv6());
+            let own = usable.map(|&ip| SocketAddr::new(ip, sockets.port()));
+            discover::beside(&seen[index], own, config.ice_advertise_private).into()
+        } else {
+            let given = config.ice_advertise_ip.iter();
+            given.map(|advertised| advertised.of(ports, worker, sockets.port())).collect()
+        }
+    };
+    let candidates: Vec<_> = sockets.iter().enumerate().map(of_worker).collect();
+    if candidates.iter().any(|list| list.is_empty()) {
+        bail!("no address to offer to clients: set ICE_ADVERTISE_IP");
+    }
+    Ok(candidates)
+}
+
+/// Calls signalling when something is due.
+async fn keep_time(signalling: Signalling) {
+    loop {
+        let due = signalling.next_timeout();
+        let sleep = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep => {
+                signalling.handle_timeout(Now::read().instant);
+                // What is due at once again (members by the hundred to be told) lets others have their turn.
+                tokio::task::yield_now().await;
+            }
+            () = signalling.rearmed() => {}
+        }
+    }
+}
+
+async fn hear_failures(signalling: Signalling, mut failures: UnboundedReceiver<TransportId>) {
+    while let Some(transport) = failures.recv().await {
+        signalling.handle_dtls_failed(Now::read().instant, transport);
+    }
+}

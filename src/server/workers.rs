@@ -1,0 +1,273 @@
+//! The workers' threads: started with their queues, heard, and stopped.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use crossbeam_channel::{Receiver, bounded};
+
+use super::handshakes::Handshakes;
+use super::house::House;
+use super::media_thread::{self, Queues, RELAY_QUEUE_LEN, RelayOut};
+use crate::config::{Config, Limits};
+use crate::control::workers::{WorkerQueue, Workers};
+use crate::ice::credentials::Secret;
+use crate::ids::WorkerId;
+use crate::net::socket::WorkerSockets;
+use crate::net::thread as net_thread;
+use crate::net::uring::{Uring, UringOptions};
+use crate::net::wake::{WakeListener, WakeReader, waker};
+use crate::signalling::Signalling;
+use crate::time::Now;
+use crate::worker::command::Command;
+use crate::worker::event::Event;
+use crate::worker::{Settings, Worker};
+
+/// How soon orders that found no room are tried again.
+const RETRY: Duration = Duration::from_millis(1);
+/// News taken before other tasks of control have their turn.
+const EVENT_COUNT_MAX: usize = 256;
+
+/// All workers.
+pub(super) struct Fleet {
+    workers: Workers,
+    threads: Vec<JoinHandle<()>>,
+    placement: String,
+}
+
+/// What comes from all workers.
+pub(super) struct News {
+    wake: WakeReader,
+    queues: Vec<Receiver<Event>>,
+    workers: Workers,
+}
+
+impl Fleet {
+    /// Starts a thread a worker. Its sockets are bound already, in the workers' order.
+    ///
+    /// # Errors
+    /// When a thread or its ring is not to be had.
+    pub(super) fn start(
+        config: &Config,
+        sockets: Vec<WorkerSockets>,
+        secret: &Secret,
+    ) -> Result<(Fleet, News)> {
+        let count = sockets.len();
+        let shares_port = count > 1 && sockets[0].port() == sockets[count - 1].port();
+        let placement = Placement::new(count)?;
+        placement.keep_control_off();
+        let (control, wake) = waker().context("cannot make an eventfd")?;
+        let ends =
+            (0..count).map(|_| waker()).collect::<Result<Vec<_>, _>>().context("cannot make an eventfd")?;
+        let (wakers, readers): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+        // Towards each worker, one queue from each other.
+        let relays: Vec<Vec<_>> =
+            (0..count).map(|_| (0..count).map(|_| bounded(RELAY_QUEUE_LEN)).collect()).collect();
+        let state_len = Limits::state_queue_len(config.max_connections);
+        let mut queues = Vec::new();
+        let mut lanes = Vec::new();
+        let mut threads = Vec::new();
+        for (index, (sockets, reader)) in sockets.into_iter().zip(readers).enumerate() {
+            let id = WorkerId(index as u8);
+            let others = (0..count).filter(|&other| other != index && shares_port);
+            let (commands, commands_out) = bounded::<Command>(state_len);
+            let (events, events_out) = bounded::<Event>(state_len);
+            let ends = Queues {
+                commands: commands_out,
+                events,
+                control: control.clone(),
+                relays_in: others
+                    .clone()
+                    .map(|from| (WorkerId(from as u8), relays[index][from].1.clone()))
+                    .collect(),
+                relays_out: others
+                    .map(|to| RelayOut {
+                        worker: WorkerId(to as u8),
+                        queue: relays[to][index].0.clone(),
+                        waker: wakers[to].clone(),
+                        backlog: VecDeque::new(),
+                    })
+                    .collect(),
+            };
+            let settings = Settings {
+                id,
+                port_sharers: if shares_port { count as u8 } else { 1 },
+                secret: secret.clone(),
+                audio_slots: config.audio_slots,
+                seed: random_seed()?,
+            };
+            let waker = wakers[index].clone();
+            lanes.push(WorkerQueue { commands, wake: Box::new(move || waker.wake()) });
+            queues.push(events_out);
+            let options = UringOptions { batch_wait: config.batch_wait, ..UringOptions::default() };
+            let thread = Thread { settings, sockets, reader, options, cpu: placement.cpu(index) };
+            threads.push(thread.start(ends)?);
+        }
+        let workers = Workers::new(lanes);
+        let fleet = Fleet { workers: workers.clone(), threads, placement: placement.to_string() };
+        Ok((fleet, News { wake, queues, workers }))
+    }
+
+    /// The way to them.
+    pub(super) fn workers(&self) -> Workers {
+        self.workers.clone()
+    }
+
+    /// How many, and on which CPUs.
+    pub(super) fn placement(&self) -> &str {
+        &self.placement
+    }
+
+    /// Stops all, and waits for them at most `timeout`.
+    pub(super) async fn stop(self, timeout: Duration) {
+        for index in 0..self.workers.count() {
+            self.workers.send(WorkerId(index as u8), Command::Stop);
+        }
+        let deadline = Now::read().instant + timeout;
+        while !self.threads.iter().all(JoinHandle::is_finished) && Now::read().instant < deadline {
+            self.workers.retry();
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+/// What a worker's thread is made of.
+struct Thread {
+    settings: Settings,
+    sockets: WorkerSockets,
+    reader: WakeReader,
+    options: UringOptions,
+    cpu: Option<usize>,
+}
+
+impl Thread {
+    /// Returns once the ring is there.
+    fn start(self, queues: Queues) -> Result<JoinHandle<()>> {
+        let (started, is_started) = bounded(1);
+        let id = self.settings.id;
+        let body = move || {
+            if let Some(cpu) = self.cpu {
+                let _ = net_thread::pin_to(&[cpu]);
+            }
+            // Without the right to it a worker is a thread like any other.
+            let _ = net_thread::raise_priority();
+            let backend = match Uring::new(self.sockets, self.reader, self.options) {
+                Ok(backend) => backend,
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                    return;
+                }
+            };
+            let worker = Worker::new(Now::read(), self.settings);
+            let _ = started.send(Ok(()));
+            // Rooms would be silent for ever without it: a supervisor restarts the whole.
+            let outcome = catch_unwind(AssertUnwindSafe(|| media_thread::run(backend, worker, queues)));
+            match outcome {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => tracing::error!(worker = %id, %error, "worker lost its ring, giving up"),
+                Err(_) => tracing::error!(worker = %id, "worker panicked, giving up"),
+            }
+            std::process::exit(1);
+        };
+        let thread = thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(body)
+            .context("cannot start a worker's thread")?;
+        is_started
+            .recv()
+            .context("a worker's thread ended at its start")?
+            .context("cannot make a worker's ring")?;
+        Ok(thread)
+    }
+}
+
+/// Which CPU each worker has. Control and what it starts stay off those, if there is any other.
+struct Placement {
+    workers: Vec<Option<usize>>,
+    control: Vec<usize>,
+}
+
+impl Placement {
+    fn new(count: usize) -> Result<Placement> {
+        let allowed = net_thread::allowed_cpus().context("cannot read the CPU affinity")?;
+        // From the end: the first CPU is where the kernel likes to put everything else.
+        let (control, workers) = match allowed.len().checked_sub(count) {
+            Some(rest) if rest > 0 => {
+                (allowed[..rest].to_vec(), allowed[rest..].iter().copied().map(Some).collect())
+            }
+            _ => (allowed, vec![None; count]),
+        };
+        Ok(Placement { workers, control })
+    }
+
+    fn cpu(&self, worker: usize) -> Option<usize> {
+        self.workers[worker]
+    }
+
+    fn keep_control_off(&self) {
+        // Where it may not move it stays where it was.
+        let _ = net_thread::pin_to(&self.control);
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.workers.len())?;
+        let pinned: Vec<String> = self.workers.iter().flatten().map(usize::to_string).collect();
+        if pinned.is_empty() {
+            return write!(f, ", not pinned");
+        }
+        write!(f, ", pinned to CPU {}", pinned.join(", "))
+    }
+}
+
+impl News {
+    /// Takes news for ever and hands them to whom they concern.
+    pub(super) async fn pass_on(self, signalling: Signalling, handshakes: Handshakes, house: House) {
+        let News { wake, queues, workers } = self;
+        let wake = match WakeListener::new(wake) {
+            Ok(wake) => wake,
+            Err(error) => {
+                tracing::error!(%error, "cannot wait for the workers, giving up");
+                std::process::exit(1);
+            }
+        };
+        loop {
+            if workers.retry() {
+                if wake.woken().await.is_err() {
+                    return; // The runtime ends.
+                }
+            } else {
+                // Woken or not, there is something to do then.
+                let _ = tokio::time::timeout(RETRY, wake.woken()).await;
+            }
+            let now = Now::read().instant;
+            for (index, queue) in queues.iter().enumerate() {
+                let worker = WorkerId(index as u8);
+                let mut count = 0;
+                while let Ok(event) = queue.try_recv() {
+                    match event {
+                        Event::Dtls { transport, datagram } => {
+                            handshakes.handle_datagram(transport, datagram)
+                        }
+                        Event::Counters(counters) => house.take(worker, *counters),
+                        event => signalling.handle_event(now, worker, event),
+                    }
+                    count += 1;
+                    if count % EVENT_COUNT_MAX == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn random_seed() -> Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed).ok().context("the system has no randomness")?;
+    Ok(seed)
+}

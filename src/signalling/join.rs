@@ -1,0 +1,191 @@
+//! Coming in: as somebody new, over an earlier connection, or with a resume token.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::connection::{CLOSE_DRAINING, CLOSE_FULL, CLOSE_POLICY, CloseCode, Stage};
+use super::message::{Join, Joined, PeerInfo, ServerMessage};
+use super::negotiation::ErrorCode;
+use super::resume::ResumeToken;
+use super::session::Session;
+use super::state::{ConnectionId, Deadline, State};
+use crate::control::participant::{ParticipantId, UserInfo};
+use crate::control::registry::Refusal;
+use crate::worker::command::Command;
+
+impl State {
+    pub(super) fn handle_join(&mut self, now: Instant, connection: ConnectionId, join: Join) {
+        if self.is_draining {
+            return self.refuse(now, connection, join, "the server is going down", CLOSE_DRAINING);
+        }
+        match self.registry.find(&join.room, &join.user) {
+            None => self.join_new(now, connection, join),
+            Some(id) => {
+                let shown = join.resume.as_deref();
+                if self.sessions.get(&id).is_some_and(|session| session.can_resume(now, shown)) {
+                    self.resume(now, connection, id, &join);
+                } else {
+                    self.join_again(now, connection, id, &join);
+                }
+            }
+        }
+    }
+
+    fn join_new(&mut self, now: Instant, connection: ConnectionId, join: Join) {
+        let info = UserInfo::of(&join.user).with(&join.info);
+        let joined = match self.registry.join(&join.room, &join.user, info) {
+            Ok(joined) => joined,
+            Err(Refusal::ServerFull | Refusal::AlreadyThere) => {
+                return self.refuse(now, connection, join, "the server is full", CLOSE_FULL);
+            }
+        };
+        let id = joined.participant;
+        if joined.is_first {
+            self.workers.send(joined.worker, Command::AddRoom(joined.room));
+        }
+        let media = self.new_media(now, id, joined.worker);
+        let session =
+            Session { connection: None, void_at: None, resume: ResumeToken::random(), media: Some(media) };
+        self.sessions.insert(id, session);
+        self.welcome(now, connection, id, false);
+        if let Some(participant) = self.registry.participant(id) {
+            let message = ServerMessage::UserJoined {
+                room_id: join.room,
+                user_id: join.user,
+                user_info: participant.info.clone(),
+                stream_id: participant.stream_id.to_string(),
+            };
+            self.broadcast(now, joined.room, Some(id), &message);
+        }
+        self.set_voices(now, id);
+    }
+
+    /// The client starts anew, the participant stays: the others hear of it only what differs. Its
+    /// track and the slots that carry it wait for it to publish again.
+    fn join_again(&mut self, now: Instant, connection: ConnectionId, id: ParticipantId, join: &Join) {
+        self.supplant(now, id);
+        self.end_media(id);
+        let Some(room) = self.registry.participant(id).and_then(|it| self.registry.room(it.room)) else {
+            return;
+        };
+        let media = self.new_media(now, id, room.worker);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.media = Some(media);
+        }
+        self.set_info(now, id, UserInfo::of(&join.user).with(&join.info));
+        if self.registry.is_voice(id) {
+            let until = now + self.settings.resume_window;
+            self.timers.set(Deadline::Inherited(id), Some(until));
+        }
+        self.welcome(now, connection, id, false);
+        self.set_voices(now, id);
+    }
+
+    /// The client goes on where it was; its negotiation says again what the client may have missed.
+    fn resume(&mut self, now: Instant, connection: ConnectionId, id: ParticipantId, join: &Join) {
+        self.totals.resumes += 1;
+        self.supplant(now, id);
+        if let Some(participant) = self.registry.participant(id) {
+            let info = participant.info.with(&join.info);
+            self.set_info(now, id, info);
+        }
+        self.welcome(now, connection, id, true);
+        self.negotiate(now, id, |negotiation| negotiation.handle_resume(now));
+    }
+
+    /// Ends the participant's earlier connection, if it has one: the new one wins.
+    fn supplant(&mut self, now: Instant, id: ParticipantId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.void_at = None;
+        let earlier = session.connection.take();
+        self.timers.set(Deadline::Void(id), None);
+        if let Some(earlier) = earlier {
+            self.error(now, earlier, ErrorCode::AlreadyJoined, "joined again from elsewhere".into());
+            self.close(now, earlier, CLOSE_POLICY, "joined elsewhere");
+        }
+    }
+
+    /// Ties connection and participant together and says `joined`, with a new token.
+    fn welcome(&mut self, now: Instant, connection: ConnectionId, id: ParticipantId, resumed: bool) {
+        let Some(participant) = self.registry.participant(id) else {
+            return;
+        };
+        let (Some(room), Some(session)) = (self.registry.room(participant.room), self.sessions.get_mut(&id))
+        else {
+            return;
+        };
+        session.resume = ResumeToken::random();
+        session.connection = Some(connection);
+        let others = || {
+            let others = room.members().filter(|member| *member != id);
+            others.filter_map(|member| self.registry.participant(member))
+        };
+        let info = |peer: &crate::control::participant::Participant| PeerInfo {
+            user_info: peer.info.clone(),
+            stream_id: peer.stream_id.to_string(),
+        };
+        let message = ServerMessage::Joined(Box::new(Joined {
+            room_id: room.name.clone(),
+            user_id: participant.user.clone(),
+            peers: others().map(|peer| peer.user.clone()).collect(),
+            success: true,
+            message: None,
+            peer_info: others().map(|peer| (peer.user.clone(), info(peer))).collect(),
+            ice_servers: self.settings.ice_servers.for_client(now, participant.stream_id.as_ref()),
+            resume: Some(session.resume.text()),
+            resumed,
+        }));
+        tracing::info!(%connection, participant = %id, room = %room.name, user = %participant.user, resumed, "joined");
+        self.totals.joins += 1;
+        self.timers.set(Deadline::Join(connection), None);
+        self.set_ice_servers_refresh(now, id);
+        if let Some(connection) = self.connections.get_mut(&connection) {
+            connection.stage = Stage::Joined(id);
+        }
+        self.tell(now, connection, &message);
+    }
+
+    /// Says again what `joined` said of STUN and TURN, with a credential that lasts. A participant whose
+    /// connection is lost is told when it comes back.
+    pub(super) fn renew_ice_servers(&mut self, now: Instant, id: ParticipantId) {
+        let Some(participant) = self.registry.participant(id) else {
+            return;
+        };
+        let stream_id = participant.stream_id.clone();
+        let ice_servers = self.settings.ice_servers.for_client(now, stream_id.as_ref());
+        self.tell_participant(now, id, &ServerMessage::IceServers { ice_servers });
+        self.set_ice_servers_refresh(now, id);
+    }
+
+    fn set_ice_servers_refresh(&mut self, now: Instant, id: ParticipantId) {
+        let at = self.settings.ice_servers.refresh_after().map(|after| now + after);
+        self.timers.set(Deadline::IceServers(id), at);
+    }
+
+    fn refuse(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        join: Join,
+        reason: &'static str,
+        code: CloseCode,
+    ) {
+        tracing::info!(%connection, room = %join.room, user = %join.user, reason, "refused");
+        self.totals.joins_refused += 1;
+        let message = ServerMessage::Joined(Box::new(Joined {
+            room_id: join.room,
+            user_id: join.user,
+            peers: vec![],
+            success: false,
+            message: Some(reason.into()),
+            peer_info: BTreeMap::new(),
+            ice_servers: vec![],
+            resume: None,
+            resumed: false,
+        }));
+        self.tell(now, connection, &message);
+        self.close(now, connection, code, reason);
+    }
+}

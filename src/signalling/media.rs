@@ -1,0 +1,281 @@
+//! Between a session's negotiation, its worker and its DTLS endpoint.
+
+use std::time::Instant;
+
+use super::connection::{CLOSE_INTERNAL, CLOSE_POLICY};
+use super::message::{Candidate, Description, DescriptionKind, LeaveReason, ServerMessage, Speaker};
+use super::negotiation::{Action, ErrorCode, Negotiation, Parameters, Voice};
+use super::resume::random_bytes;
+use super::session::Media;
+use super::state::{Deadline, State};
+use crate::control::participant::ParticipantId;
+use crate::ids::{Mid, RoomId, SlotIndex, TrackId, TransportId, UserId, WorkerId};
+use crate::worker::command::Command;
+use crate::worker::event::{ConnectionState, Event};
+
+impl State {
+    pub(super) fn handle_event(&mut self, now: Instant, worker: WorkerId, event: Event) {
+        match event {
+            Event::Connection { transport, state: ConnectionState::Failed } => {
+                self.handle_transport_failed(now, transport);
+            }
+            Event::Connection { transport, state } => {
+                if let Some(participant) = self.transports.get(&transport) {
+                    tracing::debug!(%participant, %transport, ?state, "connection");
+                }
+            }
+            Event::TrackStarted(track) => {
+                if let Some(participant) = self.registry.publisher(track) {
+                    tracing::debug!(room = %participant.room, user = %participant.user, %track, "first packet");
+                }
+            }
+            Event::SlotsChanged { transport, changes } => self.handle_slots_changed(now, transport, &changes),
+            Event::ActiveSpeakers { room, speakers } => self.tell_speakers(now, worker, room, &speakers),
+            Event::Dtls { .. } | Event::Counters(_) => {}
+        }
+    }
+
+    /// No more media over this transport. A client that is there is sent away to join again; one that is
+    /// not has nothing left to come back to.
+    pub(super) fn handle_transport_failed(&mut self, now: Instant, transport: TransportId) {
+        if let Some(id) = self.transports.get(&transport).copied() {
+            self.fail(now, id, ErrorCode::Internal, "the media connection failed; join again".into());
+        }
+    }
+
+    pub(super) fn new_media(&mut self, now: Instant, id: ParticipantId, worker: WorkerId) -> Media {
+        let transport = self.registry.next_transport();
+        self.transports.insert(transport, id);
+        let parameters = Parameters {
+            secret: self.settings.secret.clone(),
+            worker,
+            fingerprint: self.settings.fingerprint,
+            candidates: self.settings.candidates[usize::from(worker.0)].clone(),
+            audio_slots: self.settings.audio_slots,
+            // Slot n adds n to it: no sum may wrap.
+            ssrc_base: u32::from_ne_bytes(random_bytes())
+                .min(u32::MAX - u32::from(self.settings.audio_slots)),
+            session_id: u64::from_ne_bytes(random_bytes()) >> 2,
+        };
+        Media {
+            transport,
+            negotiation: Negotiation::new(now, parameters),
+            is_started: false,
+            publishes: false,
+        }
+    }
+
+    /// Ends negotiation and transport. The track stays a voice of the room.
+    pub(super) fn end_media(&mut self, id: ParticipantId) {
+        let Some(media) = self.sessions.get_mut(&id).and_then(|session| session.media.take()) else {
+            return;
+        };
+        self.transports.remove(&media.transport);
+        self.timers.set(Deadline::Negotiation(id), None);
+        if media.is_started {
+            self.handshakes.forget(media.transport);
+            if let Some(worker) = self.worker_of(id) {
+                self.workers.send(worker, Command::RemoveTransport(media.transport));
+            }
+        }
+    }
+
+    /// Gives a participant's negotiation an input and does what follows.
+    pub(super) fn negotiate(
+        &mut self,
+        now: Instant,
+        id: ParticipantId,
+        input: impl FnOnce(&mut Negotiation),
+    ) {
+        let Some(media) = self.media_mut(id) else {
+            return;
+        };
+        input(&mut media.negotiation);
+        let mut has_description = false;
+        while let Some(media) = self.media_mut(id) {
+            let Some(action) = media.negotiation.next_action() else {
+                let next_timeout = media.negotiation.next_timeout();
+                self.timers.set(Deadline::Negotiation(id), next_timeout);
+                break;
+            };
+            has_description |= matches!(action, Action::SendAnswer(_) | Action::StartTransport { .. });
+            self.act(now, id, action);
+        }
+        if has_description {
+            self.drop_inherited(id);
+        }
+    }
+
+    /// Tells a participant's negotiation of the others' voices.
+    pub(super) fn set_voices(&mut self, now: Instant, id: ParticipantId) {
+        let Some(participant) = self.registry.participant(id) else {
+            return;
+        };
+        let others = self.voices_but(participant.room, id);
+        self.negotiate(now, id, |negotiation| negotiation.set_voices(now, &others));
+    }
+
+    /// A track that was published before its participant joined again is over unless this
+    /// negotiation, too, publishes it.
+    pub(super) fn drop_inherited(&mut self, id: ParticipantId) {
+        self.timers.set(Deadline::Inherited(id), None);
+        if self
+            .sessions
+            .get(&id)
+            .and_then(|session| session.media.as_ref())
+            .is_some_and(|media| !media.publishes)
+        {
+            self.unpublish(id);
+        }
+    }
+
+    fn act(&mut self, now: Instant, id: ParticipantId, action: Action) {
+        let Some(participant) = self.registry.participant(id).cloned() else {
+            return;
+        };
+        let Some(worker) = self.worker_of(id) else {
+            return;
+        };
+        let Some(media) = self.media_mut(id) else {
+            return;
+        };
+        let transport = media.transport;
+        match action {
+            Action::SendOffer(sdp) => {
+                let offer = Description { kind: DescriptionKind::Offer, sdp };
+                self.tell_participant(now, id, &ServerMessage::Offer(offer));
+            }
+            Action::SendAnswer(sdp) => {
+                let answer = Description { kind: DescriptionKind::Answer, sdp };
+                self.tell_participant(now, id, &ServerMessage::Answer(answer));
+            }
+            Action::SendCandidate { candidate, mid, index, ufrag } => {
+                let candidate = Candidate {
+                    candidate,
+                    sdp_mid: Some(mid.to_string()),
+                    sdp_m_line_index: Some(index),
+                    username_fragment: Some(ufrag),
+                };
+                self.tell_participant(now, id, &ServerMessage::IceCandidate(candidate));
+            }
+            Action::SendError(code, message) => {
+                self.tell_participant(now, id, &ServerMessage::Error { code, message });
+            }
+            Action::Fail(code, message) => self.fail(now, id, code, message),
+            Action::StartTransport { local, remote, fingerprint } => {
+                media.is_started = true;
+                self.handshakes.expect(worker, transport, fingerprint);
+                let room = participant.room;
+                self.workers.send(worker, Command::AddTransport { transport, room, local, remote });
+                if participant.info.is_deafened {
+                    self.workers.send(worker, Command::SetDeafened { transport, deafened: true });
+                }
+            }
+            Action::RestartIce { local, remote } => {
+                self.workers.send(worker, Command::RestartIce { transport, local, remote });
+            }
+            Action::Publish(stream) => {
+                media.publishes = true;
+                let (track, muted) = (participant.track, participant.info.is_muted);
+                self.workers.send(worker, Command::Publish { transport, track, stream, muted });
+                if self.registry.publish(id) {
+                    self.restless.insert(participant.room);
+                }
+            }
+            Action::Unpublish => {
+                media.publishes = false;
+                self.unpublish(id);
+            }
+            Action::AddSlot(slot) => {
+                self.workers.send(worker, Command::AddSlot { transport, slot });
+            }
+            Action::AssignSlot(slot, source) => {
+                self.workers.send(worker, Command::AssignSlot { transport, slot, source });
+            }
+            Action::SendSlots(slots) => self.tell_slots(now, id, &slots),
+        }
+    }
+
+    /// The two sides cannot go on with this negotiation and transport. The participant keeps its place
+    /// for the resume window, so that joining again shows nobody that it was away.
+    fn fail(&mut self, now: Instant, id: ParticipantId, code: ErrorCode, message: String) {
+        let connection = self.sessions.get(&id).and_then(|session| session.connection);
+        if let Some(participant) = self.registry.participant(id)
+            && let Some(room) = self.registry.room(participant.room)
+        {
+            let (room, user) = (&room.name, &participant.user);
+            tracing::info!(participant = %id, %room, %user, ?code, message, "media failed");
+        }
+        self.totals.media_failed += 1;
+        self.end_media(id);
+        let Some(connection) = connection else {
+            return self.leave(now, id, LeaveReason::Failed);
+        };
+        let close_code = if code == ErrorCode::Internal { CLOSE_INTERNAL } else { CLOSE_POLICY };
+        self.error(now, connection, code, message);
+        self.close(now, connection, close_code, "join again");
+    }
+
+    fn unpublish(&mut self, id: ParticipantId) {
+        let Some((room, track)) = self.registry.participant(id).map(|it| (it.room, it.track)) else {
+            return;
+        };
+        if self.registry.unpublish(id)
+            && let Some(worker) = self.worker_of(id)
+        {
+            self.workers.send(worker, Command::Unpublish(track));
+            self.restless.insert(room);
+        }
+    }
+
+    fn handle_slots_changed(
+        &mut self,
+        now: Instant,
+        transport: TransportId,
+        changes: &[(SlotIndex, Option<TrackId>)],
+    ) {
+        let Some(id) = self.transports.get(&transport).copied() else {
+            return;
+        };
+        self.negotiate(now, id, |negotiation| negotiation.handle_slots_changed(changes));
+    }
+
+    fn tell_slots(&mut self, now: Instant, id: ParticipantId, slots: &[(Mid, Option<TrackId>)]) {
+        let slots =
+            slots.iter().map(|(mid, source)| (*mid, source.and_then(|track| self.user_of(track)))).collect();
+        self.tell_participant(now, id, &ServerMessage::Slots(slots));
+    }
+
+    fn tell_speakers(&mut self, now: Instant, worker: WorkerId, room: RoomId, speakers: &[(TrackId, u8)]) {
+        let Some(name) = self.registry.room(room).filter(|it| it.worker == worker).map(|it| it.name.clone())
+        else {
+            return;
+        };
+        let speaker =
+            |(track, level): &(TrackId, u8)| Some(Speaker { user_id: self.user_of(*track)?, level: *level });
+        let speakers = speakers.iter().filter_map(speaker).collect();
+        self.broadcast(now, room, None, &ServerMessage::ActiveSpeakers { room_id: name, speakers });
+    }
+
+    /// Everybody's but this one's, in the order of publishing.
+    fn voices_but(&self, room: RoomId, listener: ParticipantId) -> Vec<Voice> {
+        let voice = |id| {
+            let participant = self.registry.participant(id)?;
+            Some(Voice { track: participant.track, stream_id: participant.stream_id.clone() })
+        };
+        let voices = self.registry.room(room).into_iter().flat_map(|room| room.voices());
+        voices.filter(|publisher| *publisher != listener).filter_map(voice).collect()
+    }
+
+    fn user_of(&self, track: TrackId) -> Option<UserId> {
+        self.registry.publisher(track).map(|participant| participant.user.clone())
+    }
+
+    fn worker_of(&self, id: ParticipantId) -> Option<WorkerId> {
+        Some(self.registry.room(self.registry.participant(id)?.room)?.worker)
+    }
+
+    fn media_mut(&mut self, id: ParticipantId) -> Option<&mut Media> {
+        self.sessions.get_mut(&id)?.media.as_mut()
+    }
+}

@@ -1,0 +1,25 @@
+//! The README dialect: messages, sessions, offer and answer.
+//!
+//! `service` is the front door; `state` holds everything and is entered from there alone. It speaks
+//! in the types of `message`, whose JSON form is the only place that knows the dialect.
+
+pub mod message;
+pub mod negotiation;
+mod connection;
+mod ice_servers;
+mod join;
+mod media;
+mod resume;
+mod service;
+mod session;
+mod state;
+mod timers;
+mod uninformed;
+
+pub use connection::{
+    CLOSE_DRAINING, CLOSE_FULL, CLOSE_INTERNAL, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_BIG, CloseCode,
+    OUTBOUND_LEN, Outbound,
+};
+pub use ice_servers::{CREDENTIAL_LIFETIME, CREDENTIAL_REFRESH, IceServers, UnixTime};
+pub use service::{Handshakes, Inbound, Settings, Signalling};
+pub use state::{ConnectionId, Counts};

@@ -1,0 +1,186 @@
+//! The front door: WebSockets and workers' news come in here, frames and commands leave.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Receiver;
+
+use super::connection::{CloseCode, Outbound};
+use super::ice_servers::IceServers;
+use super::state::State;
+use super::{ConnectionId, Counts};
+use crate::control::workers::Workers;
+use crate::ice::credentials::Secret;
+use crate::ids::{Fingerprint, TransportId, WorkerId};
+use crate::worker::event::Event;
+
+/// What signalling is told at the start.
+pub struct Settings {
+    /// Most slots of a receiver.
+    pub audio_slots: u16,
+    /// Most participants, over all rooms. Twice as many WebSockets may be open, so that one who comes back
+    /// is not turned away for its own dead connection.
+    pub max_connections: usize,
+    /// How long a participant whose WebSocket is lost is waited for.
+    pub resume_window: Duration,
+    /// Source of our ICE credentials.
+    pub secret: Secret,
+    /// Of our DTLS certificate.
+    pub fingerprint: Fingerprint,
+    /// Where each worker can be reached, worker 0 first, its preferred address first.
+    pub candidates: Vec<Rc<[SocketAddr]>>,
+    /// STUN and TURN for clients.
+    pub ice_servers: IceServers,
+}
+
+/// DTLS endpoints, one for each transport. Must not call back into [`Signalling`].
+pub trait Handshakes {
+    /// A ClientHello may come for this transport, from a peer whose certificate has this fingerprint.
+    fn expect(&self, worker: WorkerId, transport: TransportId, fingerprint: Fingerprint);
+    /// The transport is no more.
+    fn forget(&self, transport: TransportId);
+}
+
+/// All sessions. Clones are the same.
+///
+/// One thread owns it. Nothing here waits, and nothing reads a clock: every input brings its time. The runner
+/// calls [`Signalling::handle_timeout`] at [`Signalling::next_timeout`], and looks again when
+/// [`Signalling::rearmed`] resolves.
+#[derive(Clone)]
+pub struct Signalling(Rc<Inner>);
+
+struct Inner {
+    state: RefCell<State>,
+    /// Connections whose [`Inbound`] was dropped, which brings no time along: taken up by the next input.
+    lost: RefCell<Vec<ConnectionId>>,
+    latest: Cell<Instant>,
+    rearm: Notify,
+}
+
+impl Signalling {
+    /// `now` is the time of the start.
+    ///
+    /// # Panics
+    /// When the settings have not as many lists of candidates as there are workers.
+    pub fn new(
+        now: Instant,
+        settings: Settings,
+        workers: Workers,
+        handshakes: impl Handshakes + 'static,
+    ) -> Signalling {
+        Signalling(Rc::new(Inner {
+            state: RefCell::new(State::new(settings, workers, Box::new(handshakes))),
+            lost: RefCell::default(),
+            latest: Cell::new(now),
+            rearm: Notify::new(),
+        }))
+    }
+
+    /// A WebSocket opened. What comes from it goes into [`Inbound`], what is received is to be written to
+    /// it; nothing follows an [`Outbound::Close`].
+    pub fn connect(&self, now: Instant, remote: SocketAddr) -> (Inbound, Receiver<Outbound>) {
+        let (connection, receiver) = self.enter(now, |state| state.connect(now, remote));
+        (Inbound { signalling: self.clone(), connection, is_open: true }, receiver)
+    }
+
+    /// News from a worker. DTLS datagrams and counters are for others, and ignored.
+    pub fn handle_event(&self, now: Instant, worker: WorkerId, event: Event) {
+        self.enter(now, |state| state.handle_event(now, worker, event));
+    }
+
+    /// The handshake over this transport failed for good.
+    pub fn handle_dtls_failed(&self, now: Instant, transport: TransportId) {
+        self.enter(now, |state| state.handle_transport_failed(now, transport));
+    }
+
+    /// When something is due; may be past.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        if self.0.lost.borrow().is_empty() {
+            self.0.state.borrow().next_timeout()
+        } else {
+            Some(self.0.latest.get())
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&self, now: Instant) {
+        self.enter(now, |state| state.handle_timeout(now));
+    }
+
+    /// Resolves once [`Signalling::next_timeout`] has become earlier since it resolved last.
+    pub async fn rearmed(&self) {
+        self.0.rearm.notified().await;
+    }
+
+    /// Says that the server goes down after `grace`. Nobody new comes in from now on.
+    pub fn drain(&self, now: Instant, grace: Duration) {
+        self.enter(now, |state| state.drain(now, grace));
+    }
+
+    /// Closes every connection, those to come as well. `reason` is at most 123 bytes.
+    pub fn close_all(&self, now: Instant, code: CloseCode, reason: &'static str) {
+        self.enter(now, |state| state.close_all(now, code, reason));
+    }
+
+    /// For metrics and health.
+    pub fn counts(&self) -> Counts {
+        self.0.state.borrow().counts()
+    }
+
+    /// Every input passes here.
+    fn enter<R>(&self, now: Instant, input: impl FnOnce(&mut State) -> R) -> R {
+        let before = self.next_timeout();
+        self.0.latest.set(now);
+        let lost = self.0.lost.take();
+        let mut state = self.0.state.borrow_mut();
+        for connection in lost {
+            state.handle_close(now, connection, None);
+        }
+        let result = input(&mut state);
+        state.settle(now);
+        drop(state);
+        let is_earlier = |after| before.is_none_or(|before| after < before);
+        if self.next_timeout().is_some_and(is_earlier) {
+            self.0.rearm.notify_one();
+        }
+        result
+    }
+}
+
+/// The receiving half of a WebSocket. Dropped: the connection is lost.
+pub struct Inbound {
+    signalling: Signalling,
+    connection: ConnectionId,
+    is_open: bool,
+}
+
+impl Inbound {
+    /// For logs: the number that signalling's own lines carry as `connection`.
+    pub fn id(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// A whole text message came.
+    pub fn handle_text(&self, now: Instant, text: &str) {
+        self.signalling.enter(now, |state| state.handle_text(now, self.connection, text));
+    }
+
+    /// The client closed the WebSocket with this code (RFC 6455 §7.4), or it broke. 1000 is a leave; after any
+    /// other end the participant is waited for.
+    pub fn handle_close(mut self, now: Instant, code: Option<CloseCode>) {
+        self.is_open = false;
+        self.signalling.enter(now, |state| state.handle_close(now, self.connection, code));
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.signalling.0.lost.borrow_mut().push(self.connection);
+            self.signalling.0.rearm.notify_one();
+        }
+    }
+}

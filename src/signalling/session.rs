@@ -1,0 +1,38 @@
+//! A participant's side of signalling: it outlives a lost connection by the resume window.
+
+use std::time::Instant;
+
+use super::ConnectionId;
+use super::negotiation::Negotiation;
+use super::resume::ResumeToken;
+use crate::ids::TransportId;
+
+/// One participant's state besides what the registry knows.
+pub(super) struct Session {
+    /// The WebSocket that speaks for it; `None` while it is lost.
+    pub(super) connection: Option<ConnectionId>,
+    /// When the session ends unless a connection comes back; `None` while there is one.
+    pub(super) void_at: Option<Instant>,
+    /// What lets a new connection go on with this session.
+    pub(super) resume: ResumeToken,
+    /// `None` once its negotiation or its transport has failed: only a new `join` mends that.
+    pub(super) media: Option<Media>,
+}
+
+/// Negotiation and transport, which begin and end together.
+pub(super) struct Media {
+    pub(super) transport: TransportId,
+    pub(super) negotiation: Negotiation,
+    /// The worker has been told of the transport.
+    pub(super) is_started: bool,
+    /// This negotiation (not one before it) publishes the participant's track.
+    pub(super) publishes: bool,
+}
+
+impl Session {
+    /// Whether a connection that shows this token may go on with the session.
+    pub(super) fn can_resume(&self, now: Instant, shown: Option<&str>) -> bool {
+        let is_right = shown.is_some_and(|shown| self.resume.matches(shown));
+        is_right && self.media.is_some() && self.void_at.is_none_or(|void_at| now < void_at)
+    }
+}

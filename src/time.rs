@@ -1,0 +1,87 @@
+//! Three kinds of time, kept apart: the monotonic clock, wall-clock time in NTP format (RFC 3550
+//! §4) and media time (RTP timestamps). The clocks are read here and nowhere else, once per
+//! wake-up; everything else is told what time it is.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// One reading of the clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic: for time-outs and intervals.
+    pub instant: Instant,
+    /// Wall clock: for RTCP sender reports only.
+    pub ntp: NtpTime,
+}
+
+impl Now {
+    /// Reads both clocks.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clocks")]
+    pub fn read() -> Now {
+        Now { instant: Instant::now(), ntp: NtpTime::from_system(SystemTime::now()) }
+    }
+
+    /// The same reading moved on by `elapsed`: virtual clocks of tests, tools and benches.
+    pub fn after(self, elapsed: Duration) -> Now {
+        Now { instant: self.instant + elapsed, ntp: self.ntp.after(elapsed) }
+    }
+}
+
+/// NTP timestamp: seconds since 1900 in the upper 32 bits, the fraction in the lower (RFC 5905 §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NtpTime(pub u64);
+
+/// Seconds from 1900-01-01 to 1970-01-01.
+const NTP_UNIX_OFFSET: u64 = 2_208_988_800;
+
+impl NtpTime {
+    /// Times before 1970 become 1970; NTP eras wrap in 2036 as the format does.
+    pub fn from_system(time: SystemTime) -> NtpTime {
+        let since_unix = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        NtpTime(NTP_UNIX_OFFSET << 32).after(since_unix)
+    }
+
+    /// This time moved on by `elapsed`.
+    pub fn after(self, elapsed: Duration) -> NtpTime {
+        let fraction = (u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000;
+        NtpTime(self.0.wrapping_add((elapsed.as_secs() << 32).wrapping_add(fraction)))
+    }
+
+    /// Seconds since 1970, until 2106.
+    pub const fn unix_seconds(self) -> u32 {
+        ((self.0 >> 32) as u32).wrapping_sub(NTP_UNIX_OFFSET as u32)
+    }
+
+    /// The middle 32 bits, as LSR and RTT arithmetic use them (RFC 3550 §6.4.1).
+    pub const fn middle(self) -> u32 {
+        (self.0 >> 16) as u32
+    }
+}
+
+/// An RTP timestamp; arithmetic wraps (RFC 3550 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtpTime(pub u32);
+
+impl RtpTime {
+    /// This time moved on by `elapsed` at `clock_rate` Hz.
+    pub fn after(self, elapsed: Duration, clock_rate: u32) -> RtpTime {
+        let ticks = elapsed.as_nanos() * u128::from(clock_rate) / 1_000_000_000;
+        RtpTime(self.0.wrapping_add(ticks as u32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ntp_of_a_known_instant() {
+        let noon = UNIX_EPOCH + Duration::new(1_000_000_000, 500_000_000);
+        assert_eq!(NtpTime::from_system(noon).0, (3_208_988_800 << 32) | 0x8000_0000);
+        assert_eq!(NtpTime::from_system(noon).middle(), (3_208_988_800_u64 << 16) as u32 | 0x8000);
+    }
+
+    #[test]
+    fn rtp_time_wraps() {
+        assert_eq!(RtpTime(u32::MAX).after(Duration::from_millis(20), 48_000), RtpTime(959));
+    }
+}

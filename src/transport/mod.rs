@@ -1,0 +1,223 @@
+//! One peer's ICE, DTLS and SRTP: ciphertext in, plaintext RTP out, and back. Knows no rooms.
+//!
+//! Invariant: nothing changes before it is authenticated, and nothing but answers to STUN and DTLS goes
+//! anywhere but to the selected pair.
+
+use std::time::{Duration, Instant};
+
+use crate::dtls::keying::KeyingMaterial;
+use crate::ice::agent::{Agent, Answered, Consent};
+use crate::ice::credentials::{LocalCredentials, LocalUfrag, RemoteCredentials};
+use crate::ice::stun::{Request, Response};
+use crate::ids::TransportId;
+use crate::packet::{DropReason, Path};
+use crate::rtp::header::Header;
+use crate::srtp::context::{SrtpRx, SrtpTx};
+use crate::srtp::index::PacketIndex;
+
+/// State of a transport as the W3C names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConnectionState {
+    /// No authenticated Binding request yet.
+    New,
+    /// Authenticated, no keys yet.
+    Connecting,
+    /// Keys and a selected pair.
+    Connected,
+    /// No authenticated check on the selected pair for 8 s.
+    Disconnected,
+    /// None for 30 s (RFC 7675 §5.1), or never connected in that time: nothing is sent any more.
+    Failed,
+}
+
+/// A peer that has not connected after this long never will.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// DTLS datagrams that a transport hands to control, at most, in each [`DTLS_INTERVAL`].
+const DTLS_COUNT_MAX: u32 = 64;
+const DTLS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A peer's transport.
+pub struct Transport {
+    /// Its name.
+    pub id: TransportId,
+    agent: Agent,
+    rx: Option<SrtpRx>,
+    tx: Option<SrtpTx>,
+    dtls_path: Option<Path>,
+    dtls_window: (Instant, u32),
+    state: ConnectionState,
+    made_at: Instant,
+}
+
+impl Transport {
+    /// A transport that waits for its first Binding request. `seed` is 32 random bytes.
+    pub fn new(
+        now: Instant,
+        id: TransportId,
+        local: LocalCredentials,
+        remote: RemoteCredentials,
+        seed: [u8; 32],
+    ) -> Transport {
+        Transport {
+            id,
+            agent: Agent::new(now, local, remote, seed),
+            rx: None,
+            tx: None,
+            dtls_path: None,
+            dtls_window: (now, 0),
+            state: ConnectionState::New,
+            made_at: now,
+        }
+    }
+
+    /// ICE restart (RFC 8445 §9). Keys and indices go on.
+    pub fn restart_ice(&mut self, now: Instant, local: LocalCredentials, remote: RemoteCredentials) {
+        self.agent.restart(now, local, remote);
+        if self.state == ConnectionState::Failed {
+            (self.state, self.made_at) = (ConnectionState::Connecting, now);
+        }
+    }
+
+    /// The ufrags that Binding requests may name it by.
+    pub fn ufrags(&self) -> impl Iterator<Item = LocalUfrag> {
+        self.agent.ufrags()
+    }
+
+    /// The pairs that its datagrams may come over.
+    pub fn paths(&self) -> impl Iterator<Item = Path> {
+        self.agent.paths()
+    }
+
+    /// Where media goes.
+    pub fn selected(&self) -> Option<Path> {
+        self.agent.selected()
+    }
+
+    /// Answers a Binding request into `out` (at least 128 bytes).
+    ///
+    /// # Errors
+    /// Why it is not answered.
+    pub fn handle_stun_request(
+        &mut self,
+        now: Instant,
+        path: Path,
+        request: &Request<'_>,
+        out: &mut [u8],
+    ) -> Result<Answered, DropReason> {
+        self.agent.handle_request(now, path, request, out)
+    }
+
+    /// Takes the response to a check of ours.
+    ///
+    /// # Errors
+    /// Why it counts for nothing.
+    pub fn handle_stun_response(
+        &mut self,
+        now: Instant,
+        path: Path,
+        response: &Response<'_>,
+    ) -> Result<(), DropReason> {
+        self.agent.handle_response(now, path, response)
+    }
+
+    /// As [`Agent::next_check`].
+    pub fn next_check(&mut self, now: Instant, out: &mut [u8]) -> Option<(Path, usize)> {
+        self.agent.next_check(now, out)
+    }
+
+    /// A DTLS datagram came over `path`: answers go back there.
+    ///
+    /// # Errors
+    /// [`DropReason::UnknownPath`] from a pair that is not authenticated, [`DropReason::DtlsLimit`].
+    pub fn handle_dtls(&mut self, now: Instant, path: Path) -> Result<(), DropReason> {
+        if !self.agent.is_authenticated(&path) {
+            return Err(DropReason::UnknownPath);
+        }
+        let (since, count) = &mut self.dtls_window;
+        if now.duration_since(*since) >= DTLS_INTERVAL {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        if *count > DTLS_COUNT_MAX {
+            return Err(DropReason::DtlsLimit);
+        }
+        self.dtls_path = Some(path);
+        Ok(())
+    }
+
+    /// Where DTLS goes: back over the pair that the last of it came on.
+    pub fn dtls_path(&self) -> Option<Path> {
+        self.dtls_path
+    }
+
+    /// The handshake finished.
+    pub fn set_keys(&mut self, now: Instant, keys: &KeyingMaterial) {
+        self.rx = Some(SrtpRx::new(keys.profile, &keys.client));
+        self.tx = Some(SrtpTx::new(keys.profile, &keys.server));
+        if let Some(path) = self.dtls_path {
+            self.agent.handle_dtls_finished(now, path);
+        }
+    }
+
+    /// From now on what comes in is plaintext, and what leaves too if `is_plaintext_out`: for replays of decrypted
+    /// captures, never for a network.
+    #[cfg(feature = "tools")]
+    pub fn leave_plaintext(&mut self, is_plaintext_out: bool) {
+        self.rx = Some(SrtpRx::plaintext());
+        if is_plaintext_out {
+            self.tx = Some(SrtpTx::plaintext());
+        }
+    }
+
+    /// Opens an SRTP packet in place; returns its header, its index and the plaintext's length.
+    ///
+    /// # Errors
+    /// Why it is dropped; nothing has changed then.
+    pub fn open_rtp(&mut self, bytes: &mut [u8]) -> Result<(Header, PacketIndex, usize), DropReason> {
+        let rx = self.rx.as_mut().ok_or(DropReason::NoKeys)?;
+        let header = Header::parse(bytes)?;
+        let (index, len) = rx.unprotect_rtp(header.ssrc, header.sequence_number, header.len, bytes)?;
+        Ok((header, index, len))
+    }
+
+    /// Opens an SRTCP packet in place; returns the plaintext's length.
+    ///
+    /// # Errors
+    /// Why it is dropped; nothing has changed then.
+    pub fn open_rtcp(&mut self, bytes: &mut [u8]) -> Result<usize, DropReason> {
+        self.rx.as_mut().ok_or(DropReason::NoKeys)?.unprotect_rtcp(bytes)
+    }
+
+    /// What media is sealed with and where it goes; `None` before both are known.
+    pub fn sending(&mut self) -> Option<(&mut SrtpTx, Path)> {
+        let path = self.agent.selected()?;
+        self.tx.as_mut().map(|tx| (tx, path))
+    }
+
+    /// Whether the handshake has finished.
+    pub fn has_keys(&self) -> bool {
+        self.tx.is_some()
+    }
+
+    /// Looks at the state again; returns it when it has changed.
+    pub fn update_state(&mut self, now: Instant) -> Option<ConnectionState> {
+        let state = self.present_state(now);
+        (state != self.state).then(|| {
+            self.state = state;
+            state
+        })
+    }
+
+    fn present_state(&self, now: Instant) -> ConnectionState {
+        match self.agent.consent(now) {
+            _ if self.state == ConnectionState::Failed => ConnectionState::Failed,
+            Consent::Fresh if self.has_keys() => ConnectionState::Connected,
+            Consent::Stale if self.has_keys() => ConnectionState::Disconnected,
+            Consent::Expired => ConnectionState::Failed,
+            _ if now.duration_since(self.made_at) >= CONNECT_TIMEOUT => ConnectionState::Failed,
+            _ if self.agent.paths().next().is_some() => ConnectionState::Connecting,
+            _ => ConnectionState::New,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What control tells a worker.
+
+use bytes::Bytes;
+
+use crate::dtls::keying::KeyingMaterial;
+use crate::ice::credentials::{LocalCredentials, RemoteCredentials};
+use crate::ids::{Mid, PayloadType, RoomId, SlotIndex, Ssrc, TrackId, TransportId};
+pub use crate::room::receiver::Slot;
+use crate::rtp::extension::ExtensionIds;
+
+/// An order. Orders about something gone are ignored: its end crossed them on the way.
+pub enum Command {
+    /// Makes a room. Its transports, tracks and slots live on this worker.
+    AddRoom(RoomId),
+    /// Ends a room; its transports end with it.
+    RemoveRoom(RoomId),
+    /// Makes a peer's transport, waiting for its first Binding request.
+    AddTransport {
+        /// Its name.
+        transport: TransportId,
+        /// The room whose voices it can hear.
+        room: RoomId,
+        /// What we put into our SDP.
+        local: LocalCredentials,
+        /// What the peer's SDP said.
+        remote: RemoteCredentials,
+    },
+    /// ICE restart (RFC 8445 §9): new credentials on both sides. Keys and indices go on.
+    RestartIce {
+        /// The transport.
+        transport: TransportId,
+        /// What our answer or offer says now.
+        local: LocalCredentials,
+        /// What the peer's SDP says now.
+        remote: RemoteCredentials,
+    },
+    /// Ends a transport. Its tracks stay until they are unpublished.
+    RemoveTransport(TransportId),
+    /// A DTLS datagram for the peer; leaves over the pair that the peer's last one came on.
+    SendDtls {
+        /// The transport.
+        transport: TransportId,
+        /// One datagram.
+        datagram: Bytes,
+    },
+    /// The handshake finished: media may flow both ways.
+    SetKeys {
+        /// The transport.
+        transport: TransportId,
+        /// Profile and master keys.
+        keys: Box<KeyingMaterial>,
+    },
+    /// From now on `transport` carries `track`. A track that already exists moves to it (its slots stay).
+    Publish {
+        /// The publisher's transport.
+        transport: TransportId,
+        /// The track.
+        track: TrackId,
+        /// How its packets are recognised.
+        stream: Box<PublishedStream>,
+        /// Dropped at ingress while muted.
+        muted: bool,
+    },
+    /// The track is over: slots that carry it fall silent.
+    Unpublish(TrackId),
+    /// Packets of a muted track are dropped at ingress.
+    SetMuted {
+        /// The track.
+        track: TrackId,
+        /// Muted or not.
+        muted: bool,
+    },
+    /// A deafened receiver is sent no media.
+    SetDeafened {
+        /// The receiver.
+        transport: TransportId,
+        /// Deafened or not.
+        deafened: bool,
+    },
+    /// The receiver accepted this slot: it may be forwarded to.
+    AddSlot {
+        /// The receiver.
+        transport: TransportId,
+        /// The slot, with what it carries first.
+        slot: Box<Slot>,
+    },
+    /// The slot carries this from now on. A track is on at most one slot of a receiver: it leaves
+    /// any other.
+    AssignSlot {
+        /// The receiver.
+        transport: TransportId,
+        /// Its slot.
+        slot: SlotIndex,
+        /// A track of the room. `None`: the m-line is inactive, and nothing is sent until it is assigned again.
+        source: Option<TrackId>,
+    },
+    /// End of the worker: says goodbye (BYE) on every transport and stops.
+    Stop,
+}
+
+/// How the packets of a published track are recognised on its transport.
+#[derive(Clone, Debug)]
+pub struct PublishedStream {
+    /// The m-line's tag.
+    pub mid: Mid,
+    /// The only m-line of the transport that publishes: packets need no MID and no declared SSRC.
+    pub is_only: bool,
+    /// SSRCs that the SDP declared for it (RFC 5576), at most 4.
+    pub ssrcs: Vec<Ssrc>,
+    /// Opus, as the publisher numbers it.
+    pub payload_type: PayloadType,
+    /// Header extensions, as the publisher numbers them.
+    pub extensions: ExtensionIds,
+}

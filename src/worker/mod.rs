@@ -1,0 +1,389 @@
+//! Transports and rooms of one core; no socket, no clock.
+//!
+//! Each wake-up the owner of the ring gives it what came (`handle_*`), then calls [`Worker::flush`], which
+//! seals the batch receiver by receiver, and takes [`Worker::take_events`] and [`Worker::take_relays`].
+//! On this path nothing allocates, locks, formats or reads a clock.
+
+pub mod command;
+pub mod event;
+mod forward;
+mod orders;
+mod peer;
+mod random;
+pub mod relay;
+mod reports;
+
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use self::event::Event;
+use self::peer::{Peer, RoomKey};
+use self::random::Random;
+use self::relay::{Relay, RelayBytes};
+use self::reports::Reports;
+use crate::demux::Protocol;
+use crate::ice::agent::Answered;
+use crate::ice::credentials::{LocalUfrag, Secret};
+use crate::ice::stun::{CHECK_LEN_MAX, Message, Request};
+use crate::ids::{RoomId, TrackId, TransportId, WorkerId};
+use crate::metrics::counters::WorkerCounters;
+use crate::packet::{Datagram, DropReason, Egress, Path, run};
+use crate::room::receiver::ReceiverKey;
+use crate::room::track::TrackKey;
+use crate::room::{PeerKey, Room, STAGE_INTERVAL, SlotChange};
+use crate::time::Now;
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Payload bytes that a batch may hold before it is sealed early.
+const BATCH_LEN_MAX: usize = 256 * 1024;
+/// Payload bytes that are set aside at the start: a voice batch needs no more.
+const BATCH_LEN: usize = 64 * 1024;
+/// 5-tuples of other workers that are remembered.
+const FOREIGN_COUNT_MAX: usize = 1 << 17;
+/// How often counters are published.
+const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a worker is told at its start.
+pub struct Settings {
+    /// Which worker this is.
+    pub id: WorkerId,
+    /// How many workers share its UDP port, itself included; 1 where each has a port of its own.
+    pub port_sharers: u8,
+    /// From which the ICE passwords follow.
+    pub secret: Secret,
+    /// Most slots of a receiver.
+    pub audio_slots: u16,
+    /// Whence all its randomness comes.
+    pub seed: [u8; 32],
+}
+
+/// A worker.
+pub struct Worker {
+    settings: Settings,
+    peers: Slab<Peer>,
+    rooms: Slab<Room>,
+    by_path: Map<Path, PeerKey>,
+    by_ufrag: Map<LocalUfrag, PeerKey>,
+    by_transport: Map<TransportId, PeerKey>,
+    by_room: Map<RoomId, RoomKey>,
+    by_track: Map<TrackId, (RoomKey, TrackKey)>,
+    /// 5-tuples that other workers have authenticated.
+    foreign: Map<Path, WorkerId>,
+    batch: Batch,
+    changes: Vec<SlotChange>,
+    reports: Reports,
+    events: Vec<Event>,
+    relays: Vec<(WorkerId, Relay)>,
+    random: Random,
+    interval_at: Instant,
+    counters_at: Instant,
+    is_stopped: bool,
+    /// Everything counted; the owner of the ring adds what it sees.
+    pub counters: WorkerCounters,
+}
+
+/// Verified packets that wait for the end of the batch: their payloads, and the rooms they wait in.
+struct Batch {
+    bytes: Vec<u8>,
+    rooms: Vec<RoomKey>,
+}
+
+impl Worker {
+    /// A worker without rooms.
+    pub fn new(now: Now, settings: Settings) -> Worker {
+        Worker {
+            random: Random::new(settings.seed),
+            settings,
+            peers: Slab::new(),
+            rooms: Slab::new(),
+            by_path: Map::default(),
+            by_ufrag: Map::default(),
+            by_transport: Map::default(),
+            by_room: Map::default(),
+            by_track: Map::default(),
+            foreign: Map::default(),
+            batch: Batch { bytes: Vec::with_capacity(BATCH_LEN), rooms: Vec::new() },
+            changes: Vec::new(),
+            reports: Reports::default(),
+            events: Vec::new(),
+            relays: Vec::new(),
+            interval_at: now.instant,
+            counters_at: now.instant,
+            is_stopped: false,
+            counters: WorkerCounters::default(),
+        }
+    }
+
+    /// Takes a datagram from the kernel.
+    pub fn handle_datagram(&mut self, now: Now, datagram: Datagram<'_>, out: &mut impl Egress) {
+        self.counters.datagrams_in += 1;
+        self.counters.bytes_in += datagram.bytes.len() as u64;
+        if let Err(reason) = self.route(now, datagram, true, out) {
+            self.counters.drop_one(reason);
+        }
+    }
+
+    /// Takes a message from another worker.
+    pub fn handle_relay(&mut self, now: Now, from: WorkerId, relay: &mut Relay, out: &mut impl Egress) {
+        match relay {
+            Relay::Datagram { path, bytes, .. } => {
+                let datagram = Datagram { path: *path, bytes: bytes.as_mut_slice() };
+                if let Err(reason) = self.route(now, datagram, false, out) {
+                    self.counters.drop_one(reason);
+                }
+            }
+            Relay::Learn(path) => {
+                self.by_path.remove(path);
+                if self.foreign.len() < FOREIGN_COUNT_MAX {
+                    self.foreign.insert(*path, from);
+                }
+            }
+            Relay::Forget(path) => {
+                if self.foreign.get(path) == Some(&from) {
+                    self.foreign.remove(path);
+                }
+            }
+        }
+    }
+
+    /// `may_relay`: it came from the kernel, not from another worker.
+    fn route(
+        &mut self,
+        now: Now,
+        datagram: Datagram<'_>,
+        may_relay: bool,
+        out: &mut impl Egress,
+    ) -> Result<(), DropReason> {
+        let Datagram { path, bytes } = datagram;
+        let protocol = Protocol::of(bytes)?;
+        if protocol == Protocol::Stun {
+            return self.handle_stun(now, path, bytes, may_relay, out);
+        }
+        // Only STUN may introduce a 5-tuple.
+        let Some(&key) = self.by_path.get(&path) else {
+            let owner = self.foreign.get(&path).copied().filter(|_| may_relay);
+            self.relay(owner.ok_or(DropReason::UnknownPath)?, path, bytes, false);
+            return Ok(());
+        };
+        match protocol {
+            Protocol::Rtp => self.handle_rtp(now, key, bytes, out),
+            Protocol::Rtcp => self.handle_rtcp(now, key, bytes),
+            Protocol::Dtls | Protocol::Stun => self.handle_dtls(now, key, path, bytes),
+        }
+    }
+
+    fn handle_stun(
+        &mut self,
+        now: Now,
+        path: Path,
+        bytes: &[u8],
+        may_relay: bool,
+        out: &mut impl Egress,
+    ) -> Result<(), DropReason> {
+        match Message::parse(bytes)? {
+            Message::Request(request) => {
+                let ufrag = request.local_ufrag()?;
+                if let Some(&key) = self.by_ufrag.get(&ufrag) {
+                    return self.answer(now, key, path, &request, out);
+                }
+                let owner = ufrag.owner();
+                if !may_relay || owner == self.settings.id || owner.0 >= self.settings.port_sharers {
+                    return Err(DropReason::StunUnknownUser);
+                }
+                request.verify(&self.settings.secret.password(&ufrag))?;
+                self.relay(owner, path, bytes, true);
+                Ok(())
+            }
+            Message::Response(response) => match self.by_path.get(&path) {
+                Some(&key) => self.peers[key].transport.handle_stun_response(now.instant, path, &response),
+                None => {
+                    let owner = self.foreign.get(&path).copied().filter(|_| may_relay);
+                    self.relay(owner.ok_or(DropReason::StunUnexpected)?, path, bytes, true);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn answer(
+        &mut self,
+        now: Now,
+        key: PeerKey,
+        path: Path,
+        request: &Request<'_>,
+        out: &mut impl Egress,
+    ) -> Result<(), DropReason> {
+        let mut response = [0; CHECK_LEN_MAX];
+        let transport = &mut self.peers[key].transport;
+        let answered = transport.handle_stun_request(now.instant, path, request, &mut response)?;
+        let Answered { len, is_new, forgotten } = answered;
+        self.counters.stun_answered += 1;
+        if let Some(forgotten) = forgotten {
+            self.forget_path(key, forgotten);
+        }
+        if is_new {
+            self.learn_path(key, path);
+        }
+        self.learn_ufrags(key);
+        self.send(path, &response[..len], out)
+    }
+
+    fn handle_dtls(&mut self, now: Now, key: PeerKey, path: Path, bytes: &[u8]) -> Result<(), DropReason> {
+        let transport = &mut self.peers[key].transport;
+        transport.handle_dtls(now.instant, path)?;
+        let datagram = bytes::Bytes::copy_from_slice(bytes);
+        self.events.push(Event::Dtls { transport: transport.id, datagram });
+        Ok(())
+    }
+
+    fn relay(&mut self, owner: WorkerId, path: Path, bytes: &[u8], is_stun: bool) {
+        self.counters.relayed_out += 1;
+        self.relays.push((owner, Relay::Datagram { path, is_stun, bytes: RelayBytes::new(bytes) }));
+    }
+
+    /// The 5-tuple sent a valid MESSAGE-INTEGRITY: it is this peer's, whoever had it before.
+    fn learn_path(&mut self, key: PeerKey, path: Path) {
+        self.by_path.insert(path, key);
+        self.foreign.remove(&path);
+        self.tell_sharers(|| Relay::Learn(path));
+    }
+
+    fn forget_path(&mut self, key: PeerKey, path: Path) {
+        if self.by_path.get(&path) == Some(&key) {
+            self.by_path.remove(&path);
+            self.tell_sharers(|| Relay::Forget(path));
+        }
+    }
+
+    fn tell_sharers(&mut self, relay: impl Fn() -> Relay) {
+        let id = self.settings.id;
+        let others = (0..self.settings.port_sharers).map(WorkerId).filter(|&other| other != id);
+        self.relays.extend(others.map(|other| (other, relay())));
+    }
+
+    /// Brings the table of ufrags up to what the peer's agent answers to.
+    fn learn_ufrags(&mut self, key: PeerKey) {
+        let peer = &mut self.peers[key];
+        if peer.transport.ufrags().eq(peer.ufrags.iter().copied()) {
+            return;
+        }
+        for ufrag in peer.ufrags.drain(..) {
+            self.by_ufrag.remove(&ufrag);
+        }
+        peer.ufrags.extend(peer.transport.ufrags());
+        for &ufrag in &peer.ufrags {
+            self.by_ufrag.insert(ufrag, key);
+        }
+    }
+
+    /// Sends one datagram.
+    fn send(&mut self, path: Path, bytes: &[u8], out: &mut impl Egress) -> Result<(), DropReason> {
+        let mut run = run(out, path)?;
+        run.segment(bytes.len())?.copy_from_slice(bytes);
+        run.commit(bytes.len());
+        self.counters.datagrams_out += 1;
+        self.counters.bytes_out += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// When [`Worker::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Instant {
+        if self.peers.is_empty() { self.counters_at } else { self.interval_at.min(self.counters_at) }
+    }
+
+    /// Does what is due: consent, checks of ours, reports, who speaks, counters.
+    pub fn handle_timeout(&mut self, now: Now, out: &mut impl Egress) {
+        if now.instant >= self.interval_at {
+            self.interval_at = now.instant + STAGE_INTERVAL;
+            self.look_after_peers(now, out);
+            self.look_after_rooms(now.instant);
+        }
+        if now.instant >= self.counters_at {
+            self.counters_at = now.instant + COUNTERS_INTERVAL;
+            self.publish_counters();
+        }
+    }
+
+    fn look_after_peers(&mut self, now: Now, out: &mut impl Egress) {
+        for key in 0..self.peers.capacity() {
+            if !self.peers.contains(key) {
+                continue;
+            }
+            self.tell_state(now, key);
+            let mut check = [0; CHECK_LEN_MAX];
+            while let Some((path, len)) = self.peers[key].transport.next_check(now.instant, &mut check) {
+                if let Err(reason) = self.send(path, &check[..len], out) {
+                    self.counters.drop_one(reason);
+                }
+            }
+            if now.instant >= self.peers[key].report_at {
+                self.report(now, key, out);
+            }
+        }
+    }
+
+    fn tell_state(&mut self, now: Now, key: PeerKey) {
+        let transport = &mut self.peers[key].transport;
+        if let Some(state) = transport.update_state(now.instant) {
+            self.events.push(Event::Connection { transport: transport.id, state });
+        }
+    }
+
+    fn look_after_rooms(&mut self, now: Instant) {
+        for (_, room) in &mut self.rooms {
+            if let Some(speakers) = room.handle_interval(now, &mut self.changes) {
+                self.events.push(Event::ActiveSpeakers { room: room.id, speakers });
+            }
+        }
+        self.tell_changes();
+    }
+
+    /// Turns what rooms changed into events, one a receiver.
+    fn tell_changes(&mut self) {
+        self.changes.sort_by_key(|change| change.peer);
+        for changes in self.changes.chunk_by(|a, b| a.peer == b.peer) {
+            let Some(peer) = self.peers.get(changes[0].peer) else { continue };
+            self.events.push(Event::SlotsChanged {
+                transport: peer.transport.id,
+                changes: changes.iter().map(|change| (change.slot, change.track)).collect(),
+            });
+        }
+        self.changes.clear();
+    }
+
+    fn publish_counters(&mut self) {
+        self.counters.transports = self.peers.len() as u64;
+        self.counters.rooms = self.rooms.len() as u64;
+        self.counters.tracks = self.by_track.len() as u64;
+        self.counters.slots = self
+            .rooms
+            .iter()
+            .flat_map(|(_, room)| room.receivers())
+            .map(|receiver| receiver.seats().len() as u64)
+            .sum();
+        self.events.push(Event::Counters(Box::new(self.counters.clone())));
+    }
+
+    /// News since the last call. The owner gives the vector's capacity back by draining it in place.
+    pub fn take_events(&mut self) -> std::vec::Drain<'_, Event> {
+        self.events.drain(..)
+    }
+
+    /// Messages to other workers since the last call.
+    pub fn take_relays(&mut self) -> std::vec::Drain<'_, (WorkerId, Relay)> {
+        self.relays.drain(..)
+    }
+
+    /// [`command::Command::Stop`] came: everybody has been told.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    fn room_of(&mut self, key: PeerKey) -> Option<(&mut Room, ReceiverKey)> {
+        let peer = self.peers.get(key)?;
+        Some((self.rooms.get_mut(peer.room)?, peer.receiver))
+    }
+}

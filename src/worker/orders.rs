@@ -1,0 +1,223 @@
+//! What control orders: transports, tracks and slots come and go.
+
+use std::time::Duration;
+
+use super::command::{Command, PublishedStream, Slot};
+use super::peer::{Peer, Publication, TokenBucket};
+use super::{PeerKey, Worker};
+use crate::ice::credentials::{LocalCredentials, RemoteCredentials};
+use crate::ids::{RoomId, Ssrc, TrackId, TransportId};
+use crate::packet::Egress;
+use crate::room::Room;
+use crate::time::Now;
+use crate::transport::Transport;
+
+/// The first report follows the first packets soon, so that a browser knows its round-trip time.
+const FIRST_REPORT: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Obeys. Orders about something gone are ignored: its end crossed them on the way.
+    pub fn handle_command(&mut self, now: Now, command: Command, out: &mut impl Egress) {
+        match command {
+            Command::AddRoom(id) => self.add_room(id),
+            Command::RemoveRoom(id) => self.remove_room(id, out),
+            Command::AddTransport { transport, room, local, remote } => {
+                self.add_transport(now, transport, room, local, remote);
+            }
+            Command::RestartIce { transport, local, remote } => {
+                if let Some(key) = self.key_of(transport) {
+                    self.peers[key].transport.restart_ice(now.instant, local, remote);
+                    self.learn_ufrags(key);
+                }
+            }
+            Command::RemoveTransport(transport) => {
+                if let Some(key) = self.key_of(transport) {
+                    self.remove_peer(key, out);
+                }
+            }
+            Command::SendDtls { transport, datagram } => {
+                let path = self.key_of(transport).and_then(|key| self.peers[key].transport.dtls_path());
+                if let Some(path) = path
+                    && let Err(reason) = self.send(path, &datagram, out)
+                {
+                    self.counters.drop_one(reason);
+                }
+            }
+            Command::SetKeys { transport, keys } => {
+                if let Some(key) = self.key_of(transport) {
+                    self.peers[key].transport.set_keys(now.instant, &keys);
+                    self.tell_state(now, key);
+                }
+            }
+            Command::Publish { transport, track, stream, muted } => {
+                self.publish(now, transport, track, *stream, muted);
+            }
+            Command::Unpublish(track) => self.unpublish(now, track),
+            Command::SetMuted { track, muted } => {
+                if let Some(&(room, key)) = self.by_track.get(&track) {
+                    self.rooms[room].set_muted(key, muted);
+                }
+            }
+            Command::SetDeafened { transport, deafened } => {
+                let key = self.key_of(transport);
+                if let Some((room, receiver)) = key.and_then(|key| self.room_of(key)) {
+                    room.set_deafened(receiver, deafened);
+                }
+            }
+            Command::AddSlot { transport, slot } => self.add_slot(now, transport, *slot),
+            Command::AssignSlot { transport, slot, source } => {
+                let Some(key) = self.key_of(transport) else { return };
+                let (room_key, receiver) = (self.peers[key].room, self.peers[key].receiver);
+                if source.is_none() {
+                    return self.rooms[room_key].close_slot(now.instant, receiver, slot);
+                }
+                let source = self.track_in(room_key, source);
+                self.rooms[room_key].assign_slot(now.instant, receiver, slot, source, &mut self.changes);
+                self.tell_changes();
+            }
+            Command::Stop => self.stop(out),
+        }
+    }
+
+    /// As [`Transport::leave_plaintext`].
+    #[cfg(feature = "tools")]
+    pub fn leave_plaintext(&mut self, transport: TransportId, is_plaintext_out: bool) {
+        if let Some(key) = self.key_of(transport) {
+            self.peers[key].transport.leave_plaintext(is_plaintext_out);
+        }
+    }
+
+    fn key_of(&self, transport: TransportId) -> Option<PeerKey> {
+        self.by_transport.get(&transport).copied()
+    }
+
+    /// The track's place, if it is in this room.
+    fn track_in(&self, room: usize, track: Option<TrackId>) -> Option<usize> {
+        let &(track_room, key) = self.by_track.get(&track?)?;
+        (track_room == room).then_some(key)
+    }
+
+    fn add_room(&mut self, id: RoomId) {
+        if !self.by_room.contains_key(&id) {
+            let key = self.rooms.insert(Room::new(id, usize::from(self.settings.audio_slots)));
+            self.by_room.insert(id, key);
+        }
+    }
+
+    fn remove_room(&mut self, id: RoomId, out: &mut impl Egress) {
+        let Some(room) = self.by_room.remove(&id) else { return };
+        let members: Vec<PeerKey> =
+            self.peers.iter().filter(|(_, peer)| peer.room == room).map(|(key, _)| key).collect();
+        for key in members {
+            self.remove_peer(key, out);
+        }
+        self.by_track.retain(|_, (track_room, _)| *track_room != room);
+        self.batch.rooms.retain(|key| *key != room);
+        self.rooms.remove(room);
+    }
+
+    fn add_transport(
+        &mut self,
+        now: Now,
+        id: TransportId,
+        room: RoomId,
+        local: LocalCredentials,
+        remote: RemoteCredentials,
+    ) {
+        let Some(&room) = self.by_room.get(&room) else { return };
+        if self.by_transport.contains_key(&id) {
+            return;
+        }
+        let transport = Transport::new(now.instant, id, local, remote, self.random.bytes());
+        let entry = self.peers.vacant_entry();
+        let key = entry.key();
+        entry.insert(Peer {
+            transport,
+            room,
+            receiver: self.rooms[room].add_receiver(key),
+            publications: Vec::new(),
+            ufrags: Vec::new(),
+            ssrc: Ssrc(self.random.number() as u32),
+            rtcp_bucket: TokenBucket::new(now.instant),
+            report_at: now.instant + FIRST_REPORT,
+        });
+        self.by_transport.insert(id, key);
+        self.learn_ufrags(key);
+    }
+
+    fn remove_peer(&mut self, key: PeerKey, out: &mut impl Egress) {
+        self.say_goodbye(key, out);
+        let paths: Vec<_> = self.peers[key].transport.paths().collect();
+        for path in paths {
+            self.forget_path(key, path);
+        }
+        let peer = self.peers.remove(key);
+        for ufrag in peer.ufrags {
+            self.by_ufrag.remove(&ufrag);
+        }
+        self.by_transport.remove(&peer.transport.id);
+        if let Some(room) = self.rooms.get_mut(peer.room) {
+            room.remove_receiver(peer.receiver);
+        }
+    }
+
+    fn publish(
+        &mut self,
+        now: Now,
+        transport: TransportId,
+        track: TrackId,
+        stream: PublishedStream,
+        muted: bool,
+    ) {
+        let Some(key) = self.key_of(transport) else { return };
+        let (room_key, receiver) = (self.peers[key].room, self.peers[key].receiver);
+        let present = self.by_track.get(&track).copied();
+        if present.is_some_and(|(room, _)| room != room_key) {
+            return;
+        }
+        self.withdraw(track);
+        let place = present.map(|(_, place)| place);
+        let place = self.rooms[room_key].publish(place, track, receiver, muted);
+        self.by_track.insert(track, (room_key, place));
+        self.peers[key].publications.push(Publication {
+            track,
+            key: place,
+            stream,
+            ssrc: None,
+            bucket: TokenBucket::new(now.instant),
+        });
+    }
+
+    /// No transport carries the track now.
+    fn withdraw(&mut self, track: TrackId) {
+        for (_, peer) in &mut self.peers {
+            peer.publications.retain(|publication| publication.track != track);
+        }
+    }
+
+    fn unpublish(&mut self, now: Now, track: TrackId) {
+        self.withdraw(track);
+        if let Some((room, key)) = self.by_track.remove(&track) {
+            self.rooms[room].unpublish(now.instant, key, &mut self.changes);
+            self.tell_changes();
+        }
+    }
+
+    fn add_slot(&mut self, now: Now, transport: TransportId, slot: Slot) {
+        let Some(key) = self.key_of(transport) else { return };
+        let (room_key, receiver) = (self.peers[key].room, self.peers[key].receiver);
+        let source = self.track_in(room_key, slot.source);
+        let random = self.random.number();
+        self.rooms[room_key].add_slot(now.instant, receiver, slot, source, random, &mut self.changes);
+        self.tell_changes();
+    }
+
+    fn stop(&mut self, out: &mut impl Egress) {
+        for key in 0..self.peers.capacity() {
+            if self.peers.contains(key) {
+                self.say_goodbye(key, out);
+            }
+        }
+        self.is_stopped = true;
+    }
+}
