@@ -1,0 +1,394 @@
+//! The demo page in a real browser: by itself, against a stand-in for the SFU, and three of them against
+//! the real server, each told apart by the tone that it sends.
+//!
+//! Needs Debian's `chromium` and `chromium-driver`. Screenshots are left in `target/screenshots`.
+
+#[path = "browser/driver.rs"]
+mod driver;
+mod http_support;
+mod support;
+
+use std::time::Duration;
+
+use driver::{Browser, Driver, Screen};
+use http_support::{short, with_door_for};
+use serde_json::{Value, json};
+use support::{Client, Options, Server};
+
+const STAND_IN: &str = include_str!("browser/stand_in.js");
+const TONE: &str = include_str!("browser/tone.js");
+
+const TEST_MAX: Duration = Duration::from_secs(240);
+
+/// Runs `test` with a page of its own, served by a front door without a house behind it.
+fn with_page<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Browser, u16) -> F) {
+    with_door_for(TEST_MAX, short(), |door| async move {
+        let driver = Driver::start(name);
+        test(driver.browser().await, door.address.port()).await;
+    });
+}
+
+async fn join(page: &Browser, name: &str, room: &str) {
+    page.fill("name", name).await;
+    page.fill("room", room).await;
+    page.click("join-button").await;
+    page.until("a connection", "gryt.state === 'connected'").await;
+}
+
+#[test]
+fn the_page_shows_who_is_there_and_who_speaks() {
+    with_page("shows", |page, port| async move {
+        page.goto(&format!("http://localhost:{port}/")).await;
+        page.run(STAND_IN).await;
+        join(&page, "Grace", "tea & biscuits").await;
+
+        // Names are text. Each voice is under the right user, also after it changed hands.
+        let name_of =
+            |user: &str| format!("document.querySelector('[data-user=\"{user}\"] .name')?.textContent");
+        let bobby = page.until("Bobby", &name_of("x<b>")).await;
+        assert_eq!(bobby, "<b>Bobby</b> Tables & sons, of Nottingham");
+        for (user, hz) in [("ada", 440.0), ("björk", 620.0), ("x<b>", 830.0)] {
+            page.until("a tone", &hears(user, hz)).await;
+        }
+        page.run("StandIn.last.say('slots', {0: 'mei', 3: 'ada'})").await;
+        page.until("the first slot's new owner", &hears("mei", 440.0)).await;
+        page.until("silence", &is_silent("ada")).await;
+        // An offer that gives the m-line no other stream leaves its owner alone.
+        page.run(
+            "window.answers = () => StandIn.sent.filter((m) => m.event === 'answer').length;
+            window.answered = answers();
+            StandIn.peer.setLocalDescription().then(() => StandIn.last.say('offer', StandIn.peer.localDescription))",
+        )
+        .await;
+        page.until("an answer", "answers() > answered").await;
+        page.until("the new owner still", &hears("mei", 440.0)).await;
+        page.run("StandIn.last.say('slots', {0: 'ada', 3: 'mei'})").await;
+
+        // Speaking, muted, gone.
+        let says =
+            |user: &str| format!("document.querySelector('[data-user=\"{user}\"] .mark')?.textContent");
+        page.until("a speaking mark", &format!("{} === 'speaking'", says("ada"))).await;
+        page.until("a muted mark", &format!("{} === 'muted'", says("edda"))).await;
+        page.run(
+            "StandIn.last.say('user-info', {userId: 'ada', userInfo: {nickname: 'Ada', isMuted: true}})",
+        )
+        .await;
+        page.until("a muted mark", &format!("{} === 'muted'", says("ada"))).await;
+        page.run("StandIn.last.say('user-left', {userId: 'björk', reason: 'left'})").await;
+        page.until("an empty place", "!document.querySelector('[data-user=\"björk\"]')").await;
+        assert_eq!(page.run("return gryt.voices().filter((v) => v.userId === 'björk').length").await, 0);
+
+        // What we tell the server: mute and deafen, by button and by key.
+        page.click("mute").await;
+        page.run("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'd', bubbles: true}))")
+            .await;
+        let told = "StandIn.sent.filter((m) => m.event === 'user-info').map((m) => JSON.stringify(m.data))";
+        let expected = "[\"{\\\"isMuted\\\":true}\",\"{\\\"isDeafened\\\":true}\"]";
+        page.until("both told", &format!("JSON.stringify({told}) === {}", json!(expected))).await;
+
+        assert_eq!(page.run("return location.search").await, "?room=tea+%26+biscuits");
+        assert_eq!(page.console(), Vec::<String>::new());
+        page.click("leave").await;
+        page.until("the door", "document.body.dataset.view === 'door'").await;
+        let last =
+            page.run("return StandIn.sent.filter((m) => m.event !== 'ice-candidate').at(-1).event").await;
+        assert_eq!(last, "leave");
+    });
+}
+
+#[test]
+fn the_page_mends_its_connection() {
+    with_page("mends", |page, port| async move {
+        page.goto(&format!("http://localhost:{port}/?room=tea&name=Grace")).await;
+        page.run(STAND_IN).await;
+        page.click("join-button").await;
+        page.until("a tone", &hears("ada", 440.0)).await;
+
+        // Fresh TURN credentials are there for the next ICE restart, without a new connection.
+        page.run(
+            "window.before = {peer: gryt.peer}; StandIn.last.say('ice-servers',
+                {iceServers: [{urls: ['turn:127.0.0.1:9'], username: '1:a', credential: 'b'}]})",
+        )
+        .await;
+        let used = "gryt.peer === before.peer && gryt.peer.getConfiguration().iceServers[0]?.username";
+        assert_eq!(page.until("the new servers", used).await, "1:a");
+
+        // The socket breaks: the voices go on, and the next join resumes.
+        page.run("window.before = {socket: StandIn.last, peer: gryt.peer}; StandIn.last.drop()").await;
+        page.until("a new socket", "StandIn.last !== before.socket && gryt.state === 'connected'").await;
+        let joins = page
+            .run("return StandIn.sent.filter((m) => m.event === 'join').map((m) => m.data.resume ?? null)")
+            .await;
+        assert_eq!(joins, json!([null, "r"]));
+        assert_eq!(page.run("return gryt.peer === before.peer").await, true);
+        let servers = page.run("return gryt.peer.getConfiguration().iceServers.length").await;
+        assert_eq!(servers, 0, "those that came with the resumed session");
+        page.until("the tone still", &hears("ada", 440.0)).await;
+
+        // ICE is to be restarted just while there is no socket: the offer comes with the next one.
+        page.run(
+            "window.before = {socket: StandIn.last, offers: StandIn.offers()};
+            StandIn.last.drop(); gryt.peer.restartIce()",
+        )
+        .await;
+        page.until("the offer", "StandIn.last !== before.socket && StandIn.offers() > before.offers").await;
+        page.until("peace", "gryt.peer.signalingState === 'stable' && gryt.state === 'connected'").await;
+
+        // Offers collide: ours gives way, and is made again.
+        page.run(
+            "StandIn.peer.restartIce(); StandIn.peer.setLocalDescription()
+                .then(() => gryt.peer.addTransceiver('audio', {direction: 'recvonly'}))",
+        )
+        .await;
+        page.until("an offer in the way of another", "StandIn.held > 0").await;
+        page.run(
+            "before.offers = StandIn.offers(); StandIn.last.say('offer', StandIn.peer.localDescription)",
+        )
+        .await;
+        page.until("another offer", "StandIn.offers() > before.offers").await;
+        page.until("peace", "gryt.peer.signalingState === 'stable' && gryt.state === 'connected'").await;
+        page.until("the tone still", &hears("ada", 440.0)).await;
+
+        // Taken by another window: no fight for the place.
+        page.run(
+            "StandIn.last.say('error', {code: 'already-joined', message: ''});
+            StandIn.last.onclose({code: 1008, reason: ''})",
+        )
+        .await;
+        page.until("the door", "document.body.dataset.view === 'door'").await;
+        page.until("a word", "document.getElementById('door-notice').textContent.includes('another window')")
+            .await;
+    });
+}
+
+#[test]
+fn the_page_says_why_there_is_no_microphone() {
+    with_page("listens", |page, port| async move {
+        // Plain http, not localhost.
+        page.goto(&format!("http://plain.test:{port}/?room=tea")).await;
+        assert_eq!(page.run("return isSecureContext").await, false);
+        let advice = page.run("return document.getElementById('mic-advice').innerText").await;
+        let advice = advice.as_str().expect("text");
+        assert!(
+            advice.contains("https") && advice.contains(&format!("http://localhost:{port}/")),
+            "{advice}"
+        );
+        page.set_screen(Screen::Desktop);
+        page.screenshot("door-without-microphone").await;
+        page.run(STAND_IN).await;
+        page.fill("name", "Grace").await;
+        page.click("join-button").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        page.until("a tone", &hears("ada", 440.0)).await;
+        assert_eq!(page.run("return gryt.peer.getSenders().some((s) => s.track)").await, false);
+        let state = page.run("return document.getElementById('state-text').textContent").await;
+        assert_eq!(state, "Connected, listening only");
+
+        // Blocked by the visitor, and allowed later.
+        page.goto(&format!("http://localhost:{port}/?room=tea")).await;
+        page.run(STAND_IN).await;
+        page.run("navigator.mediaDevices.allow = navigator.mediaDevices.getUserMedia;
+            navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError'); }").await;
+        page.fill("name", "Grace").await;
+        page.click("join-button").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        let notice = page.run("return document.getElementById('hall-notice-text').textContent").await;
+        assert_eq!(notice, "You are listening only. The microphone is blocked.");
+        page.run("navigator.mediaDevices.getUserMedia = navigator.mediaDevices.allow").await;
+        page.click("mute").await; // Says "Use mic" now.
+        page.until("a microphone", "gryt.peer.getSenders()[0].track?.readyState === 'live'").await;
+        page.until("its offer answered", "gryt.peer.getTransceivers()[0].currentDirection?.includes('send')")
+            .await;
+        assert_eq!(page.console(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn the_page_looks_as_meant() {
+    with_page("looks", |page, port| async move {
+        for (screen, width) in [(Screen::Desktop, "desktop"), (Screen::Phone, "phone")] {
+            for scheme in ["light", "dark"] {
+                page.set_screen(screen);
+                page.set_scheme(scheme);
+                page.goto(&format!("http://localhost:{port}/")).await;
+                assert_fits(&page).await;
+                page.screenshot(&format!("door-{width}-{scheme}")).await;
+                page.run(STAND_IN).await;
+                join(&page, "Grace", "tea").await;
+                page.until("a tone", &hears("ada", 440.0)).await;
+                page.until("figures", "document.getElementById('stat-rate').textContent !== '–'").await;
+                assert_fits(&page).await;
+                page.screenshot(&format!("hall-{width}-{scheme}")).await;
+                page.click("open-settings").await;
+                page.screenshot(&format!("devices-{width}-{scheme}")).await;
+                assert_eq!(page.console(), Vec::<String>::new());
+            }
+        }
+    });
+}
+
+/// Nothing sticks out to the side, everything to press is big enough for a thumb and has a name.
+async fn assert_fits(page: &Browser) {
+    let too_wide = page.run("return document.documentElement.scrollWidth - innerWidth").await;
+    assert!(too_wide.as_i64().is_some_and(|pixels| pixels <= 0), "{too_wide} px too wide");
+    let bad = page
+        .run(
+            "return [...document.querySelectorAll('button, select, input[type=text], input[type=range]')]
+                .filter((e) => e.checkVisibility({visibilityProperty: true}))
+                .filter((e) => e.getBoundingClientRect().height < 32
+                    || !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length))
+                .map((e) => e.outerHTML)",
+        )
+        .await;
+    assert_eq!(bad, json!([]));
+}
+
+#[test]
+fn three_browsers_hear_each_other() {
+    const ROOM: &str = "three tones";
+    let server = Server::spawn(&[]);
+    let url = format!("http://localhost:{}/", server.http.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async {
+        let driver = Driver::start("three");
+        let mut people = Vec::new();
+        for (name, hz) in [("Ada", 500.0), ("Björk", 900.0), ("Tomás", 1400.0)] {
+            let page = driver.browser().await;
+            page.goto(&url).await;
+            people.push(Person::come(page, name, hz, ROOM).await);
+        }
+        for listener in &people {
+            for speaker in others(&people, listener) {
+                listener.hears(speaker).await;
+            }
+        }
+        let ada = &people[0].page;
+        for (screen, width) in [(Screen::Desktop, "desktop"), (Screen::Phone, "phone")] {
+            for scheme in ["light", "dark"] {
+                ada.set_screen(screen);
+                ada.set_scheme(scheme);
+                ada.until("a speaking mark", "document.querySelectorAll('.person.speaking').length === 3")
+                    .await;
+                ada.screenshot(&format!("three-{width}-{scheme}")).await;
+            }
+        }
+
+        // One mutes: silent everywhere, the others go on.
+        let [ada, bjork, tomas] = &people[..] else { unreachable!() };
+        bjork.page.click("mute").await;
+        for listener in [ada, tomas] {
+            listener.page.until("silence", &is_silent(&bjork.user)).await;
+            let mark = format!(
+                "document.querySelector('[data-user=\"{}\"] .mark').textContent === 'muted'",
+                bjork.user
+            );
+            listener.page.until("a muted mark", &mark).await;
+        }
+        ada.hears(tomas).await;
+        tomas.hears(ada).await;
+        bjork.page.click("mute").await;
+        for listener in [ada, tomas] {
+            listener.hears(bjork).await;
+        }
+
+        // One leaves: gone everywhere.
+        tomas.page.click("leave").await;
+        for listener in [ada, bjork] {
+            listener.page.until("an empty place", &format!("!gryt.members['{}']", tomas.user)).await;
+            listener
+                .page
+                .until("an empty slot", &format!("!gryt.voices().some((v) => v.userId === '{}')", tomas.user))
+                .await;
+        }
+        ada.hears(bjork).await;
+
+        // One reloads: back under the same name, heard and hearing.
+        bjork.page.reload().await;
+        let user = bjork.user.clone();
+        let page = people.remove(1).page;
+        let bjork = Person::come(page, "Björk", 900.0, ROOM).await;
+        assert_eq!(bjork.user, user, "a reload keeps the user id");
+        people[0].hears(&bjork).await;
+        bjork.hears(&people[0]).await;
+        for person in [&people[0], &bjork] {
+            assert_eq!(person.page.console(), Vec::<String>::new());
+        }
+    };
+    runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
+}
+
+/// A page in a room of fifty open microphones has a line with sound for each of the others.
+#[test]
+fn a_room_of_fifty_open_microphones() {
+    const OTHERS: u8 = 49;
+    let server = Server::spawn(&[("AUDIO_SLOTS", "64")]);
+    let url = format!("http://localhost:{}/", server.http.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async {
+        let mut clients = Vec::new();
+        for i in 0..OTHERS {
+            let options = Options { keeps: false, ..Options::default() };
+            let client = Client::join(&server, "crowd", &format!("m{i}"), options).await;
+            // They only speak: what the page hears is looked at.
+            client.set_deafened(true);
+            client.speak(20 + i);
+            clients.push(client);
+        }
+        let driver = Driver::start("fifty");
+        let page = driver.browser().await;
+        page.goto(&url).await;
+        let person = Person::come(page, "Ada", 500.0, "crowd").await;
+        person
+            .page
+            .until(
+                "49 voices",
+                "new Set(gryt.voices().map((v) => v.userId).filter((user) => user?.startsWith('m'))).size === 49",
+            )
+            .await;
+        // Each line's packets come in order, none lost on the way.
+        person
+            .page
+            .until(
+                "packets on 49 lines",
+                "gryt.peer.getStats().then((stats) => [...stats.values()].filter((s) => s.type === 'inbound-rtp'
+                    && s.packetsReceived > 100 && s.packetsLost === 0).length === 49)",
+            )
+            .await;
+        clients[0].until("the page's voice", |state| state.stream_of(&person.user)).await;
+        assert_eq!(person.page.console(), Vec::<String>::new());
+    };
+    runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
+}
+
+struct Person {
+    page: Browser,
+    user: String,
+    hz: f64,
+}
+
+fn others<'a>(people: &'a [Person], me: &Person) -> impl Iterator<Item = &'a Person> {
+    people.iter().filter(|person| person.user != me.user)
+}
+
+impl Person {
+    /// Joins from a page that is at the door.
+    async fn come(page: Browser, name: &str, hz: f64, room: &str) -> Person {
+        page.run(&TONE.replace("HZ", &hz.to_string())).await;
+        join(&page, name, room).await;
+        let Value::String(user) = page.run("return gryt.userId").await else { panic!("a user id is text") };
+        Person { page, user, hz }
+    }
+
+    async fn hears(&self, speaker: &Person) {
+        self.page.until(&format!("{} Hz", speaker.hz), &hears(&speaker.user, speaker.hz)).await;
+    }
+}
+
+/// The strongest frequency of this user's voice is this one, within two bins of the analyser.
+fn hears(user: &str, hz: f64) -> String {
+    format!("((peak) => peak && peak.db > -60 && Math.abs(peak.hz - {hz}) < 50)(gryt.peak({}))", json!(user))
+}
+
+fn is_silent(user: &str) -> String {
+    format!("((peak) => !peak || peak.db < -80)(gryt.peak({}))", json!(user))
+}

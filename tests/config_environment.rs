@@ -1,0 +1,221 @@
+//! Settings as an operator writes them: what is accepted, what is refused and in which words.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::CommandFactory;
+use gryt_sfu::config::{Config, Error, Flags, GROUPS, IoBackend, LogLevel, UdpPorts, example, help};
+use gryt_sfu::ids::WorkerId;
+
+fn parse_on(cpu_count: usize, variables: &[(&str, &str)]) -> Result<Config, Error> {
+    let variables: HashMap<_, _> = variables.iter().copied().collect();
+    Config::parse(cpu_count, |name| variables.get(name).map(|value| (*value).to_owned()))
+}
+
+fn parse(variables: &[(&str, &str)]) -> Result<Config, Error> {
+    parse_on(4, variables)
+}
+
+#[test]
+fn defaults() {
+    let config = parse(&[]).unwrap();
+    assert_eq!(
+        config,
+        Config {
+            port: 5005,
+            ice_udp_mux_port: UdpPorts::shared(3478),
+            ice_advertise_ip: vec![],
+            ice_loopback: false,
+            stun_servers: vec![],
+            ice_discover: false,
+            ice_advertise_private: false,
+            turn_servers: vec![],
+            turn_username: None,
+            turn_password: None,
+            turn_secret: None,
+            workers: 3,
+            max_connections: 1000,
+            audio_slots: 32,
+            resume_window: Duration::from_secs(15),
+            io_backend: IoBackend::Uring,
+            batch_wait: Duration::ZERO,
+            log_level: LogLevel::Info,
+        }
+    );
+    let empty: Vec<_> = config.values().into_iter().map(|(name, _)| (name, "")).collect();
+    assert_eq!(parse(&empty), Ok(config));
+}
+
+#[test]
+fn what_is_printed_is_accepted() {
+    let config = parse(&[
+        ("PORT", "0"),
+        ("ICE_UDP_MUX_PORT", "3478-3485"),
+        (
+            "ICE_ADVERTISE_IP",
+            "203.0.113.5, 203.0.113.6:13478, 2001:db8::5, [2001:db8::6]:13478, ::ffff:203.0.113.5",
+        ),
+        ("ICE_LOOPBACK", "on"),
+        ("STUN_SERVERS", "stun:stun.example, stuns:[2001:db8::9]:99, STUN:stun.example"),
+        ("ICE_DISCOVER", "true"),
+        ("ICE_ADVERTISE_PRIVATE", "true"),
+        ("TURN_SERVERS", "turn:turn.example:3479?transport=tcp,turns:turn.example"),
+        ("TURN_USERNAME", "wanda"),
+        ("TURN_PASSWORD", "pass, word"),
+        ("TURN_SECRET", "sixteen and more bytes"),
+        ("WORKERS", "2"),
+        ("MAX_CONNECTIONS", "100000"),
+        ("AUDIO_SLOTS", "256"),
+        ("RESUME_WINDOW", "2m"),
+        ("BATCH_WAIT_US", "500"),
+        ("LOG_LEVEL", "Debug"),
+    ])
+    .unwrap();
+    assert_eq!(config.ice_advertise_ip.len(), 4, "a mapped address is the address that it maps");
+    assert_eq!((config.stun_servers.len(), config.turn_servers.len()), (2, 2));
+    let values = config.values();
+    let again: Vec<_> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(parse_on(9, &again), Ok(config));
+}
+
+#[test]
+fn every_variable_is_in_help_example_and_output() {
+    let config = parse(&[]).unwrap();
+    let printed: Vec<_> = config.values().into_iter().map(|(name, _)| name).collect();
+    let table: Vec<_> = GROUPS.iter().flat_map(|(_, variables)| variables.iter().map(|v| v.name)).collect();
+    assert_eq!(printed, table);
+    let flags_help = Flags::command().render_help().to_string();
+    for name in table {
+        assert!(flags_help.contains(&format!("\n  {name}\n")), "{name}");
+    }
+    assert!(flags_help.contains(&help()));
+    assert!(flags_help.contains("--check") && flags_help.contains("--version"));
+}
+
+#[test]
+fn env_example_is_true() {
+    assert_eq!(include_str!("../env.example"), example(), "write it anew from config::example()");
+    // Taken out of its comments it is a file of defaults.
+    let lines: Vec<(String, String)> = example()
+        .lines()
+        .filter_map(|line| line.strip_prefix('#')?.split_once('='))
+        .filter(|(name, _)| !name.contains(' '))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    assert_eq!(lines.len(), GROUPS.iter().map(|(_, variables)| variables.len()).sum::<usize>());
+    let lines: Vec<_> = lines.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(parse(&lines), parse(&[]));
+}
+
+#[test]
+fn a_bad_value_is_named_with_what_is_accepted() {
+    for (name, bad) in [
+        ("PORT", "65536"),
+        ("PORT", "http"),
+        ("PORT", "-1"),
+        ("ICE_UDP_MUX_PORT", "3478-3470"),
+        ("ICE_UDP_MUX_PORT", "0-5"),
+        ("ICE_UDP_MUX_PORT", "3478-"),
+        ("ICE_UDP_MUX_PORT", "1-2-3"),
+        ("ICE_ADVERTISE_IP", "sfu.example"),
+        ("ICE_ADVERTISE_IP", "0.0.0.0"),
+        ("ICE_ADVERTISE_IP", "::ffff:0.0.0.0"),
+        ("ICE_ADVERTISE_IP", "255.255.255.255"),
+        ("ICE_ADVERTISE_IP", "224.0.0.1"),
+        ("ICE_ADVERTISE_IP", "203.0.113.5:0"),
+        ("ICE_ADVERTISE_IP", "203.0.113.5,,203.0.113.6"),
+        ("ICE_ADVERTISE_IP", "1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4,1.1.1.5,1.1.1.6,1.1.1.7,1.1.1.8,1.1.1.9"),
+        ("ICE_LOOPBACK", "maybe"),
+        ("STUN_SERVERS", "stun.example"),
+        ("STUN_SERVERS", "turn:turn.example"),
+        ("STUN_SERVERS", "stun:stun.example,"),
+        ("STUN_SERVERS", "stun:a,stun:b,stun:c,stun:d,stun:e,stun:f,stun:g,stun:h,stun:i"),
+        ("TURN_SERVERS", "stun:stun.example"),
+        ("TURN_SERVERS", "turn:turn.example?transport=quic"),
+        ("TURN_USERNAME", "a\nb"),
+        ("ICE_DISCOVER", "perhaps"),
+        ("WORKERS", "0"),
+        ("WORKERS", "65"),
+        ("WORKERS", "two"),
+        ("MAX_CONNECTIONS", "0"),
+        ("MAX_CONNECTIONS", "100001"),
+        ("AUDIO_SLOTS", "0"),
+        ("AUDIO_SLOTS", "257"),
+        ("RESUME_WINDOW", "15"),
+        ("RESUME_WINDOW", "-1s"),
+        ("RESUME_WINDOW", "1h"),
+        ("RESUME_WINDOW", "11m"),
+        ("RESUME_WINDOW", "99999999999999999999s"),
+        ("RESUME_WINDOW", "18446744073709551615m"),
+        ("IO_BACKEND", "epoll"),
+        ("BATCH_WAIT_US", "10001"),
+        ("LOG_LEVEL", "loud"),
+    ] {
+        let message = parse(&[(name, bad)]).expect_err(bad).to_string();
+        let accepted =
+            GROUPS.iter().flat_map(|(_, variables)| *variables).find(|v| v.name == name).unwrap().accepted;
+        assert_eq!(message, format!("{name}={bad:?} is not accepted; accepted: {accepted}"));
+    }
+}
+
+#[test]
+fn workers_follow_cpus_and_ports() {
+    let workers = |cpu_count, variables: &[_]| parse_on(cpu_count, variables).map(|config| config.workers);
+    assert_eq!([0, 1, 2, 3, 500].map(|cpus| workers(cpus, &[]).unwrap()), [1, 1, 1, 2, 64]);
+    assert_eq!(workers(16, &[("ICE_UDP_MUX_PORT", "3478-3481")]), Ok(4), "as many as there are ports");
+    assert_eq!(workers(16, &[("ICE_UDP_MUX_PORT", "3478-3481"), ("WORKERS", "2")]), Ok(2));
+    let short = workers(16, &[("ICE_UDP_MUX_PORT", "3478-3481"), ("WORKERS", "5")]).unwrap_err();
+    assert!(
+        short.to_string().starts_with("ICE_UDP_MUX_PORT=\"3478-3481\" is not accepted with WORKERS=\"5\";")
+    );
+}
+
+#[test]
+fn each_worker_is_reached_by_its_own_port() {
+    let addresses = |ports, advertised| {
+        let config =
+            parse(&[("ICE_UDP_MUX_PORT", ports), ("ICE_ADVERTISE_IP", advertised), ("WORKERS", "2")])
+                .unwrap();
+        [WorkerId(0), WorkerId(1)].map(|worker| {
+            let bound = config.ice_udp_mux_port.of(worker);
+            config.ice_advertise_ip[0].of(config.ice_udp_mux_port, worker, bound)
+        })
+    };
+    let expected = |text: [&str; 2]| text.map(|text| text.parse::<SocketAddr>().unwrap());
+    assert_eq!(addresses("3478", "203.0.113.5"), expected(["203.0.113.5:3478", "203.0.113.5:3478"]));
+    assert_eq!(addresses("3478", "203.0.113.5:99"), expected(["203.0.113.5:99", "203.0.113.5:99"]));
+    assert_eq!(addresses("3478-3479", "2001:db8::1"), expected(["[2001:db8::1]:3478", "[2001:db8::1]:3479"]));
+    assert_eq!(
+        addresses("3478-3479", "[2001:db8::1]:99"),
+        expected(["[2001:db8::1]:99", "[2001:db8::1]:100"])
+    );
+    let crowded = [("ICE_UDP_MUX_PORT", "1-2"), ("ICE_ADVERTISE_IP", "203.0.113.5:65535"), ("WORKERS", "2")];
+    assert!(parse(&crowded).unwrap_err().to_string().starts_with("ICE_ADVERTISE_IP=\"203.0.113.5:65535\""));
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let secrets = [("TURN_PASSWORD", "hunter2"), ("TURN_SECRET", "a secret of the house")];
+    let config = parse(&secrets).unwrap();
+    let shown = config.to_string() + &format!("{config:?}");
+    assert!(shown.contains("TURN_PASSWORD=…\n") && shown.contains("TURN_SECRET=…\n"), "{shown}");
+    assert!(secrets.iter().all(|(_, secret)| !shown.contains(secret)), "{shown}");
+    let short = parse(&[("TURN_SECRET", "fifteen letters")]).unwrap_err().to_string();
+    assert!(short.starts_with("TURN_SECRET=\"…\" is not accepted; accepted: 16 to 256 bytes"), "{short}");
+}
+
+#[test]
+fn what_needs_something_else_says_so() {
+    let turn = ("TURN_SERVERS", "turn:turn.example");
+    let (name, password) = (("TURN_USERNAME", "wanda"), ("TURN_PASSWORD", "hunter2"));
+    for given in [&[turn][..], &[turn, name], &[turn, password]] {
+        assert_eq!(parse(given), Err(Error::TurnUnsigned));
+    }
+    assert!(parse(&[turn, name, password]).is_ok());
+    assert!(parse(&[turn, ("TURN_SECRET", "sixteen and more bytes")]).is_ok());
+    let discover = ("ICE_DISCOVER", "true");
+    assert_eq!(parse(&[discover]), Err(Error::NobodyToAsk));
+    assert_eq!(parse(&[discover, ("STUN_SERVERS", "stuns:stun.example")]), Err(Error::NobodyToAsk));
+    assert!(parse(&[discover, ("STUN_SERVERS", "stun:stun.example")]).is_ok());
+}

@@ -1,0 +1,99 @@
+//! The process: how it starts, what it says, how it ends.
+
+mod support;
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use support::server::free_udp_ports;
+use support::{Client, Options, Server};
+
+#[tokio::test]
+async fn it_ends_within_five_seconds_and_tells_its_members() {
+    let mut server = Server::spawn(&[]);
+    let ann = Client::join(&server, "hall", "ann", Options::default()).await;
+    let ben = Client::join(&server, "hall", "ben", Options::default()).await;
+    ann.speak(20);
+    ben.hears(&ann, 10).await;
+    server.terminate();
+    assert_eq!(ann.closed().await.0, 1001);
+    assert_eq!(ben.closed().await.0, 1001);
+    let status = server.wait(Duration::from_secs(5)).expect("it ends in time");
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn an_idle_server_ends_at_once() {
+    let mut server = Server::spawn(&[]);
+    server.terminate();
+    assert!(server.wait(Duration::from_secs(5)).expect("it ends in time").success());
+}
+
+/// SO_REUSEPORT would let a second server take half of the first one's datagrams without a word.
+#[test]
+fn a_udp_port_in_use_ends_the_start_and_is_named() {
+    let port = free_udp_ports(1);
+    let _first = Server::spawn(&[("ICE_UDP_MUX_PORT", &port)]);
+    let second = Command::new(env!("CARGO_BIN_EXE_sfu"))
+        .current_dir(std::env::temp_dir())
+        .envs([("PORT", "0"), ("ICE_LOOPBACK", "true"), ("ICE_UDP_MUX_PORT", &port)])
+        .stdin(Stdio::null())
+        .output()
+        .expect("it starts");
+    assert!(!second.status.success());
+    let said = [second.stdout, second.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains(&port), "{said}");
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    for (name, value) in [("PORT", "65536"), ("ICE_UDP_MUX_PORT", "9-1"), ("WORKERS", "many")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_sfu"))
+            .current_dir(std::env::temp_dir())
+            .env(name, value)
+            .stdin(Stdio::null())
+            .output()
+            .expect("it starts");
+        assert!(!output.status.success(), "{name}={value}");
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(name) || said.contains(value), "{name}={value}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn it_tells_how_it_is() {
+    let server = Server::spawn(&[]);
+    assert_eq!(server.get("/health").0, 200);
+    assert_eq!(server.get("/ready").0, 200);
+    let (status, page) = server.get("/");
+    assert_eq!(status, 200);
+    assert!(page.contains("<html"), "the demo page");
+    let ann = Client::join(&server, "the secret room", "ann", Options::default()).await;
+    let ben = Client::join(&server, "the secret room", "ben", Options::default()).await;
+    ann.speak(20);
+    ben.hears(&ann, 50).await;
+    let (status, metrics) = server.get("/metrics");
+    assert_eq!(status, 200);
+    assert!(metrics.contains("# TYPE") && metrics.ends_with("# EOF\n"), "OpenMetrics: {metrics}");
+    assert!(!metrics.contains("secret"), "rooms are no labels");
+}
+
+/// Credentials and tokens are nobody's to read.
+#[tokio::test]
+async fn the_log_keeps_secrets() {
+    let server = Server::spawn(&[("LOG_LEVEL", "debug")]);
+    let ann = Client::join(&server, "hall", "ann", Options::default()).await;
+    let resume = ann.joined().await["resume"].as_str().expect("a token").to_owned();
+    let passwords = {
+        let state = ann.state();
+        [state.remote.pwd.clone(), state.local.pwd.clone()]
+    };
+    assert!(passwords.iter().all(|password| password.len() >= 22));
+    ann.leave();
+    ann.closed().await;
+    let log = server.log();
+    assert!(!log.contains(&resume), "a resume token in the log");
+    assert!(passwords.iter().all(|password| !log.contains(password)), "an ICE password in the log");
+}

@@ -1,0 +1,337 @@
+//! A real client and the negotiation, with every message on its way for as long as chance wants it. Whatever
+//! happens, once nothing is on its way any more both sides agree.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::Instant;
+
+use gryt_sfu::ids::{SlotIndex, Ssrc, TrackId};
+use gryt_sfu::signalling::negotiation::{Action, Negotiation};
+use proptest::prelude::*;
+use str0m::Rtc;
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::media::{Direction, MediaKind};
+
+use crate::fixtures::{negotiation, now, section, voices};
+use crate::str0m_client::{Manner, Sent};
+
+const AUDIO_SLOTS: u16 = 3;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Who is in the room now.
+    Voices(Vec<u64>),
+    /// The client wants another m-line, or to restart ICE, as soon as it may offer.
+    Listen,
+    Send,
+    Restart,
+    /// One message arrives.
+    ToServer,
+    ToClient,
+    /// The worker gives a slot to somebody louder.
+    Louder(u16, u64),
+    /// All messages arrive, then time passes until the next time-out.
+    Wait,
+    /// The socket is lost with everything on its way, and taken up again.
+    Resume,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let tracks = prop::sample::subsequence((1..=6).collect::<Vec<u64>>(), 0..=6);
+    prop_oneof![
+        3 => tracks.prop_map(Step::Voices),
+        1 => Just(Step::Listen),
+        1 => Just(Step::Send),
+        1 => Just(Step::Restart),
+        6 => Just(Step::ToServer),
+        6 => Just(Step::ToClient),
+        1 => (0..AUDIO_SLOTS, 1..=6_u64).prop_map(|(slot, track)| Step::Louder(slot, track)),
+        1 => Just(Step::Wait),
+        1 => Just(Step::Resume),
+    ]
+}
+
+enum Down {
+    Offer(String),
+    Answer(String),
+}
+
+struct Sim {
+    now: Instant,
+    manner: Manner,
+    server: Negotiation,
+    client: Rtc,
+    /// The client's offer that is out, with its text.
+    pending: Option<(SdpPendingOffer, String)>,
+    wishes: Vec<Step>,
+    /// What its offer that is out asks for.
+    asked: Vec<Step>,
+    to_server: VecDeque<Sent>,
+    to_client: VecDeque<Down>,
+    tracks: Vec<u64>,
+    /// The worker's slots: tag and source.
+    slots: BTreeMap<SlotIndex, (String, Option<TrackId>)>,
+    /// That were ever used.
+    ssrcs: HashSet<Ssrc>,
+    has_transport: bool,
+    /// What the client made of the last description that it took.
+    agreed: String,
+}
+
+impl Sim {
+    fn new(manner: Manner) -> Sim {
+        let now = now();
+        let provider = str0m::crypto::from_feature_flags();
+        let mut sim = Sim {
+            now,
+            manner,
+            server: negotiation(now, AUDIO_SLOTS),
+            client: Rtc::builder().set_crypto_provider(provider.into()).build(now),
+            pending: None,
+            wishes: vec![Step::Send],
+            asked: Vec::new(),
+            to_server: VecDeque::new(),
+            to_client: VecDeque::new(),
+            tracks: Vec::new(),
+            slots: BTreeMap::new(),
+            ssrcs: HashSet::new(),
+            has_transport: false,
+            agreed: String::new(),
+        };
+        sim.offer_wishes();
+        sim
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Voices(tracks) => {
+                self.server.set_voices(self.now, &voices(&tracks));
+                self.tracks = tracks;
+            }
+            Step::Listen | Step::Send | Step::Restart => {
+                self.wishes.push(step);
+                self.offer_wishes();
+            }
+            Step::ToServer => self.deliver_to_server(),
+            Step::ToClient => self.deliver_to_client(),
+            Step::Louder(slot, track) => self.louder(SlotIndex(slot), track),
+            Step::Wait => {
+                self.deliver_all();
+                if let Some(due) = self.server.next_timeout() {
+                    self.now = self.now.max(due);
+                    self.server.handle_timeout(self.now);
+                }
+            }
+            Step::Resume => {
+                // Who ignores offers must not lose an answer: asked again, he would not give it again.
+                while self.manner == Manner::Stubborn && !self.to_server.is_empty() {
+                    self.deliver_to_server();
+                    self.take_actions();
+                }
+                self.to_server.clear();
+                self.to_client.clear();
+                self.server.handle_resume(self.now);
+                if let Some((_, sdp)) = &self.pending {
+                    self.to_server.push_back(Sent::Offer(sdp.clone()));
+                }
+            }
+        }
+        self.take_actions();
+    }
+
+    fn louder(&mut self, slot: SlotIndex, track: u64) {
+        // What a worker does by itself: beyond the slots only, and a track is on one slot at most.
+        if self.tracks.len() <= usize::from(AUDIO_SLOTS) || !self.tracks.contains(&track) {
+            return;
+        }
+        let is_elsewhere = self.slots.values().any(|(_, source)| *source == Some(TrackId(track)));
+        if let Some((_, source)) = self.slots.get_mut(&slot).filter(|_| !is_elsewhere) {
+            *source = Some(TrackId(track));
+            self.server.handle_slots_changed(&[(slot, *source)]);
+        }
+    }
+
+    fn offer_wishes(&mut self) {
+        if self.pending.is_some() || self.wishes.is_empty() {
+            return;
+        }
+        let mut changes = self.client.sdp_api();
+        for wish in &self.wishes {
+            let direction = match wish {
+                Step::Listen => Direction::RecvOnly,
+                Step::Send => Direction::SendRecv,
+                _ => {
+                    changes.ice_restart(true);
+                    continue;
+                }
+            };
+            changes.add_media(MediaKind::Audio, direction, None, None, None);
+        }
+        let (offer, pending) = changes.apply().unwrap();
+        self.asked.append(&mut self.wishes);
+        let sdp = offer.to_sdp_string();
+        self.pending = Some((pending, sdp.clone()));
+        self.to_server.push_back(Sent::Offer(sdp));
+    }
+
+    fn deliver_to_server(&mut self) {
+        match self.to_server.pop_front() {
+            Some(Sent::Offer(sdp)) => self.server.handle_offer(self.now, &sdp),
+            Some(Sent::Answer(sdp)) => self.server.handle_answer(self.now, &sdp),
+            None => {}
+        }
+    }
+
+    fn deliver_to_client(&mut self) {
+        match self.to_client.pop_front() {
+            Some(Down::Offer(sdp)) => self.client_takes_offer(sdp),
+            Some(Down::Answer(sdp)) => {
+                let Some((pending, _)) = self.pending.take() else { panic!("an answer to nothing") };
+                let answer = SdpAnswer::from_sdp_string(&sdp).unwrap();
+                let taken = self.client.sdp_api().accept_answer(pending, answer);
+                taken.unwrap_or_else(|error| panic!("{error}\n{sdp}"));
+                self.asked.clear();
+                self.agreed = sdp;
+                self.offer_wishes();
+            }
+            None => {}
+        }
+    }
+
+    fn client_takes_offer(&mut self, sdp: String) {
+        if self.pending.is_some() {
+            if self.manner == Manner::Stubborn {
+                return;
+            }
+            self.pending = None;
+            self.wishes.append(&mut self.asked);
+        }
+        let offer = SdpOffer::from_sdp_string(&sdp).unwrap();
+        let answer = self.client.sdp_api().accept_offer(offer);
+        let answer = answer.unwrap_or_else(|error| panic!("{error}\n{sdp}"));
+        // Asked first, str0m would be the server of the handshake, where RFC 8842 §5.3 and every browser
+        // prefer to be its client. There is no handshake here.
+        let answer = answer.to_sdp_string().replace("a=setup:passive", "a=setup:active");
+        self.to_server.push_back(Sent::Answer(answer));
+        self.agreed = sdp;
+        self.offer_wishes();
+    }
+
+    fn deliver_all(&mut self) {
+        for _ in 0..1000 {
+            self.deliver_to_server();
+            self.take_actions();
+            self.deliver_to_client();
+            if self.to_server.is_empty() && self.to_client.is_empty() {
+                return;
+            }
+        }
+        panic!("the two sides never come to an end");
+    }
+
+    fn take_actions(&mut self) {
+        while let Some(action) = self.server.next_action() {
+            match action {
+                Action::SendOffer(sdp) => self.to_client.push_back(Down::Offer(sdp)),
+                Action::SendAnswer(sdp) => self.to_client.push_back(Down::Answer(sdp)),
+                Action::StartTransport { .. } => {
+                    assert!(!self.has_transport, "a second transport");
+                    self.has_transport = true;
+                }
+                Action::RestartIce { .. } | Action::Publish(_) => assert!(self.has_transport),
+                Action::Fail(_, text) => panic!("{text}"),
+                Action::AddSlot(slot) => {
+                    assert!(self.has_transport);
+                    assert!(slot.slot.0 < AUDIO_SLOTS);
+                    assert!(self.ssrcs.insert(slot.ssrc), "an SSRC is used once");
+                    let known = self.slots.insert(slot.slot, (slot.mid.to_string(), None));
+                    let is_same = |(mid, source): (String, Option<TrackId>)| {
+                        mid == slot.mid.as_str() && source.is_none()
+                    };
+                    assert!(
+                        known.is_none_or(is_same),
+                        "a slot is taken up again on its m-line, when it is silent"
+                    );
+                    self.assign(slot.slot, slot.source);
+                }
+                Action::AssignSlot(slot, source) => self.assign(slot, source),
+                Action::SendCandidate { .. }
+                | Action::SendError(..)
+                | Action::SendSlots(_)
+                | Action::Unpublish => {}
+            }
+        }
+    }
+
+    fn assign(&mut self, slot: SlotIndex, source: Option<TrackId>) {
+        for (_, other) in self.slots.values_mut().filter(|(_, other)| source.is_some() && *other == source) {
+            *other = None;
+        }
+        self.slots.get_mut(&slot).expect("a slot that was added").1 = source;
+    }
+
+    fn finish(&mut self) {
+        for _ in 0..1000 {
+            self.deliver_all();
+            match self.server.next_timeout() {
+                Some(due) => {
+                    self.now = self.now.max(due);
+                    self.server.handle_timeout(self.now);
+                    self.take_actions();
+                }
+                None => return,
+            }
+        }
+        panic!("time-outs without end");
+    }
+
+    fn check(&self) {
+        assert!(self.pending.is_none(), "the client's offer was never answered");
+        let mut carried: Vec<u64> =
+            self.slots.values().filter_map(|(_, source)| source.map(|track| track.0)).collect();
+        carried.sort_unstable();
+        if self.tracks.len() <= usize::from(AUDIO_SLOTS) {
+            assert_eq!(carried, self.tracks, "each voice once, and none that is gone");
+        } else {
+            assert_eq!(carried.len(), usize::from(AUDIO_SLOTS), "no slot is idle");
+            assert!(carried.iter().all(|track| self.tracks.contains(track)));
+        }
+        for (mid, source) in self.slots.values() {
+            let direction = self.client.media(mid.as_str().into()).unwrap().direction();
+            let (_, line, _) = section(&self.agreed, mid);
+            assert_eq!(direction.is_receiving(), source.is_some(), "{mid} is {direction}");
+            assert_eq!(line.contains("a=msid:"), source.is_some(), "{line}");
+            if let Some(track) = source.filter(|_| self.tracks.len() <= usize::from(AUDIO_SLOTS)) {
+                assert!(line.contains(&format!("a=msid:user-{track} t{track}\r\n")), "{track} on {line}");
+            }
+        }
+    }
+}
+
+fn run(manner: Manner, steps: Vec<Step>) {
+    let mut sim = Sim::new(manner);
+    for step in steps {
+        sim.take(step);
+    }
+    sim.finish();
+    sim.check();
+    // And it still works: everyone leaves, two come.
+    for tracks in [vec![], vec![5, 6]] {
+        sim.take(Step::Voices(tracks));
+        sim.finish();
+        sim.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_client_that_rolls_back_always_agrees(steps in prop::collection::vec(step(), 0..60)) {
+        run(Manner::Polite, steps);
+    }
+
+    #[test]
+    fn a_client_that_keeps_its_own_always_agrees(steps in prop::collection::vec(step(), 0..60)) {
+        run(Manner::Stubborn, steps);
+    }
+}

@@ -1,0 +1,236 @@
+//! Voices come and go; m-lines stay.
+
+use std::collections::HashSet;
+
+use gryt_sfu::signalling::negotiation::Action;
+
+use crate::fixtures::{answer_to, chromium, chromium_audio, edit, reject, section};
+use crate::script::{Script, sent_answer, sent_offer, summary};
+
+/// A client that sends on a `sendonly` m-line and hears these voices on `s0`, `s1`, …
+fn listening(audio_slots: u16, tracks: &[u64]) -> Script {
+    let mut script = Script::new(audio_slots);
+    script.offer(&chromium(&["0"], &[chromium_audio("0", "sendonly")]));
+    let actions = script.voices(tracks);
+    if let Some(offer) = sent_offer(&actions) {
+        script.answer(&answer_to(offer));
+    }
+    script
+}
+
+/// The answer of a willing client to our outstanding offer.
+fn accept(script: &mut Script) -> Vec<String> {
+    let offer = script.resume();
+    summary(&script.answer(&answer_to(sent_offer(&offer).expect("an offer"))))
+}
+
+fn directions(sdp: &str) -> Vec<&str> {
+    let known = ["a=sendonly", "a=inactive", "a=recvonly", "a=sendrecv"];
+    sdp.lines().filter(|line| known.contains(line)).map(|line| &line[2..]).collect()
+}
+
+#[test]
+fn changes_coalesce_while_an_offer_is_outstanding() {
+    let mut script = listening(32, &[]);
+    assert_eq!(summary(&script.voices(&[1])), ["offer"]);
+    for tracks in [&[1, 2][..], &[1, 2, 3], &[1, 3], &[1, 3, 4]] {
+        assert_eq!(summary(&script.voices(tracks)), [""; 0]);
+    }
+    assert_eq!(accept(&mut script), ["add 0 s0 1", "offer"]);
+    assert_eq!(accept(&mut script), ["add 1 s1 3", "add 2 s2 4"], "one offer for all of it");
+}
+
+#[test]
+fn a_freed_line_goes_inactive_and_is_used_again() {
+    let mut script = listening(32, &[1, 2, 3]);
+    // The worker hears of it at once, the client by an offer.
+    let actions = script.voices(&[1, 3]);
+    assert_eq!(summary(&actions), ["assign 1 -", "offer"]);
+    let offer = sent_offer(&actions).unwrap();
+    assert_eq!(directions(offer), ["recvonly", "sendonly", "inactive", "sendonly"]);
+    let (_, line, _) = section(offer, "s1");
+    assert!(line.starts_with("m=audio 9 ") && !line.contains("a=msid") && !line.contains("a=ssrc"), "{line}");
+    assert_eq!(accept(&mut script), [""; 0]);
+    let actions = script.voices(&[1, 3, 4]);
+    let offer = sent_offer(&actions).unwrap();
+    assert_eq!(directions(offer), ["recvonly", "sendonly", "sendonly", "sendonly"], "not a fifth");
+    let (_, line, _) = section(offer, "s1");
+    // SSRCs so far: 4294967294, 4294967295 and 0.
+    assert!(line.contains("a=msid:user-4 t4\r\n") && line.contains("a=ssrc:1 "), "a new SSRC: {line}");
+    assert_eq!(accept(&mut script), ["add 1 s1 4"]);
+}
+
+/// Browsers fire `track` only for an m-line that was not active before.
+#[test]
+fn a_line_never_goes_from_one_voice_to_another() {
+    let mut script = listening(32, &[1, 2]);
+    let actions = script.voices(&[1, 3]);
+    let offer = sent_offer(&actions).unwrap();
+    assert_eq!(directions(offer), ["recvonly", "sendonly", "inactive"], "m-lines never outnumber voices");
+    assert_eq!(accept(&mut script), ["offer"]);
+    assert_eq!(accept(&mut script), ["add 1 s1 3"]);
+    // In an answer neither.
+    let mut script = listening(32, &[1]);
+    script.voices(&[]);
+    script.voices(&[2]);
+    let offer = script.resume();
+    script.answer(&answer_to(sent_offer(&offer).unwrap()));
+    let actions = script.voices(&[1]);
+    assert_eq!(summary(&actions), [""; 0], "its offer for the second voice is out");
+    assert_eq!(accept(&mut script), ["add 0 s0 -", "offer"], "accepted, though the voice is gone");
+}
+
+#[test]
+fn a_voice_that_leaves_while_it_is_offered_is_not_forwarded() {
+    let mut script = listening(32, &[]);
+    script.voices(&[1]);
+    script.voices(&[]);
+    assert_eq!(accept(&mut script), ["add 0 s0 -", "offer"]);
+    assert_eq!(accept(&mut script), [""; 0]);
+    assert_eq!(summary(&script.voices(&[2])), ["offer"]);
+    assert_eq!(accept(&mut script), ["add 0 s0 2"]);
+}
+
+#[test]
+fn a_voice_that_comes_back_takes_its_slot_without_an_offer() {
+    let mut script = listening(32, &[1, 2]);
+    assert_eq!(summary(&script.voices(&[2])), ["assign 0 -", "offer"]);
+    assert_eq!(
+        summary(&script.voices(&[1, 2])),
+        ["assign 0 1"],
+        "active until the offer that is out is answered"
+    );
+    assert_eq!(accept(&mut script), ["assign 0 -", "offer"]);
+    assert_eq!(accept(&mut script), ["add 0 s0 1"]);
+    // The same track again is no change at all: who joins again takes the slots that carried him.
+    assert_eq!(summary(&script.voices(&[2, 1])), [""; 0]);
+}
+
+/// Whatever was lost with the socket: afterwards the client knows of every slot.
+#[test]
+fn a_slot_that_went_back_to_its_own_voice_is_told_on_return() {
+    let mut script = listening(2, &[1, 2]);
+    assert_eq!(summary(&script.resume()), [""; 0], "the msid says it all");
+    script.voices(&[1, 2, 3]);
+    assert_eq!(summary(&script.slots_changed(&[(0, Some(3))])), ["slots s0=3"]);
+    // The socket is lost here; the next message goes nowhere.
+    assert_eq!(summary(&script.slots_changed(&[(0, Some(1))])), ["slots s0=1"]);
+    assert_eq!(summary(&script.resume()), ["slots s0=1 s1=2"]);
+}
+
+#[test]
+fn beyond_the_slots_the_worker_chooses() {
+    let mut script = listening(2, &[1, 2]);
+    assert_eq!(summary(&script.voices(&[1, 2, 3])), [""; 0], "no slot for the third");
+    assert_eq!(summary(&script.slots_changed(&[(0, Some(3))])), ["slots s0=3"]);
+    assert_eq!(summary(&script.slots_changed(&[(0, Some(1)), (1, Some(3))])), ["slots s0=1 s1=3"]);
+    assert_eq!(summary(&script.slots_changed(&[(0, Some(1)), (7, Some(2))])), [""; 0], "no news, no slot 7");
+    // The client is told again when it comes back.
+    assert_eq!(summary(&script.resume()), ["slots s0=1 s1=3"]);
+    // With a fourth, one that leaves makes room for who has none, and the m-line stays active.
+    script.voices(&[1, 2, 3, 4]);
+    assert_eq!(summary(&script.voices(&[2, 3, 4])), ["assign 0 2", "slots s0=2"]);
+    // As many as slots again: each has its own m-line, by whatever offers it takes.
+    assert_eq!(summary(&script.voices(&[2, 4])), ["assign 0 -", "assign 1 2", "slots s1=2", "offer"]);
+    assert_eq!(accept(&mut script), ["offer"]);
+    assert_eq!(accept(&mut script), ["add 0 s0 4"]);
+}
+
+#[test]
+fn the_worker_is_put_right_where_everyone_has_a_slot() {
+    let mut script = listening(3, &[1, 2]);
+    assert_eq!(summary(&script.slots_changed(&[(0, Some(2)), (1, None)])), ["assign 0 1", "assign 1 2"]);
+}
+
+#[test]
+fn the_upload_is_the_first_line_that_sends() {
+    let mut script = Script::new(32);
+    let lines =
+        [chromium_audio("a", "recvonly"), chromium_audio("b", "sendrecv"), chromium_audio("c", "sendonly")];
+    let offer = chromium(&["a", "b", "c"], &lines);
+    let actions = script.offer(&offer);
+    assert_eq!(directions(sent_answer(&actions).unwrap()), ["inactive", "recvonly", "inactive"]);
+    assert!(summary(&actions).contains(&"publish b".to_owned()));
+    // It stays that one while it sends,
+    let actions = script.offer(&edit(&offer, "a", |line| line.replace("a=recvonly", "a=sendrecv")));
+    assert_eq!(summary(&actions), ["answer"]);
+    // and is the next one when it stops, or none.
+    let stopped = edit(&offer, "b", |line| line.replace("a=sendrecv", "a=recvonly"));
+    assert_eq!(summary(&script.offer(&stopped)), ["answer", "publish c"]);
+    let silent = edit(&stopped, "c", |line| line.replace("a=sendonly", "a=inactive"));
+    assert_eq!(summary(&script.offer(&silent)), ["answer", "unpublish"]);
+    assert_eq!(summary(&script.offer(&offer)), ["answer", "publish b"]);
+}
+
+#[test]
+fn an_answer_may_stop_the_upload() {
+    let mut script = listening(32, &[]);
+    let actions = script.voices(&[1]);
+    let answer = answer_to(sent_offer(&actions).unwrap());
+    let answer = edit(&answer, "0", |line| line.replace("a=sendonly", "a=inactive"));
+    assert_eq!(summary(&script.answer(&answer)), ["unpublish", "add 0 s0 1"]);
+    let actions = script.voices(&[1, 2]);
+    assert_eq!(directions(sent_offer(&actions).unwrap()), ["inactive", "sendonly", "sendonly"]);
+    // A stopped one is gone for good; what comes in its place has another tag.
+    let answer = reject(&answer_to(sent_offer(&actions).unwrap()), "0");
+    assert_eq!(summary(&script.answer(&answer)), ["add 1 s1 2"]);
+    let again = answer.replacen("m=audio 0", "m=audio 9", 1).replace("a=mid:0\r\n", "a=mid:9\r\n");
+    let again = again.replace("BUNDLE s0", "BUNDLE 9 s0").replace("a=inactive", "a=sendonly");
+    let actions = script.offer(&again);
+    assert_eq!(summary(&actions), ["answer", "publish 9"]);
+}
+
+#[test]
+fn a_client_stops_and_starts_to_listen() {
+    let mut script = listening(32, &[1, 2]);
+    script.voices(&[1, 2, 3]);
+    let actions = script.resume();
+    let answer = answer_to(sent_offer(&actions).unwrap());
+    script.answer(&answer);
+    // Its own offer: one m-line inactive, one stopped.
+    let offer = edit(&answer, "s0", |line| line.replace("a=recvonly", "a=inactive"));
+    let offer = reject(&offer, "s2");
+    let actions = script.offer(&offer);
+    let sent = sent_answer(&actions).unwrap();
+    assert!(section(sent, "s0").1.contains("a=inactive\r\n"), "{sent}");
+    assert!(section(sent, "s2").1.starts_with("m=audio 0 "), "{sent}");
+    assert_eq!(summary(&actions), ["assign 2 -", "answer", "assign 0 -"]);
+    // What it does not want is not pressed upon it,
+    assert_eq!(summary(&script.voices(&[1, 2, 3])), [""; 0]);
+    // until it asks.
+    let offer = edit(&offer, "s0", |line| line.replace("a=inactive", "a=recvonly"));
+    assert_eq!(summary(&script.offer(&offer)), ["answer", "add 0 s0 1"]);
+}
+
+#[test]
+fn a_voice_moves_when_the_clients_own_line_stops_listening() {
+    // Line 0 is `sendrecv` and carries the first voice.
+    let mut script = Script::joined(32, &[1]);
+    let only_sends = chromium(&["0"], &[chromium_audio("0", "sendonly")]);
+    let actions = script.offer(&only_sends);
+    assert_eq!(summary(&actions), ["answer", "assign 0 -", "offer"]);
+    assert_eq!(accept(&mut script), ["add 1 s1 1"]);
+}
+
+/// A number is never used again under the same keys, and a line that comes back has a new one.
+#[test]
+fn a_line_that_is_taken_up_again_has_an_ssrc_of_its_own() {
+    let mut script = listening(4, &[1, 2, 3, 4]);
+    let mut added = HashSet::from([4_294_967_294_u32, u32::MAX, 0, 1]);
+    for round in 0..20_u64 {
+        script.voices(&[round, round + 1, round * 7 % 5 + 50]);
+        loop {
+            let actions = script.resume();
+            let Some(offer) = sent_offer(&actions) else { break };
+            for action in script.answer(&answer_to(offer)) {
+                if let Action::AddSlot(slot) = action {
+                    assert!(slot.slot.0 < 4, "no more lines than voices at the peak");
+                    assert!(added.insert(slot.ssrc.0), "{:?} again", slot.ssrc);
+                    let (_, line, _) = section(offer, slot.mid.as_str());
+                    assert!(line.contains(&format!("a=ssrc:{} ", slot.ssrc.0)), "{line}");
+                }
+            }
+        }
+    }
+    assert!(added.len() > 20);
+}

@@ -1,0 +1,41 @@
+//! What happens when somebody or something is too slow.
+
+use std::time::Duration;
+
+use gryt_sfu::signalling::{OUTBOUND_LEN, Outbound};
+use serde_json::json;
+
+use crate::harness::{House, Shape, word};
+
+#[test]
+fn who_does_not_read_is_let_go_and_may_come_back() {
+    let house = House::new();
+    let (mut a, mut slow) = (house.join("r", "a"), house.join("r", "slow"));
+    a.heard();
+    for turn in 0..OUTBOUND_LEN * 2 {
+        a.say(&house, "user-info", json!({"isMuted": turn % 2 == 0}));
+    }
+    let heard: Vec<Outbound> = std::iter::from_fn(|| slow.next()).collect();
+    assert_eq!(heard.len(), OUTBOUND_LEN + 1);
+    assert_eq!(heard.last(), Some(&Outbound::Close { code: 1008, reason: "too slow" }));
+    assert_eq!(house.signalling.counts().clients_slow, 1);
+    a.hears_nothing();
+    slow.lose(&house);
+    assert_eq!(slow.resume(&house, "r", "slow")["resumed"], true);
+    a.hears_nothing();
+}
+
+#[test]
+fn what_a_worker_has_no_room_for_arrives_later_and_in_order() {
+    let mut house = House::of(&Shape { queue_len: 1, ..Shape::default() });
+    let a = house.publisher("r", "a");
+    assert_eq!(house.signalling.counts().commands_waiting, 2);
+    let mut words = vec![];
+    for _ in 0..3 {
+        words.extend(house.told().iter().map(word));
+        house.pass(Duration::from_millis(5));
+    }
+    assert_eq!(words, ["AddRoom", "AddTransport", "Publish"]);
+    assert_eq!((house.signalling.counts().commands_waiting, house.signalling.next_timeout()), (0, None));
+    drop(a);
+}

@@ -1,0 +1,232 @@
+//! The real binary as a child process on loopback, on ports that the kernel chooses.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use super::{PATIENCE, now};
+
+#[derive(Default)]
+struct Log {
+    text: Mutex<String>,
+    grew: Condvar,
+}
+
+/// A running server. Ends with the value; a panic in its log fails the test that owns it.
+pub struct Server {
+    child: Child,
+    log: Arc<Log>,
+    /// Where HTTP and WebSocket are served.
+    pub http: SocketAddr,
+}
+
+impl Server {
+    /// Starts the server with these variables over the defaults of tests.
+    pub fn spawn(env: &[(&str, &str)]) -> Server {
+        let Some(binary) = option_env!("CARGO_BIN_EXE_sfu") else {
+            panic!("cargo names the binary to tests only")
+        };
+        Server::spawn_binary(binary.as_ref(), env)
+    }
+
+    /// As [`Server::spawn`], with the binary in this place.
+    pub fn spawn_binary(binary: &Path, env: &[(&str, &str)]) -> Server {
+        let mut command = Command::new(binary);
+        // Not the house's own folder: a `.env` of whoever works here must not change a test.
+        command.current_dir(std::env::temp_dir());
+        Server::spawn_command(command, env)
+    }
+
+    /// As [`Server::spawn`], with a command that becomes the server by `exec`, in a folder of its own.
+    pub fn spawn_command(mut command: Command, env: &[(&str, &str)]) -> Server {
+        command
+            .env("PORT", "0")
+            .env("ICE_UDP_MUX_PORT", "0")
+            .env("ICE_LOOPBACK", "true")
+            .env("NO_COLOR", "1")
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the server's binary starts");
+        let log = Arc::new(Log::default());
+        collect(child.stdout.take().expect("piped"), Arc::clone(&log));
+        collect(child.stderr.take().expect("piped"), Arc::clone(&log));
+        let mut server = Server { child, log, http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
+        let port = server.wait_for_log("an HTTP port", http_port);
+        server.http.set_port(port);
+        // The line on media comes when the workers stand.
+        server.wait_for_log("a media port", |log| log.lines().find_map(media_port));
+        server
+    }
+
+    /// Waits until something can be read from the log.
+    pub fn wait_for_log<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        let deadline = now() + PATIENCE;
+        let log = Arc::clone(&self.log);
+        let mut text = log.text.lock().expect("no panic holds it");
+        loop {
+            if let Some(found) = find(&text) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(now());
+            let ended = self.child.try_wait().expect("our child");
+            assert!(!left.is_zero() && ended.is_none(), "no sign of {what} ({ended:?}); the log:\n{text}");
+            let pause = left.min(Duration::from_millis(200));
+            text = log.grew.wait_timeout(text, pause).expect("no panic holds it").0;
+        }
+    }
+
+    /// Everything it wrote until now.
+    pub fn log(&self) -> String {
+        self.log.text.lock().expect("no panic holds it").clone()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `GET path`: status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        use std::io::Write;
+        let mut stream = std::net::TcpStream::connect(self.http).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a valid time-out");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .expect("it reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("it answers");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, body.to_owned())
+    }
+
+    /// Sum of a metric over all its labels; lines that hold every one of `parts`.
+    pub fn metric(&self, name: &str, parts: &[&str]) -> f64 {
+        let (_, text) = self.get("/metrics");
+        let of_name = |line: &&str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && parts.iter().all(|part| line.contains(part))
+        };
+        text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Asks for a metric until it is as great as this.
+    pub async fn metric_reaches(&self, name: &str, parts: &[&str], least: f64) {
+        let deadline = now() + PATIENCE;
+        loop {
+            let value = self.metric(name, parts);
+            if value >= least {
+                return;
+            }
+            assert!(now() < deadline, "{name} {parts:?} is {value}, not {least}");
+            tokio::time::sleep(Duration::from_millis(100)).await; // Nobody tells when it changes.
+        }
+    }
+
+    /// Waits until each of these gauges, summed over its labels, is at most this.
+    pub async fn metrics_fall_to(&self, names: &[&str], most: f64, at_most: Duration) {
+        let deadline = now() + at_most;
+        for name in names {
+            loop {
+                let value = self.metric(name, &[]);
+                if value <= most {
+                    break;
+                }
+                assert!(now() < deadline, "{name} is {value}, not {most}");
+                tokio::time::sleep(Duration::from_millis(100)).await; // Nobody tells when it changes.
+            }
+        }
+    }
+
+    /// Its resident memory in KiB, as the kernel counts it.
+    pub fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line on memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid = self.pid().to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status().expect("kill exists");
+        assert!(status.success());
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, at_most: Duration) -> Option<ExitStatus> {
+        let deadline = now() + at_most;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                return Some(status);
+            }
+            if now() >= deadline {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(10)); // A process's end cannot be awaited with a deadline.
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", tail(&self.log(), 60));
+        } else {
+            let log = self.log();
+            assert!(!log.contains("panicked at"), "the server panicked:\n{}", tail(&log, 100));
+        }
+    }
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn collect(pipe: impl Read + Send + 'static, log: Arc<Log>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            let mut text = log.text.lock().expect("no panic holds it");
+            text.push_str(&String::from_utf8_lossy(&line));
+            text.push('\n');
+            log.grew.notify_all();
+        }
+    });
+}
+
+/// The port in the line that says where HTTP listens.
+fn http_port(log: &str) -> Option<u16> {
+    let line = log.lines().find(|line| line.contains("listening") && line.contains("http"))?;
+    line.rsplit(':').find_map(leading_number)
+}
+
+/// The first port in the line on media.
+fn media_port(line: &str) -> Option<u16> {
+    let rest = &line[line.find("media")?..];
+    rest[rest.find("udp")?..].split([' ', ':', '=']).find_map(leading_number)
+}
+
+fn leading_number(text: &str) -> Option<u16> {
+    let digits: String = text.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok().filter(|&port| port > 0)
+}
+
+/// `count` UDP ports in a row that were free a moment ago, as `first-last`, or just one.
+pub fn free_udp_ports(count: u16) -> String {
+    loop {
+        let any = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
+        let first = any.local_addr().expect("bound").port();
+        let last = first.saturating_add(count - 1);
+        if (first + 1..=last).all(|port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()) {
+            return if count == 1 { first.to_string() } else { format!("{first}-{last}") };
+        }
+    }
+}

@@ -1,0 +1,970 @@
+//! The worker's promises, one by one: the production core with callers in memory, on a virtual clock.
+
+mod sim;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use gryt_sfu::dtls::keying::SrtpProfile;
+use gryt_sfu::ice::credentials::Secret;
+use gryt_sfu::ids::{Mid, PayloadType, SlotIndex, Ssrc, TrackId, TransportId, WorkerId};
+use gryt_sfu::packet::DropReason;
+use gryt_sfu::rtcp::packet::{Compound, Packet};
+use gryt_sfu::rtcp::report::{ReportBlock, SenderInfo};
+use gryt_sfu::rtcp::writer::Writer;
+use gryt_sfu::srtp::index::PacketIndex;
+use gryt_sfu::time::{NtpTime, RtpTime};
+use gryt_sfu::worker::command::{Command, PublishedStream};
+use gryt_sfu::worker::event::{ConnectionState, Event};
+use gryt_sfu::worker::relay::Relay;
+use sim::{Caller, Heard, IDS, OPUS, Sim, binding_request, binding_request_with, path, slot_ssrc};
+
+const GCM: SrtpProfile = SrtpProfile::AeadAes128Gcm;
+const MS20: Duration = Duration::from_millis(20);
+
+/// Callers 1 to `count` who all publish and hear each other, each on the slot of the other's number.
+fn room_of(count: u16) -> (Sim, Vec<Caller>) {
+    let mut sim = Sim::new(64);
+    let profiles = SrtpProfile::ALL.into_iter().cycle();
+    let callers: Vec<Caller> = (1..=count).zip(profiles).map(|(n, profile)| sim.join(n, profile)).collect();
+    for caller in &callers {
+        sim.publish(caller);
+    }
+    for caller in &callers {
+        for other in callers.iter().filter(|other| other.transport != caller.transport) {
+            sim.add_slot(caller, other.transport.0 as u16, Some(TrackId(other.transport.0)));
+        }
+    }
+    sim.sent.clear();
+    sim.events();
+    (sim, callers)
+}
+
+/// Everything flushed, heard by this caller, forgotten.
+fn hear(sim: &mut Sim, caller: &mut Caller) -> Vec<Heard> {
+    sim.flush();
+    let heard = sim.heard(caller);
+    sim.sent.clear();
+    heard
+}
+
+fn payloads(heard: &[Heard]) -> Vec<&[u8]> {
+    heard.iter().map(|heard| heard.payload.as_slice()).collect()
+}
+
+fn states(sim: &mut Sim) -> Vec<(TransportId, ConnectionState)> {
+    let connection = |event| match event {
+        Event::Connection { transport, state } => Some((transport, state)),
+        _ => None,
+    };
+    sim.events().into_iter().filter_map(connection).collect()
+}
+
+/// Time passes while these callers go on consenting.
+fn pass_consenting(sim: &mut Sim, time: Duration, callers: &[Caller]) {
+    let end = sim.now.instant + time;
+    while sim.now.instant < end {
+        callers.iter().for_each(|caller| sim.consent(caller));
+        sim.pass((end - sim.now.instant).min(Duration::from_millis(2_500)));
+    }
+}
+
+#[test]
+fn a_batch_leaves_receiver_by_receiver_in_the_order_in_which_it_came() {
+    let (mut sim, mut callers) = room_of(3);
+    for frame in 0..3 {
+        for (speaker, caller) in callers.iter_mut().enumerate().take(2) {
+            sim.speak(caller, 20 + speaker as u8, &[speaker as u8, frame]);
+        }
+    }
+    assert_eq!(sim.sent.len(), 0, "nothing leaves before the batch ends");
+    sim.flush();
+    assert_eq!(sim.sent.run_count, 3, "one run a receiver");
+    let mut receivers: Vec<_> = sim.sent.datagrams().map(|(path, _)| path.remote).collect();
+    receivers.dedup();
+    assert_eq!(receivers.len(), 3, "a receiver's packets lie side by side");
+
+    let heard = sim.heard(&mut callers[2]);
+    assert_eq!(payloads(&heard), [[0, 0], [1, 0], [0, 1], [1, 1], [0, 2], [1, 2]]);
+    for speaker in 0..2_u16 {
+        let ssrc = slot_ssrc(speaker + 1);
+        let line: Vec<_> = heard.iter().filter(|heard| heard.ssrc == ssrc).collect();
+        assert!(line.windows(2).all(|pair| pair[1].seq == pair[0].seq.wrapping_add(1)));
+        assert!(line.windows(2).all(|pair| pair[1].timestamp.wrapping_sub(pair[0].timestamp) == 960));
+        assert_eq!(line.iter().map(|heard| heard.marker).collect::<Vec<_>>(), [true, false, false]);
+        assert!(line.iter().all(|heard| heard.level == Some(20 + speaker as u8)));
+        assert!(line.iter().all(|heard| heard.mid.as_deref() == Some(&*format!("s{}", speaker + 1))));
+    }
+    assert_eq!(payloads(&sim.heard(&mut callers[0])), [[1, 0], [1, 1], [1, 2]], "nobody hears itself");
+}
+
+#[test]
+fn a_slot_goes_on_whatever_it_carries_and_one_without_source_is_silent() {
+    let (mut sim, mut callers) = room_of(3);
+    let assign = |sim: &mut Sim, source| {
+        sim.command(Command::AssignSlot { transport: TransportId(3), slot: SlotIndex(1), source });
+    };
+    sim.speak(&mut callers[0], 20, b"a");
+    let first = hear(&mut sim, &mut callers[2]).remove(0);
+    sim.pass(MS20);
+    assign(&mut sim, Some(TrackId(2)));
+    sim.speak(&mut callers[0], 20, b"a");
+    sim.speak(&mut callers[1], 20, b"b");
+    let second = hear(&mut sim, &mut callers[2]);
+    assert_eq!(payloads(&second), [b"b"], "one track left its slot, the other took it");
+    assert_eq!((second[0].ssrc, second[0].seq), (first.ssrc, first.seq.wrapping_add(1)));
+    assert_eq!(second[0].timestamp.wrapping_sub(first.timestamp), 961, "by the time elapsed");
+    assert!(second[0].marker);
+    assign(&mut sim, None);
+    assign(&mut sim, Some(TrackId(99)));
+    sim.speak(&mut callers[1], 20, b"b");
+    assert_eq!(hear(&mut sim, &mut callers[2]), []);
+    assign(&mut sim, Some(TrackId(3)));
+    sim.speak(&mut callers[2], 20, b"me");
+    assert_eq!(hear(&mut sim, &mut callers[2]), [], "its own voice is no source");
+}
+
+#[test]
+fn the_muted_are_dropped_on_the_way_in_and_the_deaf_are_sent_nothing() {
+    let (mut sim, mut callers) = room_of(3);
+    let mut seqs = Vec::new();
+    for muted in [false, true, false] {
+        sim.command(Command::SetMuted { track: TrackId(1), muted });
+        for _ in 0..5 {
+            sim.pass(MS20);
+            sim.speak(&mut callers[0], 20, b"voice");
+            seqs.extend(hear(&mut sim, &mut callers[1]).iter().map(|heard| heard.seq));
+        }
+    }
+    assert_eq!(sim.drops(DropReason::Muted), 5);
+    assert_eq!(seqs.len(), 10);
+    assert!(seqs.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "a mute leaves no gap");
+
+    sim.command(Command::SetDeafened { transport: TransportId(2), deafened: true });
+    sim.speak(&mut callers[0], 20, b"voice");
+    sim.flush();
+    assert_eq!(sim.heard(&mut callers[1]), []);
+    assert_eq!(hear(&mut sim, &mut callers[2]).len(), 1, "the others hear on");
+    sim.command(Command::SetDeafened { transport: TransportId(2), deafened: false });
+    sim.speak(&mut callers[0], 20, b"voice");
+    let again = hear(&mut sim, &mut callers[1]);
+    assert_eq!(again[0].seq, seqs.last().unwrap().wrapping_add(1));
+    assert_eq!(sim.drops(DropReason::SendRingFull), 0);
+}
+
+#[test]
+fn a_full_ring_costs_a_receiver_its_packet_and_each_in_turn() {
+    let (mut sim, mut callers) = room_of(6);
+    let mut lost = HashMap::new();
+    for _ in 0..60 {
+        sim.pass(MS20);
+        sim.sent.clear();
+        sim.sent.room = Some(4);
+        sim.speak(&mut callers[0], 20, b"voice");
+        sim.flush();
+        sim.sent.room = None;
+        assert_eq!(sim.sent.len(), 4);
+        for (at, caller) in callers.iter_mut().enumerate().skip(1) {
+            if sim.heard(caller).is_empty() {
+                *lost.entry(at).or_insert(0) += 1;
+            }
+        }
+    }
+    assert_eq!(sim.drops(DropReason::SendRingFull), 60);
+    assert_eq!(lost.len(), 5, "{lost:?}");
+    // Whoever comes before the speaker, who has nothing to hear, is last twice as often.
+    assert!(lost.values().all(|count| (10..=20).contains(count)), "{lost:?}");
+
+    // Each packet is counted, and those who are not full lose nothing.
+    sim.sent.clear();
+    sim.sent.room = Some(0);
+    sim.speak(&mut callers[0], 20, b"one");
+    sim.speak(&mut callers[0], 20, b"two");
+    sim.flush();
+    assert_eq!(sim.drops(DropReason::SendRingFull), 60 + 10);
+    sim.sent.room = None;
+    sim.speak(&mut callers[0], 20, b"three");
+    assert_eq!(payloads(&hear(&mut sim, &mut callers[3])), [b"three"]);
+}
+
+#[test]
+fn strangers_get_nothing_and_leave_nothing() {
+    let (mut sim, mut callers) = room_of(2);
+    let stranger = path(77, 9);
+    let mut voice = [0; 200];
+    let len = callers[0].protect(0, b"stolen", &mut voice);
+    let sealed = voice[..len].to_vec();
+    let rtcp = callers[0].protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 1]);
+    for (bytes, reason) in [
+        (sealed.clone(), DropReason::UnknownPath),
+        (rtcp, DropReason::UnknownPath),
+        (vec![22, 254, 253, 0], DropReason::UnknownPath),
+        (vec![100; 50], DropReason::UnknownProtocol),
+        (vec![255], DropReason::TooShort),
+        (vec![0; 20], DropReason::StunMalformed),
+        (
+            binding_request_with("AAAAAAAAAAAAA", "no-password-of-ours-is-this", true),
+            DropReason::StunUnknownUser,
+        ),
+        (
+            binding_request_with(callers[0].local.ufrag.as_str(), "no-password-of-ours-is-this", true),
+            DropReason::StunUnauthenticated,
+        ),
+    ] {
+        let before = sim.drops(reason);
+        sim.deliver(stranger, &mut bytes.clone());
+        assert_eq!(sim.drops(reason), before + 1, "{reason:?}");
+    }
+    sim.flush();
+    assert_eq!((sim.sent.len(), sim.events().len(), sim.relays().len()), (0, 0, 0));
+    // The packet itself was good: from its own address it is heard.
+    sim.deliver(callers[0].path, &mut sealed.clone());
+    assert_eq!(payloads(&hear(&mut sim, &mut callers[1])), [b"stolen"]);
+}
+
+/// The reports on what this caller publishes, of all that left since the last clear.
+fn reports_to(sim: &Sim, caller: &mut Caller) -> Vec<ReportBlock> {
+    let own = caller.path;
+    let to_caller = sim.sent.datagrams().filter(|(path, _)| *path == own);
+    let compounds: Vec<_> = to_caller.filter_map(|(_, bytes)| caller.unprotect_rtcp(bytes)).collect();
+    let mut blocks = Vec::new();
+    for compound in &compounds {
+        for packet in Compound::parse(compound).unwrap().packets() {
+            if let Packet::ReceiverReport { reports, .. } = packet {
+                blocks.extend(reports.iter());
+            }
+        }
+    }
+    blocks
+}
+
+#[test]
+fn a_flood_of_bad_tags_has_no_effect_at_all() {
+    let (mut sim, mut callers) = room_of(3);
+    let mut seqs = Vec::new();
+    sim.speak(&mut callers[0], 127, b"voice");
+    seqs.extend(hear(&mut sim, &mut callers[1]).iter().map(|heard| heard.seq));
+    sim.pass(Duration::from_millis(400));
+    sim.events();
+    sim.sent.clear();
+    let victim = callers[0].path;
+    let mut forged_count = 0;
+    for round in 0..50_u16 {
+        for forged in 0..200_u16 {
+            // The victim's SSRC, at its loudest, far ahead of its sequence; every fourth is SRTCP.
+            let seq = 3_000 + 200 * round + forged;
+            let mut bytes = [0xA5; 80];
+            bytes[..2].copy_from_slice(if forged % 4 == 0 { &[0x80, 205] } else { &[0x90, OPUS] });
+            bytes[2..4].copy_from_slice(&seq.to_be_bytes());
+            let ssrc_at = if forged % 4 == 0 { 4 } else { 8 };
+            bytes[ssrc_at..ssrc_at + 4].copy_from_slice(&callers[0].ssrc.0.to_be_bytes());
+            bytes[12..20].copy_from_slice(&[0xBE, 0xDE, 0, 1, 0x10, 0, 0, 0]);
+            sim.deliver(victim, &mut bytes);
+            forged_count += 1;
+        }
+        sim.pass(MS20);
+        sim.speak(&mut callers[0], 127, b"voice");
+        sim.flush();
+        seqs.extend(sim.heard(&mut callers[1]).iter().map(|heard| heard.seq));
+        let blocks = reports_to(&sim, &mut callers[0]);
+        for block in blocks {
+            assert_eq!((block.fraction_lost, block.cumulative_lost), (0, 0), "no loss was seen");
+            assert!(block.highest_seq < 1_000, "no sequence number was believed");
+        }
+        sim.sent.clear();
+    }
+    assert_eq!(sim.drops(DropReason::BadAuthTag), forged_count);
+    assert_eq!(seqs.len(), 51);
+    assert!(seqs.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "every word was heard");
+    let told = sim.events();
+    assert!(told.iter().all(|event| matches!(event, Event::Counters(_))), "no level, no state");
+}
+
+#[test]
+fn what_was_heard_once_is_not_heard_again() {
+    for profile in SrtpProfile::ALL {
+        let mut sim = Sim::new(8);
+        let (mut speaker, mut listener) = (sim.join(1, profile), sim.join(2, profile));
+        let track = sim.publish(&speaker);
+        sim.add_slot(&listener, 0, Some(track));
+        sim.sent.clear();
+        let mut recorded = Vec::new();
+        for _ in 0..20 {
+            let mut bytes = [0; 200];
+            let len = speaker.protect(20, b"voice", &mut bytes);
+            recorded.push(bytes[..len].to_vec());
+        }
+        for bytes in &recorded {
+            sim.deliver(speaker.path, &mut bytes.clone());
+            sim.deliver(speaker.path, &mut bytes.clone());
+        }
+        assert_eq!(hear(&mut sim, &mut listener).len(), 20);
+        for bytes in recorded.iter().rev() {
+            sim.deliver(speaker.path, &mut bytes.clone());
+        }
+        assert_eq!(hear(&mut sim, &mut listener), []);
+        assert_eq!(sim.drops(DropReason::Replayed), 40, "{profile:?}");
+        let report = speaker.protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 1]);
+        sim.deliver(speaker.path, &mut report.clone());
+        assert_eq!(sim.drops(DropReason::Replayed), 40);
+        sim.deliver(speaker.path, &mut report.clone());
+        assert_eq!(sim.drops(DropReason::Replayed), 41);
+    }
+}
+
+/// A header without extensions.
+fn plain_header(payload_type: u8, ssrc: Ssrc) -> Vec<u8> {
+    let mut header = vec![0x80, payload_type, 0, 0, 0, 0, 0, 9];
+    header.extend(ssrc.0.to_be_bytes());
+    header
+}
+
+/// A header with a MID.
+fn header_with_mid(mid: u8, ssrc: Ssrc) -> Vec<u8> {
+    let mut header = plain_header(OPUS, ssrc);
+    header[0] = 0x90;
+    header.extend([0xBE, 0xDE, 0, 1, 0x40, mid, 0, 0]);
+    header
+}
+
+#[test]
+fn a_peer_that_changes_its_ssrc_all_the_time_is_cut_off_at_the_table() {
+    let (mut sim, mut callers) = room_of(3);
+    sim.speak(&mut callers[0], 20, b"first");
+    let first = hear(&mut sim, &mut callers[2]).remove(0);
+    let mut seqs = vec![first.seq];
+    for n in 0..2_000 {
+        if n % 20 == 0 {
+            sim.pass(MS20 * 10);
+        }
+        let bytes =
+            callers[0].protect_packet(PacketIndex(9), &plain_header(OPUS, Ssrc(0x7000_0000 + n)), b"x");
+        sim.deliver(callers[0].path, &mut bytes.clone());
+        seqs.extend(hear(&mut sim, &mut callers[2]).iter().map(|heard| heard.seq));
+    }
+    assert!(sim.drops(DropReason::SsrcLimit) >= 1_900, "{}", sim.drops(DropReason::SsrcLimit));
+    assert!(seqs.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "the line went on");
+    // Itself under the SSRC that it began with, and the others, are heard as before.
+    sim.speak(&mut callers[0], 20, b"again");
+    sim.speak(&mut callers[1], 20, b"other");
+    assert_eq!(payloads(&hear(&mut sim, &mut callers[2])), [b"again", b"other"]);
+}
+
+#[test]
+fn an_ssrc_or_a_mid_names_nothing_of_anybody_else() {
+    let (mut sim, mut callers) = room_of(3);
+    sim.speak(&mut callers[0], 20, b"one");
+    hear(&mut sim, &mut callers[2]);
+    // Caller 2 speaks under the SSRC of caller 1: it is heard as caller 2.
+    let stolen = callers[0].ssrc;
+    let bytes = callers[1].protect_packet(PacketIndex(500), &plain_header(OPUS, stolen), b"two");
+    sim.deliver(callers[1].path, &mut bytes.clone());
+    let heard = hear(&mut sim, &mut callers[2]);
+    assert_eq!((heard[0].ssrc, payloads(&heard)), (slot_ssrc(2), vec![&b"two"[..]]));
+    // A MID that is none of its own.
+    let bytes = callers[1].protect_packet(PacketIndex(1), &header_with_mid(b'7', Ssrc(5)), b"lie");
+    sim.deliver(callers[1].path, &mut bytes.clone());
+    assert_eq!(hear(&mut sim, &mut callers[2]), []);
+    assert_eq!(sim.drops(DropReason::RtpUnknownStream), 1);
+}
+
+#[test]
+fn two_m_lines_of_a_peer_are_told_apart_by_their_mid() {
+    let mut sim = Sim::new(8);
+    let (mut speaker, mut listener) = (sim.join(1, GCM), sim.join(2, GCM));
+    for (track, mid) in [(10, "0"), (11, "1")] {
+        let stream = PublishedStream {
+            mid: Mid::parse(mid).unwrap(),
+            is_only: false,
+            ssrcs: Vec::new(),
+            payload_type: PayloadType::new(OPUS).unwrap(),
+            extensions: IDS,
+        };
+        let (transport, track) = (speaker.transport, TrackId(track));
+        sim.command(Command::Publish { transport, track, stream: Box::new(stream), muted: false });
+        sim.add_slot(&listener, track.0 as u16, Some(track));
+    }
+    sim.sent.clear();
+    let mut say = |sim: &mut Sim, index, header: Vec<u8>, payload: &[u8]| {
+        let bytes = speaker.protect_packet(PacketIndex(index), &header, payload);
+        sim.deliver(speaker.path, &mut bytes.clone());
+        hear(sim, &mut listener).into_iter().map(|heard| heard.ssrc).collect::<Vec<_>>()
+    };
+    assert_eq!(say(&mut sim, 1, plain_header(OPUS, Ssrc(1)), b"who?"), []);
+    assert_eq!(say(&mut sim, 2, header_with_mid(b'1', Ssrc(1)), b"one"), [slot_ssrc(11)]);
+    assert_eq!(say(&mut sim, 3, plain_header(OPUS, Ssrc(1)), b"one"), [slot_ssrc(11)], "bound by now");
+    assert_eq!(say(&mut sim, 4, header_with_mid(b'0', Ssrc(2)), b"nought"), [slot_ssrc(10)]);
+    assert_eq!(sim.drops(DropReason::RtpUnknownStream), 1);
+}
+
+#[test]
+fn packets_that_lie_are_dropped_one_by_one() {
+    let (mut sim, mut callers) = room_of(2);
+    let ssrc = callers[0].ssrc;
+    let mut index = 200;
+    let mut say = |sim: &mut Sim, callers: &mut [Caller], header: &[u8], payload: &[u8]| {
+        index += 1;
+        let bytes = callers[0].protect_packet(PacketIndex(index), header, payload);
+        sim.deliver(callers[0].path, &mut bytes.clone());
+        hear(sim, &mut callers[1]).into_iter().map(|heard| heard.payload).collect::<Vec<_>>()
+    };
+    let plain = plain_header(OPUS, ssrc);
+    assert_eq!(say(&mut sim, &mut callers, &plain, b"voice"), [b"voice"]);
+    // Payload types that were not negotiated.
+    for payload_type in [0, 63, 96, 127] {
+        assert!(say(&mut sim, &mut callers, &plain_header(payload_type, ssrc), b"voice").is_empty());
+    }
+    assert_eq!(sim.drops(DropReason::RtpUnknownPayloadType), 4);
+    // Padding of 0, of more than there is, of nothing.
+    let padded = [&[0xA0], &plain[1..]].concat();
+    for payload in [&b"voice\0"[..], b"voice\x07", b"\xFF", b""] {
+        assert!(say(&mut sim, &mut callers, &padded, payload).is_empty());
+    }
+    assert_eq!(sim.drops(DropReason::RtpMalformed), 4);
+    // Padding that is what it says; padding and nothing else; nothing at all.
+    assert_eq!(say(&mut sim, &mut callers, &padded, b"voice\0\0\x03"), [b"voice"]);
+    assert!(say(&mut sim, &mut callers, &padded, b"\0\0\0\x04").is_empty());
+    assert!(say(&mut sim, &mut callers, &plain, b"").is_empty());
+    // Extensions that end in the middle of an element, of an unknown kind, or with the id that ends them.
+    for extension in [
+        &[0xBE, 0xDE, 0, 1, 0x1F, 1, 2, 3][..],
+        &[0x12, 0x34, 0, 1, 1, 2, 3, 4],
+        &[0xBE, 0xDE, 0, 1, 0xF0, 0, 0x10, 9],
+        &[0x10, 0, 0, 1, 1, 200, 0, 0],
+        &[0xBE, 0xDE, 0, 0],
+    ] {
+        let header = [&[0x90], &plain[1..], extension].concat();
+        assert_eq!(say(&mut sim, &mut callers, &header, b"voice"), [b"voice"]);
+    }
+    // Lengths beyond the packet, in front of any key.
+    for (first, rest) in [(0x90, &[0xBE, 0xDE, 0xFF, 0xFF][..]), (0x90, &[]), (0x8F, &[1; 16])] {
+        let mut bytes = [&[first], &plain[1..], rest].concat();
+        sim.deliver(callers[0].path, &mut bytes);
+    }
+    assert_eq!(sim.drops(DropReason::RtpMalformed), 7);
+    assert_eq!(say(&mut sim, &mut callers, &plain, b"voice"), [b"voice"], "the call goes on");
+    assert_eq!(states(&mut sim), []);
+}
+
+#[test]
+fn rtcp_that_lies_is_dropped_and_what_it_says_of_others_counts_for_nothing() {
+    let (mut sim, mut callers) = room_of(3);
+    sim.speak(&mut callers[0], 10, b"voice");
+    sim.flush();
+    sim.sent.clear();
+    let [a, b, c, d] = callers[0].ssrc.0.to_be_bytes();
+    let [e, f, g, h] = callers[1].ssrc.0.to_be_bytes();
+    let mut many_nacks = vec![0x81, 205, 0, 0, e, f, g, h, a, b, c, d];
+    (0..340_u16).for_each(|n| many_nacks.extend([&(n * 17).to_be_bytes()[..], &[0xFF, 0xFF]].concat()));
+    let words = (many_nacks.len() / 4 - 1) as u16;
+    many_nacks[2..4].copy_from_slice(&words.to_be_bytes());
+    let malformed: [&[u8]; 6] = [
+        &[0x80, 201, 0, 200, 0, 0, 0, 1],
+        &[0x9F, 200, 0, 1, 0, 0, 0, 1],
+        &[0x9F, 203, 0, 1, a, b, c, d],
+        &[0xA0, 201, 0, 1, 0, 0, 0, 0xFF],
+        &[0x8F, 206, 0, 5, 0, 0, 0, 1, 0, 0, 0, 2, b'R', b'E', b'M', b'B', 255, 0, 0, 0, 0, 0, 0, 0],
+        &[0x81, 202, 0, 2, 0, 0, 0, 1, 1, 200, 0, 0],
+    ];
+    for lie in malformed {
+        let sealed = callers[1].protect_rtcp(lie);
+        sim.deliver(callers[1].path, &mut sealed.clone());
+    }
+    assert_eq!(sim.drops(DropReason::RtcpMalformed), 6);
+    // 5,780 packets wanted again, 40 times over; a keyframe; a goodbye in another's name.
+    for _ in 0..40 {
+        let sealed = callers[1].protect_rtcp(&many_nacks);
+        sim.deliver(callers[1].path, &mut sealed.clone());
+    }
+    for other in [&[0x81, 206, 0, 2, e, f, g, h, a, b, c, d][..], &[0x81, 203, 0, 1, a, b, c, d]] {
+        let sealed = callers[1].protect_rtcp(other);
+        sim.deliver(callers[1].path, &mut sealed.clone());
+    }
+    sim.flush();
+    assert_eq!(sim.sent.len(), 0, "nothing is sent for the asking");
+    // Caller 1 still speaks, as everybody will be told.
+    for _ in 0..5 {
+        sim.speak(&mut callers[0], 10, b"voice");
+    }
+    let goodbye = callers[1].protect_rtcp(&[0x81, 203, 0, 1, a, b, c, d]);
+    sim.deliver(callers[1].path, &mut goodbye.clone());
+    sim.pass(Duration::from_millis(100));
+    let speakers: Vec<_> = sim
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::ActiveSpeakers { speakers, .. } => Some(speakers),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(speakers.len(), 1);
+    assert_eq!(speakers[0][0].0, TrackId(1));
+    // Its own goodbye counts.
+    let goodbye = callers[0].protect_rtcp(&[0x81, 203, 0, 1, a, b, c, d]);
+    sim.deliver(callers[0].path, &mut goodbye.clone());
+    sim.pass(Duration::from_millis(350));
+    let silent =
+        |event: &Event| matches!(event, Event::ActiveSpeakers { speakers, .. } if speakers.is_empty());
+    assert!(sim.events().iter().any(silent));
+}
+
+#[test]
+fn reports_are_mapped_onto_the_slot_whatever_the_publishers_clock_says() {
+    let (mut sim, mut callers) = room_of(2);
+    for ntp in [sim.now.ntp, NtpTime(u64::MAX), NtpTime(0)] {
+        sim.sent.clear();
+        sim.speak(&mut callers[0], 20, b"voice");
+        let spoken = (callers[0].next.0 as u32 - 1).wrapping_mul(960);
+        sim.flush();
+        let heard = sim.heard(&mut callers[1]).remove(0);
+        let mut report = [0; 64];
+        let mut writer = Writer::new(&mut report);
+        let info = SenderInfo {
+            ssrc: callers[0].ssrc,
+            ntp,
+            rtp_time: RtpTime(spoken),
+            packet_count: 1,
+            octet_count: 5,
+        };
+        writer.sender_report(&info, []).unwrap();
+        let len = writer.len();
+        let sealed = callers[0].protect_rtcp(&report[..len]);
+        sim.deliver(callers[0].path, &mut sealed.clone());
+        let reported_at = sim.now;
+        sim.sent.clear();
+        sim.pass(Duration::from_millis(1_100)); // One report a second, looked at each 50 ms.
+
+        let block = reports_to(&sim, &mut callers[0]).pop().expect("a report on the voice");
+        assert_eq!((block.ssrc, block.last_sr), (callers[0].ssrc, ntp.middle()));
+        assert!((1..=72_500).contains(&block.delay_since_last_sr), "in 65536ths of a second");
+        let to_listener: Vec<_> = sim
+            .sent
+            .datagrams()
+            .filter(|(path, _)| *path == callers[1].path)
+            .map(|(_, bytes)| bytes.to_vec())
+            .collect();
+        let mut mapped = None;
+        for bytes in to_listener {
+            let Some(compound) = callers[1].unprotect_rtcp(&bytes) else { continue };
+            for packet in Compound::parse(&compound).unwrap().packets() {
+                if let Packet::SenderReport { info, .. } = packet {
+                    mapped = Some(info);
+                }
+            }
+        }
+        let info = mapped.expect("a report on the slot");
+        assert_eq!(info.ssrc, slot_ssrc(1));
+        // The same instant on our clock and on the slot's: ticks since the voice are the time since then.
+        let elapsed =
+            (info.ntp.0.wrapping_sub(reported_at.ntp.0) as f64 / f64::from(u32::MAX) * 48_000.0) as i64;
+        let ticks = i64::from(info.rtp_time.0.wrapping_sub(heard.timestamp));
+        assert!((ticks - elapsed).abs() <= 2, "{ticks} ticks in {elapsed}");
+    }
+}
+
+#[test]
+fn a_flood_is_cut_to_the_rate_and_nobody_else_notices() {
+    let (mut sim, mut callers) = room_of(3);
+    let (mut flooded, mut heard) = (0, 0);
+    for frame in 0..50_u8 {
+        sim.pass(MS20);
+        for _ in 0..100 {
+            sim.speak(&mut callers[0], 0, &[0xFF; 120]);
+        }
+        sim.speak(&mut callers[1], 20, &[frame]);
+        for packet in hear(&mut sim, &mut callers[2]) {
+            match packet.payload.len() {
+                1 => {
+                    assert_eq!(packet.payload, [frame]);
+                    heard += 1;
+                }
+                _ => flooded += 1,
+            }
+        }
+    }
+    assert_eq!(heard, 50);
+    assert!((250..=505).contains(&flooded), "{flooded} of 5000");
+    assert_eq!(sim.drops(DropReason::RateLimited), 5_000 - flooded);
+    // Few packets and many bytes.
+    let before = sim.drops(DropReason::RateLimited);
+    for _ in 0..50 {
+        sim.pass(MS20);
+        for _ in 0..5 {
+            sim.speak(&mut callers[1], 0, &[0xFF; 1_300]);
+        }
+    }
+    assert!(sim.drops(DropReason::RateLimited) > before);
+}
+
+#[test]
+fn who_joins_again_is_heard_on_the_slots_of_before() {
+    let (mut sim, mut callers) = room_of(2);
+    sim.speak(&mut callers[0], 20, b"before");
+    let before = hear(&mut sim, &mut callers[1]).remove(0);
+    sim.command(Command::RemoveTransport(TransportId(1)));
+    sim.pass(Duration::from_secs(2));
+    let mut again = sim.join(11, GCM);
+    sim.publish_as(&again, TrackId(1));
+    sim.sent.clear();
+    sim.speak(&mut again, 20, b"after");
+    let after = hear(&mut sim, &mut callers[1]).remove(0);
+    assert_eq!(after.payload, b"after");
+    assert_eq!((after.ssrc, after.seq), (before.ssrc, before.seq.wrapping_add(1)));
+    assert_eq!(after.timestamp.wrapping_sub(before.timestamp), 2 * 48_000 + 1);
+    assert!(after.marker);
+    // What the old transport still sends is a stranger's.
+    let unknown = sim.drops(DropReason::UnknownPath);
+    sim.speak(&mut callers[0], 20, b"ghost");
+    assert_eq!(hear(&mut sim, &mut callers[1]), []);
+    assert_eq!(sim.drops(DropReason::UnknownPath), unknown + 1);
+}
+
+#[test]
+fn workers_that_share_a_port_hand_over_what_is_anothers_and_only_once() {
+    let secret = Secret::random();
+    let mut workers: Vec<_> =
+        (0..3).map(|id| Sim::with_sharers(8, secret.clone(), WorkerId(id), 3)).collect();
+    let mut caller = workers[0].add(1, GCM);
+    let request = binding_request(&caller.local, true);
+
+    // Only what proves the password goes on.
+    let forged = binding_request_with(caller.local.ufrag.as_str(), "no-password-of-ours-is-this", true);
+    workers[1].deliver(caller.path, &mut forged.clone());
+    assert_eq!(workers[1].drops(DropReason::StunUnauthenticated), 1);
+    let nobodys = secret.credentials(WorkerId(9));
+    workers[1].deliver(caller.path, &mut binding_request(&nobodys, true));
+    let own = secret.credentials(WorkerId(1));
+    workers[1].deliver(caller.path, &mut binding_request(&own, true));
+    assert_eq!(workers[1].drops(DropReason::StunUnknownUser), 2);
+    assert!(workers[1].relays().is_empty());
+
+    workers[1].deliver(caller.path, &mut request.clone());
+    let mut relays = workers[1].relays();
+    assert_eq!(relays.len(), 1);
+    assert!(matches!(relays[0], (WorkerId(0), Relay::Datagram { is_stun: true, .. })));
+    assert_eq!(workers[1].sent.len(), 0, "the owner answers");
+    workers[0].hand_over(WorkerId(1), relays.remove(0).1);
+    assert_eq!(workers[0].sent.len(), 1);
+
+    // The owner tells all others whose the 5-tuple is, once.
+    let learnt = workers[0].relays();
+    let told: Vec<_> = learnt.iter().map(|(to, _)| to.0).collect();
+    assert_eq!(told, [1, 2]);
+    for (to, relay) in learnt {
+        assert!(matches!(relay, Relay::Learn(path) if path == caller.path));
+        workers[usize::from(to.0)].hand_over(WorkerId(0), relay);
+    }
+    workers[0].connect(&caller);
+    assert!(workers[0].relays().is_empty());
+
+    // Its media goes to the owner, and no further.
+    let track = workers[0].publish(&caller);
+    let mut listener = workers[0].join(2, GCM);
+    workers[0].add_slot(&listener, 0, Some(track));
+    workers[0].sent.clear();
+    workers[0].relays();
+    let mut voice = [0; 200];
+    let len = caller.protect(20, b"voice", &mut voice);
+    workers[2].deliver(caller.path, &mut voice[..len]);
+    let (to, relay) = workers[2].relays().remove(0);
+    assert!(matches!((to, &relay), (WorkerId(0), Relay::Datagram { is_stun: false, .. })));
+    workers[0].hand_over(WorkerId(2), relay);
+    assert_eq!(payloads(&hear(&mut workers[0], &mut listener)), [b"voice"]);
+    workers[2].deliver(caller.path, &mut voice[..len]);
+    let (_, relay) = workers[2].relays().remove(0);
+    workers[1].hand_over(WorkerId(2), relay);
+    assert!(workers[1].relays().is_empty(), "what came from a worker goes to no worker");
+    assert_eq!(workers[1].drops(DropReason::UnknownPath), 1);
+
+    // Only who taught may take back.
+    workers[2].hand_over(WorkerId(1), Relay::Forget(caller.path));
+    workers[2].deliver(caller.path, &mut voice[..len]);
+    assert_eq!(workers[2].relays().len(), 1);
+    workers[0].command(Command::RemoveTransport(caller.transport));
+    for (to, relay) in workers[0].relays() {
+        assert!(matches!(relay, Relay::Forget(path) if path == caller.path));
+        workers[usize::from(to.0)].hand_over(WorkerId(0), relay);
+    }
+    workers[2].deliver(caller.path, &mut voice[..len]);
+    assert!(workers[2].relays().is_empty());
+    assert_eq!(workers[2].drops(DropReason::UnknownPath), 1);
+}
+
+#[test]
+fn stalls_and_clock_steps_end_no_call() {
+    let (mut sim, mut callers) = room_of(2);
+    for round in 0..40_u64 {
+        callers.iter().for_each(|caller| sim.consent(caller));
+        // The wall clock leaps by years, both ways; the worker sleeps 100 ms, once 40 s in the middle of it.
+        sim.now.ntp = NtpTime(round.wrapping_mul(0x1357_9BDF_0246_8ACE));
+        for _ in 0..25 {
+            sim.now = sim.now.after(Duration::from_millis(100));
+            sim.worker.handle_timeout(sim.now, &mut sim.sent);
+        }
+        if round == 20 {
+            sim.now = sim.now.after(Duration::from_secs(40));
+            sim.worker.handle_timeout(sim.now, &mut sim.sent);
+        }
+        sim.speak(&mut callers[0], 20, b"voice");
+        assert_eq!(hear(&mut sim, &mut callers[1]).len(), 1, "round {round}");
+        let ended = |(_, state): &(TransportId, ConnectionState)| *state == ConnectionState::Failed;
+        let told = states(&mut sim);
+        assert!(!told.iter().any(ended) && (told.is_empty() || round >= 20), "{told:?} in round {round}");
+    }
+}
+
+#[test]
+fn without_consent_for_30_s_nothing_more_is_sent() {
+    let (mut sim, mut callers) = room_of(3);
+    let gone = callers.remove(2);
+    callers.iter().chain([&gone]).for_each(|caller| sim.consent(caller));
+    let lost_at = sim.now.instant;
+    let mut seen = Vec::new();
+    while sim.now.instant.duration_since(lost_at) < Duration::from_secs(29) {
+        pass_consenting(&mut sim, Duration::from_millis(500), &callers);
+        let elapsed = sim.now.instant.duration_since(lost_at);
+        seen.extend(states(&mut sim).into_iter().map(|(transport, state)| (transport.0, state, elapsed)));
+    }
+    let [(3, ConnectionState::Disconnected, at)] = seen[..] else { panic!("{seen:?}") };
+    assert!((8_000..9_000).contains(&at.as_millis()), "{at:?}");
+    sim.speak(&mut callers[0], 20, b"voice");
+    sim.sent.clear();
+    sim.flush();
+    assert!(sim.sent.datagrams().any(|(path, _)| path == gone.path), "until then it is sent what is said");
+
+    pass_consenting(&mut sim, Duration::from_millis(1_500), &callers);
+    assert_eq!(states(&mut sim), [(TransportId(3), ConnectionState::Failed)]);
+    sim.sent.clear();
+    for _ in 0..20 {
+        sim.speak(&mut callers[0], 20, b"voice");
+        sim.flush();
+        pass_consenting(&mut sim, Duration::from_millis(500), &callers);
+    }
+    sim.command(Command::RemoveTransport(TransportId(3)));
+    assert!(sim.sent.len() > 20, "the others are served");
+    assert!(sim.sent.datagrams().all(|(path, _)| path != gone.path), "not even a goodbye");
+    assert_eq!(states(&mut sim), []);
+}
+
+#[test]
+fn who_does_not_connect_within_30_s_has_failed() {
+    let mut sim = Sim::new(8);
+    let silent = sim.add(1, GCM);
+    let halfway = sim.add(2, GCM);
+    sim.deliver(halfway.path, &mut binding_request(&halfway.local, true));
+    sim.pass(Duration::from_secs(29));
+    assert_eq!(states(&mut sim), [(halfway.transport, ConnectionState::Connecting)]);
+    for _ in 0..4 {
+        sim.consent(&halfway);
+        sim.pass(Duration::from_millis(500));
+    }
+    let mut failed = states(&mut sim);
+    failed.sort_by_key(|(transport, _)| *transport);
+    assert_eq!(
+        failed,
+        [(silent.transport, ConnectionState::Failed), (halfway.transport, ConnectionState::Failed)]
+    );
+}
+
+mod nonces {
+    //! AES-GCM gives its authentication away when one key seals twice under one nonce (RFC 7714 §12.1):
+    //! whatever happens in a room, no (SSRC, index) leaves twice under a key.
+
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CALLERS: usize = 4;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Index moves on by so much; the packet is delivered now, or held back until `Late`.
+        Speak {
+            who: usize,
+            jump: u64,
+            held: bool,
+        },
+        Late,
+        /// A new SSRC of the same voice.
+        ChangeSsrc {
+            who: usize,
+        },
+        Assign {
+            who: usize,
+            slot: u16,
+            source: Option<usize>,
+        },
+        Mute {
+            who: usize,
+            muted: bool,
+        },
+        Deafen {
+            who: usize,
+            deafened: bool,
+        },
+        Republish {
+            who: usize,
+        },
+        Rejoin {
+            who: usize,
+        },
+        RestartIce {
+            who: usize,
+        },
+        Flush {
+            room: Option<usize>,
+        },
+        Pass {
+            ms: u64,
+        },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let who = 0..CALLERS;
+        prop_oneof![
+            12 => (who.clone(), prop_oneof![9 => Just(1_u64), 2 => 1..60_u64, 1 => 2_900..33_000_u64], prop::bool::weighted(0.1))
+                .prop_map(|(who, jump, held)| Step::Speak { who, jump, held }),
+            2 => Just(Step::Late),
+            1 => who.clone().prop_map(|who| Step::ChangeSsrc { who }),
+            4 => (who.clone(), 0..CALLERS as u16, prop::option::of(who.clone()))
+                .prop_map(|(who, slot, source)| Step::Assign { who, slot, source }),
+            2 => (who.clone(), any::<bool>()).prop_map(|(who, muted)| Step::Mute { who, muted }),
+            2 => (who.clone(), any::<bool>()).prop_map(|(who, deafened)| Step::Deafen { who, deafened }),
+            1 => who.clone().prop_map(|who| Step::Republish { who }),
+            1 => who.clone().prop_map(|who| Step::Rejoin { who }),
+            1 => who.prop_map(|who| Step::RestartIce { who }),
+            6 => prop::option::weighted(0.2, 0..6_usize).prop_map(|room| Step::Flush { room }),
+            2 => (1..1_500_u64).prop_map(|ms| Step::Pass { ms }),
+        ]
+    }
+
+    struct History {
+        sim: Sim,
+        callers: Vec<Caller>,
+        joined: u16,
+        held: Vec<(gryt_sfu::packet::Path, Vec<u8>)>,
+        /// Of each key: what it sealed. A transport has one key a direction.
+        media: HashSet<(TransportId, Ssrc, u64)>,
+        control: HashSet<(TransportId, u32, u32)>,
+    }
+
+    impl History {
+        fn new() -> History {
+            let mut sim = Sim::new(2); // Fewer slots than voices: the stage takes part.
+            let callers = (1..=CALLERS as u16).map(|number| sim.join(number, GCM)).collect();
+            let (held, media, control) = Default::default();
+            let mut history = History { sim, callers, joined: CALLERS as u16, held, media, control };
+            (0..CALLERS).for_each(|who| history.take_seats(who));
+            history
+        }
+
+        fn take_seats(&mut self, who: usize) {
+            self.sim.publish_as(&self.callers[who], track(who));
+            for slot in 0..2 {
+                self.sim.add_slot(
+                    &self.callers[who],
+                    slot,
+                    Some(track((who + 1 + usize::from(slot)) % CALLERS)),
+                );
+            }
+        }
+
+        fn take(&mut self, step: Step) {
+            let sim = &mut self.sim;
+            match step {
+                Step::Speak { who, jump, held } => {
+                    let caller = &mut self.callers[who];
+                    caller.next = PacketIndex(caller.next.0 + jump - 1);
+                    let mut bytes = [0; 200];
+                    let len = caller.protect(10 + who as u8, b"voice", &mut bytes);
+                    if held {
+                        self.held.push((caller.path, bytes[..len].to_vec()));
+                    } else {
+                        sim.deliver(caller.path, &mut bytes[..len]);
+                    }
+                }
+                Step::Late => self.held.drain(..).for_each(|(path, mut bytes)| sim.deliver(path, &mut bytes)),
+                Step::ChangeSsrc { who } => {
+                    let caller = &mut self.callers[who];
+                    (caller.ssrc, caller.next) = (Ssrc(caller.ssrc.0 + 0x100), PacketIndex(7));
+                }
+                Step::Assign { who, slot, source } => sim.command(Command::AssignSlot {
+                    transport: self.callers[who].transport,
+                    slot: SlotIndex(slot),
+                    source: source.map(track),
+                }),
+                Step::Mute { who, muted } => sim.command(Command::SetMuted { track: track(who), muted }),
+                Step::Deafen { who, deafened } => {
+                    sim.command(Command::SetDeafened { transport: self.callers[who].transport, deafened });
+                }
+                Step::Republish { who } => {
+                    sim.command(Command::Unpublish(track(who)));
+                    sim.publish_as(&self.callers[who], track(who));
+                }
+                Step::Rejoin { who } => {
+                    sim.command(Command::RemoveTransport(self.callers[who].transport));
+                    self.look();
+                    self.joined += 1;
+                    self.callers[who] = self.sim.join(self.joined, GCM);
+                    self.take_seats(who);
+                }
+                Step::RestartIce { who } => sim.restart_ice(&mut self.callers[who]),
+                Step::Flush { room } => {
+                    sim.sent.room = room;
+                    sim.flush();
+                    sim.sent.room = None;
+                }
+                Step::Pass { ms } => {
+                    pass_consenting(sim, Duration::from_millis(ms), &self.callers);
+                }
+            }
+            self.look();
+        }
+
+        /// Opens all that left. Each caller's replay window would not do: it forgets.
+        fn look(&mut self) {
+            for (path, bytes) in self.sim.sent.datagrams() {
+                let Some(caller) = self.callers.iter_mut().find(|caller| caller.path == path) else {
+                    continue;
+                };
+                if let Some(heard) = caller.unprotect(bytes) {
+                    let sealed = (caller.transport, heard.ssrc, heard.index);
+                    assert!(self.media.insert(sealed), "{sealed:?} left twice");
+                } else if caller.unprotect_rtcp(bytes).is_some() {
+                    let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+                    let sealed = (caller.transport, word(4), word(bytes.len() - 4));
+                    assert!(self.control.insert(sealed), "{sealed:?} left twice");
+                }
+            }
+            self.sim.sent.clear();
+        }
+    }
+
+    fn track(who: usize) -> TrackId {
+        TrackId(1 + who as u64)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_index_of_an_ssrc_leaves_twice_under_a_key(steps in prop::collection::vec(step(), 1..250)) {
+            let mut history = History::new();
+            steps.into_iter().for_each(|step| history.take(step));
+        }
+    }
+
+    #[test]
+    fn a_history_has_something_in_it() {
+        let mut history = History::new();
+        for _ in 0..20 {
+            (0..CALLERS).for_each(|who| history.take(Step::Speak { who, jump: 1, held: false }));
+            history.take(Step::Flush { room: None });
+        }
+        history.take(Step::Rejoin { who: 1 });
+        history.take(Step::Pass { ms: 2_000 });
+        assert!(history.media.len() >= 100, "{}", history.media.len());
+        assert!(history.control.len() >= CALLERS, "{}", history.control.len());
+    }
+}

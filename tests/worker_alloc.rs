@@ -1,0 +1,100 @@
+//! The packet path allocates nothing: 4 speakers, 100 listeners, checks of theirs and reports of ours, once
+//! everything is warm. One allocation a second is left, the snapshot of the counters that goes to control.
+
+mod sim;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use gryt_sfu::dtls::keying::SrtpProfile;
+use gryt_sfu::ids::TrackId;
+use gryt_sfu::packet::DropReason;
+use gryt_sfu::worker::event::Event;
+use sim::{Caller, Sim, binding_request};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // Gone while a thread ends; nothing is measured then.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+#[expect(unsafe_code, reason = "an allocator that counts has to be one")]
+// SAFETY: every call goes on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: by the caller's word.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, len: usize) -> *mut u8 {
+        count();
+        // SAFETY: by the caller's word.
+        unsafe { System.realloc(old, layout, len) }
+    }
+
+    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        // SAFETY: by the caller's word.
+        unsafe { System.dealloc(old, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SPEAKERS: u16 = 4;
+const LISTENERS: u16 = 100;
+
+/// What the room does in 20 ms, and how many snapshots of counters came of it.
+fn frame(sim: &mut Sim, callers: &mut [Caller], checks: &[Vec<u8>], number: usize) -> u64 {
+    sim.sent.clear();
+    for speaker in &mut callers[..usize::from(SPEAKERS)] {
+        sim.speak(speaker, 20, &[0x5A; 120]);
+    }
+    sim.flush();
+    // Each caller checks every 2.5 s; a stranger and a forger are always there.
+    for at in (number % 125..callers.len()).step_by(125) {
+        let mut check = [0; 256];
+        let check = &mut check[..checks[at].len()];
+        check.copy_from_slice(&checks[at]);
+        sim.deliver(callers[at].path, check);
+    }
+    sim.deliver(sim::path(60_000, 1), &mut [0x80; 100]);
+    sim.deliver(callers[0].path, &mut [0x80; 100]);
+    sim.pass(Duration::from_millis(20));
+    sim.worker.take_events().map(|event| u64::from(matches!(event, Event::Counters(_)))).sum()
+}
+
+#[test]
+fn a_room_in_full_swing_allocates_nothing() {
+    let mut sim = Sim::new(32);
+    let mut callers: Vec<_> = (1..=SPEAKERS + LISTENERS)
+        .map(|number| sim.join(number, SrtpProfile::ALL[usize::from(number) % SrtpProfile::ALL.len()]))
+        .collect();
+    for speaker in &callers[..usize::from(SPEAKERS)] {
+        sim.publish(speaker);
+    }
+    for caller in &callers {
+        for speaker in (1..=SPEAKERS).filter(|speaker| u64::from(*speaker) != caller.transport.0) {
+            sim.add_slot(caller, speaker, Some(TrackId(speaker.into())));
+        }
+    }
+    let checks: Vec<_> = callers.iter().map(|caller| binding_request(&caller.local, true)).collect();
+    for number in 0..200 {
+        frame(&mut sim, &mut callers, &checks, number);
+    }
+    let (before, rtp_out) = (ALLOCATIONS.get(), sim.worker.counters.rtp_out);
+    assert!(before > 0, "the allocator counts");
+    let snapshots: u64 = (0..250).map(|number| frame(&mut sim, &mut callers, &checks, number)).sum();
+    let allocations = ALLOCATIONS.get() - before;
+    assert_eq!(sim.worker.counters.rtp_out - rtp_out, 250 * 4 * 103);
+    assert_eq!(snapshots, 5);
+    assert_eq!(allocations, snapshots, "beside the snapshots of the counters");
+    assert!(sim.drops(DropReason::BadAuthTag) >= 250 && sim.drops(DropReason::UnknownPath) >= 250);
+}

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# The one check, here and in CI: `bash tools/check.sh`. Installs what is missing where it can (Debian, as root),
+# else says what to install. Prints as it goes, goes on after a failed step, ends with a summary.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+exec </dev/null
+
+export CARGO_TERM_COLOR=never
+rust_min=1.95
+summary=()
+failed=0
+
+say() { printf '\n==> %s\n' "$*"; }
+
+record() { # result, name, what else
+    summary+=("$(printf '%-5s %-46s %s' "$1" "$2" "${3-}")")
+    [ "$1" != FAIL ] || failed=1
+}
+
+step() { # name, command…
+    local name=$1 start=$SECONDS
+    shift
+    say "$name"
+    if "$@"; then record ok "$name" "$((SECONDS - start)) s"; else record FAIL "$name" "$((SECONDS - start)) s"; fi
+}
+
+# Commands that the check cannot do without, each with its Debian package. The browser's are where the tests look.
+needed='cc build-essential
+openssl openssl
+python3 python3
+systemd-analyze systemd
+python3 python3-venv
+systemd-analyze systemd
+/usr/bin/chromium chromium
+/usr/bin/chromedriver chromium-driver
+/usr/bin/turnserver coturn'
+
+missing() {
+    while read -r command package; do
+        command -v "$command" >/dev/null 2>&1 || printf '%s ' "$package"
+    done <<<"$needed"
+}
+
+if [ -n "$(missing)" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    say "installing $(missing)"
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2046
+    apt-get update -q && apt-get install -q -y --no-install-recommends $(missing)
+fi
+if [ -n "$(missing)" ]; then
+    echo "This machine lacks: $(missing)"
+    echo "Install them (Debian: apt-get install $(missing)), then run this again."
+    echo "Chromium is there because the tests hold a call with a real browser; no display is needed."
+    exit 2
+fi
+
+[ -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] && PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+if ! command -v cargo >/dev/null 2>&1 && command -v rustup >/dev/null 2>&1; then
+    rustup default stable
+fi
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "This machine lacks Rust $rust_min or later. Install it as https://rustup.rs says, with rustfmt and clippy."
+    exit 2
+fi
+rust=$(rustc --version | cut -d' ' -f2)
+if [ "$(printf '%s\n' "$rust_min" "$rust" | sort -V | head -n 1)" != "$rust_min" ]; then
+    echo "Rust $rust_min or later is needed, this is $rust: rustup update stable"
+    exit 2
+fi
+for component in fmt clippy; do
+    cargo "$component" --version >/dev/null 2>&1 ||
+        rustup component add "${component/fmt/rustfmt}" || { echo "cargo $component is missing"; exit 2; }
+done
+
+deny() {
+    # Unoptimised: builds in a third of the time, and checks this tree in a second all the same.
+    if ! cargo deny --version >/dev/null 2>&1; then
+        echo "installing cargo-deny (once)"
+        cargo install --quiet --locked --debug cargo-deny || return 1
+    fi
+    cargo deny --log-level warn check bans licenses sources
+}
+
+linters() { # Of what is shipped (tests/deploy); kept below target/, made anew when their versions change.
+    cmp -s tests/deploy/requirements.txt target/tools/requirements.txt && return
+    python3 -m venv --clear target/tools && target/tools/bin/pip install -q --disable-pip-version-check \
+        -r tests/deploy/requirements.txt && cp tests/deploy/requirements.txt target/tools/
+}
+
+say "$(uname -sr), $(nproc) CPUs, $(rustc --version)"
+step "fmt" cargo fmt --check
+step "clippy" cargo clippy --locked --all-targets --all-features -- -D warnings
+step "linters" linters
+step "test" cargo test --locked --no-fail-fast
+step "test --benches" cargo test --locked --benches
+step "test tools" cargo test --locked --features tools --test replay
+RUSTDOCFLAGS="-D warnings" step "doc" cargo doc --locked --no-deps --document-private-items
+step "deny" deny
+
+say "summary, $((SECONDS / 60)) min $((SECONDS % 60)) s"
+printf '%s\n' "${summary[@]}"
+if [ "$failed" = 0 ]; then echo "all is well"; else echo "not all is well: see above"; fi
+exit "$failed"

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# What is too slow or needs too much for the everyday check: Miri, AddressSanitizer, coverage fuzzing. What is
+# not installed is skipped with a line that says so.
+#
+#   FUZZ_SECONDS=60    time for each fuzz target
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+exec </dev/null
+
+failed=0
+say() { printf '\n==> %s\n' "$*"; }
+skip() { printf 'skipped: %s\n' "$*"; }
+run() { "$@" || { echo "FAILED: $*"; failed=1; }; }
+host=$(rustc -vV | sed -n 's/^host: //p')
+
+say "Miri: the pure rooms"
+if cargo +nightly miri --version >/dev/null 2>&1; then
+    run cargo +nightly miri test --lib -- ids:: time:: packet:: demux:: rtp:: srtp::index::
+else
+    skip "no Miri (rustup toolchain install nightly; rustup +nightly component add miri)"
+fi
+
+say "AddressSanitizer: unit tests and a call"
+if rustc +nightly --version >/dev/null 2>&1; then
+    # Instrumented objects stay out of the everyday target directory. LeakSanitizer needs ptrace, which
+    # containers rarely grant, and leaks are not what we look for.
+    ASAN_OPTIONS=detect_leaks=0 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
+        run cargo +nightly test --target "$host" --lib --test loopback
+else
+    skip "no nightly toolchain (rustup toolchain install nightly)"
+fi
+
+say "Coverage fuzzing"
+if [ ! -f tools/fuzz/Cargo.toml ]; then
+    skip "no fuzz targets (plain cargo test replays and mutates the corpus in tools/fuzz)"
+elif ! cargo +nightly fuzz --version >/dev/null 2>&1; then
+    skip "no cargo-fuzz (cargo install cargo-fuzz)"
+else
+    for target in $(cargo +nightly fuzz list --fuzz-dir tools/fuzz); do
+        run cargo +nightly fuzz run --fuzz-dir tools/fuzz "$target" -- -max_total_time="${FUZZ_SECONDS:-60}"
+    done
+fi
+
+exit "$failed"
