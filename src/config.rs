@@ -10,7 +10,7 @@ mod ice_url;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -46,9 +46,9 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
             TURN_SECRET,
         ],
     ),
-    ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW]),
+    ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
     ("Machine", &[IO_BACKEND, BATCH_WAIT_US]),
-    ("Log", &[LOG_LEVEL]),
+    ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
 ];
 
 const PORT: Variable = Variable {
@@ -151,6 +151,13 @@ const RESUME_WINDOW: Variable = Variable {
     accepted: "0s to 10m, such as 500ms, 15s or 2m",
     meaning: "How long a client that lost its WebSocket may take up where it was.",
 };
+const DRAIN_TIMEOUT: Variable = Variable {
+    name: "DRAIN_TIMEOUT",
+    default: "0s",
+    accepted: "0s to 24h, such as 30s, 10m or 2h",
+    meaning: "How long calls may go on after a SIGTERM. Nobody new is let in meanwhile, /ready says so, and the \
+              server ends with the last call. A second SIGTERM ends it at once, 0s the first.",
+};
 const IO_BACKEND: Variable = Variable {
     name: "IO_BACKEND",
     default: "uring",
@@ -169,6 +176,19 @@ const LOG_LEVEL: Variable = Variable {
     default: "info",
     accepted: "debug, info, warn or error",
     meaning: "The least that is logged.",
+};
+
+const LOG_FORMAT: Variable = Variable {
+    name: "LOG_FORMAT",
+    default: "human",
+    accepted: "human or json",
+    meaning: "How a line of the log looks: for people, or one JSON object a line for whatever collects them.",
+};
+const LOG_FILE: Variable = Variable {
+    name: "LOG_FILE",
+    default: "",
+    accepted: "a path such as sfu.log, in a folder that is there",
+    meaning: "A file that the log is appended to, besides standard error. To rotate it, copy and truncate.",
 };
 
 /// Variables whose values are shown to nobody.
@@ -219,12 +239,18 @@ pub struct Config {
     pub audio_slots: u16,
     /// How long a client may resume.
     pub resume_window: Duration,
+    /// How long calls may go on once the server is told to end.
+    pub drain_timeout: Duration,
     /// How media passes between kernel and workers.
     pub io_backend: IoBackend,
     /// How long a worker waits for a batch.
     pub batch_wait: Duration,
     /// The least that is logged.
     pub log_level: LogLevel,
+    /// How a line of the log looks.
+    pub log_format: LogFormat,
+    /// Where the log goes besides standard error.
+    pub log_file: Option<PathBuf>,
 }
 
 /// Why the start ends.
@@ -345,11 +371,16 @@ impl Config {
             resume_window: source.with(&RESUME_WINDOW, |text| {
                 duration(text).filter(|window| *window <= Limits::RESUME_WINDOW_MAX)
             })?,
+            drain_timeout: source.with(&DRAIN_TIMEOUT, |text| {
+                duration(text).filter(|timeout| *timeout <= Limits::DRAIN_TIMEOUT_MAX)
+            })?,
             io_backend: source.value(&IO_BACKEND)?,
             batch_wait: source.with(&BATCH_WAIT_US, |text| {
                 number(text, 0..=Limits::BATCH_WAIT_MAX.as_micros() as u64).map(Duration::from_micros)
             })?,
             log_level: source.value(&LOG_LEVEL)?,
+            log_format: source.value(&LOG_FORMAT)?,
+            log_file: source.given(&LOG_FILE, |text| Some(PathBuf::from(text)))?,
         })
     }
 
@@ -386,9 +417,12 @@ impl Config {
             (MAX_CONNECTIONS.name, self.max_connections.to_string()),
             (AUDIO_SLOTS.name, self.audio_slots.to_string()),
             (RESUME_WINDOW.name, format!("{}ms", self.resume_window.as_millis())),
+            (DRAIN_TIMEOUT.name, format!("{}ms", self.drain_timeout.as_millis())),
             (IO_BACKEND.name, self.io_backend.to_string()),
             (BATCH_WAIT_US.name, self.batch_wait.as_micros().to_string()),
             (LOG_LEVEL.name, self.log_level.to_string()),
+            (LOG_FORMAT.name, self.log_format.to_string()),
+            (LOG_FILE.name, self.log_file.as_deref().unwrap_or(Path::new("")).display().to_string()),
         ]
     }
 }
@@ -514,6 +548,7 @@ fn duration(text: &str) -> Option<Duration> {
         "ms" => Some(Duration::from_millis(count)),
         "s" => Some(Duration::from_secs(count)),
         "m" => count.checked_mul(60).map(Duration::from_secs),
+        "h" => count.checked_mul(60 * 60).map(Duration::from_secs),
         _ => None,
     }
 }
@@ -704,6 +739,16 @@ words! {
     }
 }
 
+words! {
+    /// How a line of the log looks.
+    LogFormat {
+        /// For people.
+        Human = "human",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
 /// The bounds that several rooms share or that an operator can meet. A room's own stand in the room.
 #[derive(Debug)]
 pub enum Limits {}
@@ -724,6 +769,8 @@ impl Limits {
     pub const TURN_SECRET_LEN_MIN: usize = 16;
     /// Longest time in which a client can resume.
     pub const RESUME_WINDOW_MAX: Duration = Duration::from_secs(600);
+    /// Longest time in which calls may end by themselves.
+    pub const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
     /// Longest wait for a batch: half a voice packet's 20 ms.
     pub const BATCH_WAIT_MAX: Duration = Duration::from_millis(10);
     /// Longest `offer` or `answer`, in bytes, fragments counted together.

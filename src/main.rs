@@ -1,6 +1,6 @@
 //! The server's binary: configuration, start, signal, end.
 
-use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -8,9 +8,8 @@ use gryt_sfu::config::{self, Config, Flags};
 use gryt_sfu::http;
 use gryt_sfu::net::thread::cpu_count;
 use gryt_sfu::net::uring;
-use gryt_sfu::server::Server;
+use gryt_sfu::server::{Server, logging};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// The configuration is at fault, not the machine.
 const BAD_CONFIGURATION: u8 = 2;
@@ -36,8 +35,7 @@ fn main() -> ExitCode {
         print!("{config}");
         return ExitCode::SUCCESS;
     }
-    start_logging(&config);
-    match run(&config) {
+    match logging::start(&config).and_then(|()| run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sfu: {error:#}");
@@ -59,27 +57,32 @@ fn health(config: &Config) -> ExitCode {
     }
 }
 
-fn start_logging(config: &Config) {
-    // Our own lines only: what the crates below say is for those who work on them.
-    let filter = EnvFilter::new(format!("off,gryt_sfu={}", config.log_level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+/// A fault of ours is in the log like everything else, whatever its format.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    tracing::error!(thread = std::thread::current().name(), "{info}");
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
+    std::panic::set_hook(Box::new(log_panic));
     // The control runtime is a ring too, and panics where there is none.
     uring::probe()?;
     tokio_uring::start(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let server = Server::start(config).await?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        let mut told = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        told().await;
+        if !config.drain_timeout.is_zero() {
+            tracing::info!(timeout = ?config.drain_timeout, "draining: nobody new is let in; once more to end at once");
+            tokio::select! {
+                () = server.drain(config.drain_timeout) => {}
+                () = told() => {}
+            }
         }
         tracing::info!("closing all sessions");
         server.stop().await;

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use gryt_sfu::config::{Config, Error, Flags, GROUPS, IoBackend, LogLevel, UdpPorts, example, help};
+use gryt_sfu::config::{
+    Config, Error, Flags, GROUPS, IoBackend, LogFormat, LogLevel, UdpPorts, example, help,
+};
 use gryt_sfu::ids::WorkerId;
 
 fn parse_on(cpu_count: usize, variables: &[(&str, &str)]) -> Result<Config, Error> {
@@ -40,7 +42,10 @@ fn defaults() {
             resume_window: Duration::from_secs(15),
             io_backend: IoBackend::Uring,
             batch_wait: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
             log_level: LogLevel::Info,
+            log_format: LogFormat::Human,
+            log_file: None,
         }
     );
     let empty: Vec<_> = config.values().into_iter().map(|(name, _)| (name, "")).collect();
@@ -68,8 +73,11 @@ fn what_is_printed_is_accepted() {
         ("MAX_CONNECTIONS", "100000"),
         ("AUDIO_SLOTS", "256"),
         ("RESUME_WINDOW", "2m"),
+        ("DRAIN_TIMEOUT", "2h"),
         ("BATCH_WAIT_US", "500"),
         ("LOG_LEVEL", "Debug"),
+        ("LOG_FORMAT", "JSON"),
+        ("LOG_FILE", "/var/log/sfu.log"),
     ])
     .unwrap();
     assert_eq!(config.ice_advertise_ip.len(), 4, "a mapped address is the address that it maps");
@@ -111,6 +119,9 @@ fn env_example_is_true() {
 #[test]
 fn a_bad_value_is_named_with_what_is_accepted() {
     for (name, bad) in [
+        ("DRAIN_TIMEOUT", "25h"),
+        ("DRAIN_TIMEOUT", "soon"),
+        ("LOG_FORMAT", "xml"),
         ("PORT", "65536"),
         ("PORT", "http"),
         ("PORT", "-1"),

@@ -39,8 +39,9 @@ fn ready_follows_the_house() {
         let (head, body) = door.request("GET /ready HTTP/1.1").await;
         assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
         assert!(body.contains("draining"), "{body}");
-        let (head, _) = door.request("GET /health HTTP/1.1").await;
+        let (head, body) = door.request("GET /health HTTP/1.1").await;
         assert!(head.starts_with("HTTP/1.1 200 "), "a draining server is alive: {head}");
+        assert!(body.contains("draining"), "{body}");
     });
 }
 

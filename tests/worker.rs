@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gryt_sfu::dtls::keying::SrtpProfile;
 use gryt_sfu::ice::credentials::Secret;
-use gryt_sfu::ids::{Mid, PayloadType, SlotIndex, Ssrc, TrackId, TransportId, WorkerId};
+use gryt_sfu::ids::{Mid, PayloadType, RoomId, SlotIndex, Ssrc, TrackId, TransportId, WorkerId};
 use gryt_sfu::packet::DropReason;
 use gryt_sfu::rtcp::packet::{Compound, Packet};
 use gryt_sfu::rtcp::report::{ReportBlock, SenderInfo};
@@ -17,7 +17,7 @@ use gryt_sfu::time::{NtpTime, RtpTime};
 use gryt_sfu::worker::command::{Command, PublishedStream};
 use gryt_sfu::worker::event::{ConnectionState, Event};
 use gryt_sfu::worker::relay::Relay;
-use sim::{Caller, Heard, IDS, OPUS, Sim, binding_request, binding_request_with, path, slot_ssrc};
+use sim::{Caller, Heard, IDS, OPUS, ROOM, Sim, binding_request, binding_request_with, path, slot_ssrc};
 
 const GCM: SrtpProfile = SrtpProfile::AeadAes128Gcm;
 const MS20: Duration = Duration::from_millis(20);
@@ -967,4 +967,52 @@ mod nonces {
         assert!(history.media.len() >= 100, "{}", history.media.len());
         assert!(history.control.len() >= CALLERS, "{}", history.control.len());
     }
+}
+
+/// A fault of ours, here in the middle of a batch.
+#[test]
+fn a_panic_ends_the_room_that_it_struck_and_no_other() {
+    let (mut sim, mut callers) = room_of(3);
+    sim.room = RoomId(2);
+    sim.command(Command::AddRoom(sim.room));
+    let mut others: Vec<Caller> = (11..=12).map(|number| sim.join(number, GCM)).collect();
+    let voice = sim.publish(&others[0]);
+    sim.add_slot(&others[1], 1, Some(voice));
+    sim.sent.clear();
+    sim.events();
+    sim.speak(&mut callers[0], 20, b"lost");
+    sim.speak(&mut others[0], 20, b"kept");
+
+    let now = sim.now;
+    sim.sent.trap = Some(callers[1].path);
+    assert!(sim.worker.contain(|worker| worker.flush(now, &mut sim.sent)));
+    assert!(!sim.worker.contain(|worker| worker.flush(now, &mut sim.sent)), "the rest of the batch");
+    assert_eq!(payloads(&hear(&mut sim, &mut others[1])), [b"kept"]);
+    let failed = |event: &Event| matches!(event, Event::RoomFailed(room) if *room == ROOM);
+    assert_eq!(sim.events().iter().filter(|event| failed(event)).count(), 1);
+
+    // Who was in that room is a stranger now; the other room goes on.
+    let strangers = sim.drops(DropReason::UnknownPath);
+    sim.speak(&mut callers[0], 20, b"hello?");
+    assert_eq!(sim.drops(DropReason::UnknownPath), strangers + 1);
+    sim.speak(&mut others[0], 20, b"on");
+    assert_eq!(payloads(&hear(&mut sim, &mut others[1])), [b"on"]);
+    sim.pass(Duration::from_secs(3));
+
+    // Orders that crossed the event are about nothing; the room can be made anew.
+    sim.command(Command::RemoveTransport(callers[0].transport));
+    sim.command(Command::RemoveRoom(ROOM));
+    sim.command(Command::AddRoom(RoomId(3)));
+    sim.room = RoomId(3);
+    sim.sent.trap = None;
+    let caller = sim.join(1, GCM);
+    assert_eq!(states(&mut sim).last(), Some(&(caller.transport, ConnectionState::Connected)));
+}
+
+/// Nobody to blame: the process has to end.
+#[test]
+#[should_panic = "nobody's fault"]
+fn a_panic_outside_of_any_room_goes_on() {
+    let (mut sim, _callers) = room_of(2);
+    sim.worker.contain(|_| panic!("nobody's fault"));
 }

@@ -9,9 +9,9 @@ use crate::time::NtpTime;
 const JSON: &str = "application/json";
 
 /// Open to every origin: clients on other sites measure which of several servers answers first.
-pub(super) fn health(now: NtpTime) -> Response<Body> {
+pub(super) fn health(now: NtpTime, is_draining: bool) -> Response<Body> {
     let body = serde_json::json!({
-        "status": "healthy",
+        "status": if is_draining { "draining" } else { "healthy" },
         "service": "sfu",
         "version": env!("CARGO_PKG_VERSION"),
         "timestamp": rfc3339(now),

@@ -76,6 +76,9 @@ pub trait Status: 'static {
     /// Why nobody should be sent here now, in a few words.
     fn ready(&self) -> Result<(), &'static str>;
 
+    /// Nobody new is let in: the server ends with its last call.
+    fn is_draining(&self) -> bool;
+
     /// The latest counters of every worker and of control. The front door fills in its own.
     fn snapshot(&self) -> Snapshot;
 }

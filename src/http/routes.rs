@@ -38,7 +38,7 @@ pub(super) fn route<S: Service, B>(
 
 fn page<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> {
     let answer: fn(&App<S>, &Request<B>) -> Response<Body> = match request.uri().path() {
-        "/health" => |_, _| health::health(Now::read().ntp),
+        "/health" => |app, _| health::health(Now::read().ntp, app.status.is_draining()),
         "/ready" => |app, _| health::ready(app.status.ready()),
         "/metrics" => metrics,
         path => match demo::file(path) {

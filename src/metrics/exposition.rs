@@ -41,6 +41,8 @@ pub struct ControlCounters {
     pub handshakes_completed: u64,
     /// DTLS handshakes that failed or took too long.
     pub handshakes_failed: u64,
+    /// Sessions and rooms that a fault of ours ended.
+    pub panics: u64,
 }
 
 /// What the front door counts. Cumulative where not said to be a gauge.
@@ -129,7 +131,8 @@ impl Snapshot {
             "DTLS handshakes that gave keys",
             control.handshakes_completed,
         )?;
-        out.counter("dtls_handshakes_failed", "DTLS handshakes that failed", control.handshakes_failed)
+        out.counter("dtls_handshakes_failed", "DTLS handshakes that failed", control.handshakes_failed)?;
+        out.counter("panics", "Sessions and rooms that a fault of the server ended", control.panics)
     }
 
     fn encode_http(&self, out: &mut Output<'_>) -> fmt::Result {

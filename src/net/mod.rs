@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod interfaces;
+pub mod limits;
 pub mod socket;
 mod steer;
 pub mod thread;

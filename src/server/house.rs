@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::handshakes::Handshakes;
 use crate::http::Status;
@@ -9,30 +10,55 @@ use crate::ids::WorkerId;
 use crate::metrics::counters::WorkerCounters;
 use crate::metrics::exposition::{ControlCounters, Snapshot};
 use crate::signalling::Signalling;
+use crate::time::Now;
+
+/// A worker publishes its counters every second, whatever else it does. This long without, and it hangs.
+const WORKER_SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The latest of everything that is counted. Clones are the same.
 #[derive(Clone)]
 pub(super) struct House {
     workers: Rc<RefCell<Vec<WorkerCounters>>>,
+    /// When each worker was heard of last.
+    heard_at: Rc<RefCell<Vec<Instant>>>,
     signalling: Signalling,
     handshakes: Handshakes,
 }
 
 impl House {
-    pub(super) fn new(worker_count: usize, signalling: Signalling, handshakes: Handshakes) -> House {
+    pub(super) fn new(
+        now: Instant,
+        worker_count: usize,
+        signalling: Signalling,
+        handshakes: Handshakes,
+    ) -> House {
         let workers = Rc::new(RefCell::new(vec![WorkerCounters::default(); worker_count]));
-        House { workers, signalling, handshakes }
+        let heard_at = Rc::new(RefCell::new(vec![now; worker_count]));
+        House { workers, heard_at, signalling, handshakes }
     }
 
     /// A worker published its counters.
-    pub(super) fn take(&self, worker: WorkerId, counters: WorkerCounters) {
+    pub(super) fn take(&self, now: Instant, worker: WorkerId, counters: WorkerCounters) {
+        self.heard_at.borrow_mut()[usize::from(worker.0)] = now;
         self.workers.borrow_mut()[usize::from(worker.0)] = counters;
     }
 }
 
 impl Status for House {
     fn ready(&self) -> Result<(), &'static str> {
-        Ok(())
+        let now = Now::read().instant;
+        let is_silent = |heard_at: &Instant| now.saturating_duration_since(*heard_at) > WORKER_SILENCE_MAX;
+        if self.is_draining() {
+            Err("draining")
+        } else if self.heard_at.borrow().iter().any(is_silent) {
+            Err("a worker does not answer")
+        } else {
+            Ok(())
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.signalling.is_draining()
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -46,6 +72,7 @@ impl Status for House {
             handshakes: self.handshakes.unfinished_count() as u64,
             handshakes_completed,
             handshakes_failed,
+            panics: counts.panics,
         };
         Snapshot { workers: self.workers.borrow().clone(), control, ..Snapshot::default() }
     }

@@ -72,29 +72,16 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
         now = Now::read();
 
         is_behind = false;
-        for count in 1.. {
-            let Ok(command) = queues.commands.try_recv() else { break };
-            worker.handle_command(now, command, backend.egress());
-            if count == COMMAND_COUNT_MAX {
-                is_behind = true;
-                break;
+        // Each part is taken up again after a fault that ended a room in it.
+        while worker.contain(|worker| is_behind |= obey(worker, now, &queues, &mut backend)) {}
+        while worker.contain(|worker| is_behind |= take_relays(worker, now, &queues, &mut backend)) {}
+        while worker.contain(|worker| {
+            while let Some((datagram, egress)) = backend.next() {
+                worker.handle_datagram(now, datagram, egress);
             }
-        }
-        for (from, queue) in &queues.relays_in {
-            for count in 1.. {
-                let Ok(mut relay) = queue.try_recv() else { break };
-                worker.handle_relay(now, *from, &mut relay, backend.egress());
-                if count == RELAY_COUNT_MAX {
-                    is_behind = true;
-                    break;
-                }
-            }
-        }
-        while let Some((datagram, egress)) = backend.next() {
-            worker.handle_datagram(now, datagram, egress);
-        }
-        worker.handle_timeout(now, backend.egress());
-        worker.flush(now, backend.egress());
+        }) {}
+        while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {}
+        while worker.contain(|worker| worker.flush(now, backend.egress())) {}
 
         count(&mut worker, &mut backend);
         send_relays(&mut worker, &mut queues.relays_out);
@@ -106,6 +93,32 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
     // What says goodbye is on its way before the sockets close.
     backend.wait(Some(Duration::ZERO))?;
     Ok(())
+}
+
+/// Orders of control; `true` when more may wait.
+fn obey<B: Backend>(worker: &mut Worker, now: Now, queues: &Queues, backend: &mut B) -> bool {
+    for _ in 0..COMMAND_COUNT_MAX {
+        let Ok(command) = queues.commands.try_recv() else { return false };
+        worker.handle_command(now, command, backend.egress());
+    }
+    true
+}
+
+/// What other workers relay; `true` when more may wait.
+fn take_relays<B: Backend>(worker: &mut Worker, now: Now, queues: &Queues, backend: &mut B) -> bool {
+    let mut is_behind = false;
+    for (from, queue) in &queues.relays_in {
+        let mut count = 0;
+        while let Ok(mut relay) = queue.try_recv() {
+            worker.handle_relay(now, *from, &mut relay, backend.egress());
+            count += 1;
+            if count == RELAY_COUNT_MAX {
+                is_behind = true;
+                break;
+            }
+        }
+    }
+    is_behind
 }
 
 /// Adds what the backend saw. What it received and sent the worker has counted itself.

@@ -6,7 +6,9 @@
 mod discover;
 mod handshakes;
 mod house;
+pub mod logging;
 mod media_thread;
+mod supervision;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -17,7 +19,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::spawn_local;
 
 use self::handshakes::Handshakes;
 use self::house::House;
@@ -34,7 +35,10 @@ use crate::signalling::{CLOSE_DRAINING, IceServers, Settings, Signalling};
 use crate::time::Now;
 
 /// How long sessions have to take their Close frame, and workers to say goodbye.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between two looks whether the last participant has left.
+const DRAIN_POLL: Duration = Duration::from_millis(100);
 
 /// How long clients have to answer their Close frame after that.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -81,13 +85,15 @@ impl Server {
             ice_servers: IceServers::new(config, |_| Now::read().ntp.unix_seconds().into()),
         };
         let signalling = Signalling::new(now, settings, workers, handshakes.clone());
-        let house = House::new(config.workers.into(), signalling.clone(), handshakes.clone());
-        spawn_local(keep_time(signalling.clone()));
-        spawn_local(hear_failures(signalling.clone(), failures));
-        spawn_local(news.pass_on(signalling.clone(), handshakes, house.clone()));
+        let house = House::new(now, config.workers.into(), signalling.clone(), handshakes.clone());
+        supervision::essential("the sessions' clock", keep_time(signalling.clone()));
+        supervision::essential("the handshakes' failures", hear_failures(signalling.clone(), failures));
+        let news = news.pass_on(signalling.clone(), handshakes, house.clone());
+        supervision::essential("the workers' news", news);
         let limits = http::Limits { websockets_max: 2 * config.max_connections, ..http::Limits::default() };
         let port = listener.local_addr().context("the TCP socket has no address")?.port();
-        spawn_local(http::serve(listener, App::new(signalling.clone(), house, limits)));
+        let serve = http::serve(listener, App::new(signalling.clone(), house.clone(), limits));
+        supervision::essential("the front door", async { match serve.await {} });
 
         println!("gryt-sfu {}", env!("CARGO_PKG_VERSION"));
         println!("  backend:   {features}");
@@ -102,13 +108,27 @@ impl Server {
             );
         }
         println!("  demo page: http://localhost:{port}/");
+        for advice in supervision::self_check(config) {
+            println!("  warning:   {advice}");
+        }
+        supervision::report_ready(house);
         Ok(Server { signalling, fleet })
+    }
+
+    /// Lets nobody new in, tells everybody, and returns when the last participant has left or `timeout` is over.
+    pub async fn drain(&self, timeout: Duration) {
+        supervision::report_stopping();
+        let now = Now::read().instant;
+        self.signalling.drain(now, timeout);
+        while self.signalling.counts().participants > 0 && Now::read().instant < now + timeout {
+            tokio::time::sleep(DRAIN_POLL).await; // Minutes long: nobody minds the last tenth of a second.
+        }
     }
 
     /// Closes every session with 1001, lets the workers say goodbye, and returns when they have.
     pub async fn stop(self) {
         self.signalling.close_all(Now::read().instant, CLOSE_DRAINING, "server is going down");
-        self.fleet.stop(DRAIN_TIMEOUT).await;
+        self.fleet.stop(STOP_TIMEOUT).await;
         // Who answered its Close frame is gone; the others do not read, or have nothing to say.
         let deadline = Now::read().instant + GOODBYE_TIMEOUT;
         while self.signalling.counts().connections > 0 && Now::read().instant < deadline {

@@ -253,7 +253,7 @@ impl News {
                         Event::Dtls { transport, datagram } => {
                             handshakes.handle_datagram(transport, datagram)
                         }
-                        Event::Counters(counters) => house.take(worker, *counters),
+                        Event::Counters(counters) => house.take(now, worker, *counters),
                         event => signalling.handle_event(now, worker, event),
                     }
                     count += 1;

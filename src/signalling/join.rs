@@ -8,17 +8,17 @@ use super::message::{Join, Joined, PeerInfo, ServerMessage};
 use super::negotiation::ErrorCode;
 use super::resume::ResumeToken;
 use super::session::Session;
-use super::state::{ConnectionId, Deadline, State};
+use super::state::{ConnectionId, Deadline, Door, State};
 use crate::control::participant::{ParticipantId, UserInfo};
 use crate::control::registry::Refusal;
 use crate::worker::command::Command;
 
 impl State {
     pub(super) fn handle_join(&mut self, now: Instant, connection: ConnectionId, join: Join) {
-        if self.is_draining {
-            return self.refuse(now, connection, join, "the server is going down", CLOSE_DRAINING);
-        }
         match self.registry.find(&join.room, &join.user) {
+            None if self.door != Door::Open => {
+                self.refuse(now, connection, join, "the server is going down", CLOSE_DRAINING);
+            }
             None => self.join_new(now, connection, join),
             Some(id) => {
                 let shown = join.resume.as_deref();

@@ -31,6 +31,7 @@ impl State {
             }
             Event::SlotsChanged { transport, changes } => self.handle_slots_changed(now, transport, &changes),
             Event::ActiveSpeakers { room, speakers } => self.tell_speakers(now, worker, room, &speakers),
+            Event::RoomFailed(room) => self.handle_room_failed(now, room),
             Event::Dtls { .. } | Event::Counters(_) => {}
         }
     }
@@ -204,7 +205,15 @@ impl State {
             && let Some(room) = self.registry.room(participant.room)
         {
             let (room, user) = (&room.name, &participant.user);
-            tracing::info!(participant = %id, %room, %user, ?code, message, "media failed");
+            tracing::info!(
+                connection = connection.map(tracing::field::display),
+                participant = %id,
+                %room,
+                %user,
+                ?code,
+                message,
+                "media failed"
+            );
         }
         self.totals.media_failed += 1;
         self.end_media(id);

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::connection::{CloseCode, Outbound};
 use super::ice_servers::IceServers;
-use super::state::State;
+use super::state::{Culprit, Door, State};
 use super::{ConnectionId, Counts};
 use crate::control::workers::Workers;
 use crate::ice::credentials::Secret;
@@ -88,7 +89,8 @@ impl Signalling {
 
     /// News from a worker. DTLS datagrams and counters are for others, and ignored.
     pub fn handle_event(&self, now: Instant, worker: WorkerId, event: Event) {
-        self.enter(now, |state| state.handle_event(now, worker, event));
+        let culprit = event.transport().map(Culprit::Transport);
+        self.enter_for(now, culprit, |state| state.handle_event(now, worker, event));
     }
 
     /// The handshake over this transport failed for good.
@@ -115,7 +117,7 @@ impl Signalling {
         self.0.rearm.notified().await;
     }
 
-    /// Says that the server goes down after `grace`. Nobody new comes in from now on.
+    /// Says that the server goes down after `grace`. Nobody new comes in from now on; who is there may come back.
     pub fn drain(&self, now: Instant, grace: Duration) {
         self.enter(now, |state| state.drain(now, grace));
     }
@@ -125,9 +127,23 @@ impl Signalling {
         self.enter(now, |state| state.close_all(now, code, reason));
     }
 
+    /// [`Signalling::drain`] or [`Signalling::close_all`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.0.state.borrow().door != Door::Open
+    }
+
     /// For metrics and health.
     pub fn counts(&self) -> Counts {
         self.0.state.borrow().counts()
+    }
+
+    /// As [`Signalling::enter`]. A panic ends the session that the input is about, and the others go on; without
+    /// one to blame it goes on to the caller.
+    fn enter_for(&self, now: Instant, culprit: Option<Culprit>, input: impl FnOnce(&mut State)) {
+        let Some(culprit) = culprit else { return self.enter(now, input) };
+        if catch_unwind(AssertUnwindSafe(|| self.enter(now, input))).is_err() {
+            self.enter(now, |state| state.end_faulty(now, culprit));
+        }
     }
 
     /// Every input passes here.
@@ -165,7 +181,8 @@ impl Inbound {
 
     /// A whole text message came.
     pub fn handle_text(&self, now: Instant, text: &str) {
-        self.signalling.enter(now, |state| state.handle_text(now, self.connection, text));
+        let culprit = Some(Culprit::Connection(self.connection));
+        self.signalling.enter_for(now, culprit, |state| state.handle_text(now, self.connection, text));
     }
 
     /// The client closed the WebSocket with this code (RFC 6455 §7.4), or it broke. 1000 is a leave; after any

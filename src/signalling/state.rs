@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
 
 use super::connection::{
-    CLOSE_DRAINING, CLOSE_FULL, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_BIG, CloseCode, Connection, Outbound,
-    Stage,
+    CLOSE_DRAINING, CLOSE_FULL, CLOSE_INTERNAL, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_BIG, CloseCode,
+    Connection, Outbound, Stage,
 };
 use super::message::{ClientMessage, LeaveReason, ServerMessage, Unreadable};
 use super::negotiation::ErrorCode;
@@ -75,6 +75,8 @@ pub struct Counts {
     pub clients_slow: u64,
     /// Total: sessions whose negotiation or transport failed.
     pub media_failed: u64,
+    /// Total: sessions and rooms ended by a fault of ours, one a panic.
+    pub panics: u64,
 }
 
 /// What has a deadline.
@@ -96,6 +98,24 @@ pub(super) enum Deadline {
     Retry,
 }
 
+/// Who may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Everybody.
+    Open,
+    /// Who is in a room already: the server drains, and calls that go on mend their connections.
+    MembersOnly,
+    /// Nobody: the server goes down.
+    Shut,
+}
+
+/// Whose input a panic came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Culprit {
+    Connection(ConnectionId),
+    Transport(TransportId),
+}
+
 /// Everything; one borrow of it lasts for one input.
 pub(super) struct State {
     pub(super) settings: Settings,
@@ -111,7 +131,7 @@ pub(super) struct State {
     /// Rooms in which a voice came or went: [`State::settle`] tells the members.
     pub(super) restless: BTreeSet<RoomId>,
     uninformed: Uninformed,
-    pub(super) is_draining: bool,
+    pub(super) door: Door,
     pub(super) totals: Counts,
     connection_next: u64,
 }
@@ -130,7 +150,7 @@ impl State {
             timers: Timers::new(),
             restless: BTreeSet::new(),
             uninformed: Uninformed::default(),
-            is_draining: false,
+            door: Door::Open,
             totals: Counts::default(),
             connection_next: 1,
         }
@@ -145,8 +165,8 @@ impl State {
             >= self.settings.max_connections.saturating_mul(CONNECTIONS_PER_PARTICIPANT);
         self.connections.insert(id, connection);
         self.timers.set(Deadline::Join(id), Some(now + JOIN_WAIT));
-        if self.is_draining {
-            self.close(now, id, CLOSE_DRAINING, "draining");
+        if self.door == Door::Shut {
+            self.close(now, id, CLOSE_DRAINING, "server is going down");
         } else if is_full {
             self.error(now, id, ErrorCode::ServerFull, "the server is full".into());
             self.close(now, id, CLOSE_FULL, "server full");
@@ -269,8 +289,46 @@ impl State {
         }
     }
 
+    /// Ends the session that our own fault struck; everybody else goes on.
+    pub(super) fn end_faulty(&mut self, now: Instant, culprit: Culprit) {
+        self.totals.panics += 1;
+        let participant = match culprit {
+            Culprit::Transport(transport) => self.transports.get(&transport).copied(),
+            Culprit::Connection(id) => match self.connections.get(&id).map(|connection| connection.stage) {
+                Some(Stage::Joined(participant)) => Some(participant),
+                Some(Stage::Waiting) => {
+                    self.close(now, id, CLOSE_INTERNAL, "internal error");
+                    None
+                }
+                Some(Stage::Closing) | None => None,
+            },
+        };
+        if let Some(participant) = participant {
+            self.end_by_our_fault(now, participant);
+        }
+    }
+
+    /// The room is no more on its worker: its members hear that it was our fault, and may join again.
+    pub(super) fn handle_room_failed(&mut self, now: Instant, id: RoomId) {
+        self.totals.panics += 1;
+        let members: Vec<ParticipantId> =
+            self.registry.room(id).into_iter().flat_map(|room| room.members()).collect();
+        for member in members {
+            self.end_by_our_fault(now, member);
+        }
+    }
+
+    fn end_by_our_fault(&mut self, now: Instant, id: ParticipantId) {
+        let connection = self.sessions.get(&id).and_then(|session| session.connection);
+        self.leave(now, id, LeaveReason::Failed);
+        if let Some(connection) = connection {
+            self.error(now, connection, ErrorCode::Internal, "an internal error ended this session".into());
+            self.close(now, connection, CLOSE_INTERNAL, "internal error");
+        }
+    }
+
     pub(super) fn drain(&mut self, now: Instant, grace: Duration) {
-        self.is_draining = true;
+        self.door = Door::MembersOnly;
         let deadline = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
@@ -279,7 +337,7 @@ impl State {
     }
 
     pub(super) fn close_all(&mut self, now: Instant, code: CloseCode, reason: &'static str) {
-        self.is_draining = true;
+        self.door = Door::Shut;
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
             self.close(now, id, code, reason);
@@ -306,7 +364,7 @@ impl State {
     /// Takes a participant out of its room and tells the others.
     pub(super) fn leave(&mut self, now: Instant, id: ParticipantId, reason: LeaveReason) {
         self.end_media(id);
-        self.sessions.remove(&id);
+        let connection = self.sessions.remove(&id).and_then(|session| session.connection);
         self.timers.set(Deadline::Void(id), None);
         self.timers.set(Deadline::Inherited(id), None);
         self.timers.set(Deadline::IceServers(id), None);
@@ -319,7 +377,14 @@ impl State {
             self.restless.insert(room);
         }
         let (room_id, user_id) = (left.room_name, left.participant.user);
-        tracing::info!(participant = %id, room = %room_id, user = %user_id, ?reason, "left");
+        tracing::info!(
+            connection = connection.map(tracing::field::display),
+            participant = %id,
+            room = %room_id,
+            user = %user_id,
+            ?reason,
+            "left"
+        );
         if left.was_last {
             self.workers.send(left.worker, Command::RemoveRoom(room));
         } else {

@@ -38,6 +38,23 @@ pub enum Event {
         /// Tracks with their level, 0 (loudest) to 127 (RFC 6464).
         speakers: Vec<(TrackId, u8)>,
     },
+    /// A fault of ours struck while the worker dealt with this room; the room and its transports are gone.
+    RoomFailed(RoomId),
     /// Everything counted since the start; once a second.
     Counters(Box<WorkerCounters>),
+}
+
+impl Event {
+    /// The transport that it is about.
+    pub fn transport(&self) -> Option<TransportId> {
+        match self {
+            Event::Dtls { transport, .. }
+            | Event::Connection { transport, .. }
+            | Event::SlotsChanged { transport, .. } => Some(*transport),
+            Event::TrackStarted(_)
+            | Event::ActiveSpeakers { .. }
+            | Event::RoomFailed(_)
+            | Event::Counters(_) => None,
+        }
+    }
 }

@@ -86,6 +86,7 @@ impl Worker {
     pub fn flush(&mut self, now: Now, out: &mut impl Egress) {
         for room_key in self.batch.rooms.drain(..) {
             let Some(room) = self.rooms.get_mut(room_key) else { continue };
+            self.at_work = Some(room_key);
             room.forward(|receiver, packets| {
                 let Some(peer) = self.peers.get_mut(receiver.peer) else { return };
                 let batch = &self.batch.bytes;

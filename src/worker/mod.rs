@@ -5,6 +5,7 @@
 //! On this path nothing allocates, locks, formats or reads a clock.
 
 pub mod command;
+mod contain;
 pub mod event;
 mod forward;
 mod orders;
@@ -74,6 +75,8 @@ pub struct Worker {
     foreign: Map<Path, WorkerId>,
     batch: Batch,
     changes: Vec<SlotChange>,
+    /// The room that is dealt with just now: see [`Worker::contain`].
+    at_work: Option<RoomKey>,
     reports: Reports,
     events: Vec<Event>,
     relays: Vec<(WorkerId, Relay)>,
@@ -107,6 +110,7 @@ impl Worker {
             foreign: Map::default(),
             batch: Batch { bytes: Vec::with_capacity(BATCH_LEN), rooms: Vec::new() },
             changes: Vec::new(),
+            at_work: None,
             reports: Reports::default(),
             events: Vec::new(),
             relays: Vec::new(),
@@ -168,6 +172,7 @@ impl Worker {
             self.relay(owner.ok_or(DropReason::UnknownPath)?, path, bytes, false);
             return Ok(());
         };
+        self.works_for(key);
         match protocol {
             Protocol::Rtp => self.handle_rtp(now, key, bytes, out),
             Protocol::Rtcp => self.handle_rtcp(now, key, bytes),
@@ -216,6 +221,7 @@ impl Worker {
         request: &Request<'_>,
         out: &mut impl Egress,
     ) -> Result<(), DropReason> {
+        self.works_for(key);
         let mut response = [0; CHECK_LEN_MAX];
         let transport = &mut self.peers[key].transport;
         let answered = transport.handle_stun_request(now.instant, path, request, &mut response)?;
@@ -312,6 +318,7 @@ impl Worker {
             if !self.peers.contains(key) {
                 continue;
             }
+            self.works_for(key);
             self.tell_state(now, key);
             let mut check = [0; CHECK_LEN_MAX];
             while let Some((path, len)) = self.peers[key].transport.next_check(now.instant, &mut check) {
@@ -333,7 +340,8 @@ impl Worker {
     }
 
     fn look_after_rooms(&mut self, now: Instant) {
-        for (_, room) in &mut self.rooms {
+        for (key, room) in &mut self.rooms {
+            self.at_work = Some(key);
             if let Some(speakers) = room.handle_interval(now, &mut self.changes) {
                 self.events.push(Event::ActiveSpeakers { room: room.id, speakers });
             }

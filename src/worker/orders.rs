@@ -87,8 +87,10 @@ impl Worker {
         }
     }
 
-    fn key_of(&self, transport: TransportId) -> Option<PeerKey> {
-        self.by_transport.get(&transport).copied()
+    fn key_of(&mut self, transport: TransportId) -> Option<PeerKey> {
+        let key = self.by_transport.get(&transport).copied()?;
+        self.works_for(key);
+        Some(key)
     }
 
     /// The track's place, if it is in this room.
@@ -147,6 +149,15 @@ impl Worker {
 
     fn remove_peer(&mut self, key: PeerKey, out: &mut impl Egress) {
         self.say_goodbye(key, out);
+        let (room, receiver) = (self.peers[key].room, self.peers[key].receiver);
+        self.forget_peer(key);
+        if let Some(room) = self.rooms.get_mut(room) {
+            room.remove_receiver(receiver);
+        }
+    }
+
+    /// Takes a peer out of the tables; its room is left as it is.
+    pub(super) fn forget_peer(&mut self, key: PeerKey) {
         let paths: Vec<_> = self.peers[key].transport.paths().collect();
         for path in paths {
             self.forget_path(key, path);
@@ -156,9 +167,6 @@ impl Worker {
             self.by_ufrag.remove(&ufrag);
         }
         self.by_transport.remove(&peer.transport.id);
-        if let Some(room) = self.rooms.get_mut(peer.room) {
-            room.remove_receiver(peer.receiver);
-        }
     }
 
     fn publish(

@@ -86,6 +86,10 @@ impl Status for Steady {
         if self.ready.get() { Ok(()) } else { Err("draining") }
     }
 
+    fn is_draining(&self) -> bool {
+        !self.ready.get()
+    }
+
     fn snapshot(&self) -> Snapshot {
         Snapshot { workers: vec![Default::default(); 2], ..Default::default() }
     }

@@ -1,6 +1,6 @@
 //! A service with workers that only listen, and clients that speak JSON.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,11 @@ pub(crate) const JOIN_WAIT: Duration = Duration::from_secs(10);
 
 /// What the DTLS side was told.
 #[derive(Clone, Default)]
-pub(crate) struct Doors(pub(crate) Rc<RefCell<Vec<Door>>>);
+pub(crate) struct Doors(
+    pub(crate) Rc<RefCell<Vec<Door>>>,
+    /// The next handshake panics, as a fault of ours would.
+    pub(crate) Rc<Cell<bool>>,
+);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
@@ -33,6 +37,7 @@ pub(crate) enum Door {
 impl Handshakes for Doors {
     fn expect(&self, worker: WorkerId, transport: TransportId, fingerprint: Fingerprint) {
         self.0.borrow_mut().push(Door::Expect(worker, transport, fingerprint));
+        assert!(!self.1.get(), "the trap of this test");
     }
     fn forget(&self, transport: TransportId) {
         self.0.borrow_mut().push(Door::Forget(transport));

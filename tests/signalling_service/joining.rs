@@ -207,8 +207,11 @@ fn a_server_that_goes_down_says_so_and_takes_nobody_in() {
     late.heard();
     assert_eq!(late.join(&house, "r", "late")["success"], false);
     assert_eq!(late.heard(), [json!({"close": 1001})]);
-    assert_eq!(house.connect().heard(), [json!({"close": 1001})]);
+    // Whose connection breaks meanwhile takes its session up again.
+    a.lose(&house);
+    assert_eq!(a.resume(&house, "r", "a")["resumed"], true);
     a.say(&house, "user-info", json!({"isMuted": true}));
     house.signalling.close_all(house.now, 1001, "going down");
     assert_eq!(a.heard(), [json!({"close": 1001})]);
+    assert_eq!(house.connect().heard(), [json!({"close": 1001})]);
 }

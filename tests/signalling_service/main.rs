@@ -2,6 +2,7 @@
 //! with a clock that the tests turn. The clients' session descriptions are str0m's.
 
 mod crowd;
+mod faults;
 mod harness;
 mod ice_servers;
 mod joining;

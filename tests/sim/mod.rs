@@ -29,7 +29,7 @@ use stun::integrity::MessageIntegrity;
 use stun::message::{BINDING_REQUEST, Message};
 use stun::textattrs::TextAttribute;
 
-/// The one room of a simulation.
+/// The room of a simulation; there can be more.
 pub const ROOM: RoomId = RoomId(1);
 /// What every caller calls Opus.
 pub const OPUS: u8 = 111;
@@ -41,6 +41,8 @@ pub struct Sim {
     pub worker: Worker,
     pub now: Now,
     pub sent: Sent,
+    /// Where the next callers join.
+    pub room: RoomId,
     secret: Secret,
     id: WorkerId,
 }
@@ -56,11 +58,17 @@ pub struct Sent {
     pub run_count: usize,
     /// Segments that may still be lent; `None`: any number.
     pub room: Option<usize>,
+    /// A run to here panics, as a fault of ours would.
+    pub trap: Option<Path>,
 }
 
 impl Egress for Sent {
     fn open(&mut self, path: Path) -> bool {
         assert!(self.run.replace(path).is_none(), "a run inside a run");
+        if self.trap == Some(path) {
+            self.run = None;
+            panic!("the trap of this test");
+        }
         self.run_count += 1;
         self.room != Some(0) || {
             self.run = None;
@@ -147,7 +155,8 @@ impl Sim {
     pub fn with_sharers(audio_slots: u16, secret: Secret, id: WorkerId, port_sharers: u8) -> Sim {
         let now = Now { instant: Now::read().instant, ntp: NtpTime(0xE000_0000_0000_0000) };
         let settings = Settings { id, port_sharers, secret: secret.clone(), audio_slots, seed: [7; 32] };
-        let mut sim = Sim { worker: Worker::new(now, settings), now, sent: Sent::default(), secret, id };
+        let mut sim =
+            Sim { worker: Worker::new(now, settings), now, sent: Sent::default(), room: ROOM, secret, id };
         sim.command(Command::AddRoom(ROOM));
         sim
     }
@@ -171,7 +180,7 @@ impl Sim {
         let transport = TransportId(u64::from(number));
         let local = self.secret.credentials(self.id);
         let remote = RemoteCredentials::parse("peer", "aPasswordOf22Characters").unwrap();
-        self.command(Command::AddTransport { transport, room: ROOM, local, remote });
+        self.command(Command::AddTransport { transport, room: self.room, local, remote });
         Caller {
             transport,
             path: path(number, 40_000),

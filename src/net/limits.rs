@@ -1,0 +1,32 @@
+//! Limits that the kernel sets to this process, and what it keeps time by.
+
+use std::io;
+
+/// Raises the soft limit of open files to `wanted`, as far as the hard limit allows; returns what it is then.
+///
+/// # Errors
+/// When the limit can be neither read nor set.
+pub fn raise_descriptors(wanted: u64) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live rlimit.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur < wanted {
+        limit.rlim_cur = wanted.min(limit.rlim_max);
+        // SAFETY: as above; the kernel only reads it.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// The clock that the kernel uses, as it names it.
+///
+/// # Errors
+/// Where it is not shown.
+pub fn clock_source() -> io::Result<String> {
+    let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")?;
+    Ok(source.trim().to_owned())
+}

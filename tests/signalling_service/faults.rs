@@ -1,0 +1,50 @@
+//! Faults of ours: a panic ends the session or the room that it struck, and no other.
+
+use gryt_sfu::ids::WorkerId;
+use gryt_sfu::worker::command::Command;
+use gryt_sfu::worker::event::Event;
+use serde_json::json;
+use str0m::media::Direction;
+
+use crate::harness::{House, Peer};
+
+#[test]
+fn a_panic_ends_the_session_whose_message_it_was() {
+    let house = House::new();
+    let (mut a, mut b, mut c) = (house.join("r", "a"), house.publisher("r", "b"), house.join("r", "c"));
+    for client in [&mut a, &mut b, &mut c] {
+        client.heard();
+    }
+    house.doors.1.set(true);
+    let sdp = Peer::new(house.now).offer(Direction::SendRecv);
+    c.say(&house, "offer", json!({"type": "offer", "sdp": sdp}));
+    house.doors.1.set(false);
+    assert_eq!(c.heard_end(), ("internal".to_owned(), 1011));
+    let gone = json!({"event": "user-left", "data": {"roomId": "r", "userId": "c", "reason": "failed"}});
+    assert_eq!(a.heard()[0], gone);
+    assert_eq!(b.heard()[0], gone);
+    assert_eq!(house.signalling.counts().panics, 1);
+    // The others go on, and it may come back.
+    a.say(&house, "user-info", json!({"isMuted": true}));
+    assert_eq!(b.heard_words(), ["user-info"]);
+    assert!(house.publisher("r", "c").is_open());
+}
+
+#[test]
+fn members_of_a_room_that_failed_hear_that_it_was_our_fault() {
+    let house = House::new();
+    let (mut a, mut b, mut other) = (house.publisher("r", "a"), house.join("r", "b"), house.join("s", "x"));
+    for client in [&mut a, &mut b, &mut other] {
+        client.heard();
+    }
+    let room = house.told().into_iter().find_map(|command| match command {
+        Command::AddRoom(room) => Some(room),
+        _ => None,
+    });
+    house.signalling.handle_event(house.now, WorkerId(0), Event::RoomFailed(room.expect("the first room")));
+    assert_eq!(a.heard_end(), ("internal".to_owned(), 1011));
+    assert_eq!(b.heard_end(), ("internal".to_owned(), 1011));
+    other.hears_nothing();
+    assert_eq!(house.signalling.counts().rooms, 1);
+    assert!(house.join("r", "a").is_open());
+}

@@ -1,0 +1,157 @@
+//! How the server ends, what it tells whoever watches over it, and what its log says.
+
+mod support;
+
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{Client, Options, PATIENCE, Server, now};
+
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A file of this test's own, gone when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        Scratch(std::env::temp_dir().join(format!("sfu-{name}-{}", std::process::id())))
+    }
+
+    fn text(&self) -> &str {
+        self.0.to_str().expect("our own name")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn calls_go_on_while_it_drains_and_it_ends_with_the_last() {
+    let mut server = Server::spawn(&[("DRAIN_TIMEOUT", "10m")]);
+    let ann = Client::join(&server, "hall", "ann", Options::default()).await;
+    let ben = Client::join(&server, "hall", "ben", Options::default()).await;
+    ann.speak(20);
+    ben.hears(&ann, 10).await;
+    server.terminate();
+    let told = ben.message("draining", |_| true).await;
+    assert_eq!(told["deadline"], 600_000, "{told}");
+
+    let (status, health) = server.get("/health");
+    assert!(status == 200 && health.contains("\"draining\""), "{status} {health}");
+    assert_eq!(server.get("/ready").0, 503);
+    let late = Client::start(server.http, "hall", "late", Options::default()).await;
+    let refused = late.message("joined", |_| true).await;
+    assert_eq!(refused["success"], false, "{refused}");
+    assert_eq!(late.closed().await.0, 1001);
+
+    // Whose WebSocket breaks comes back, and hears on.
+    ben.lose_socket();
+    ben.resume();
+    ben.message("joined", |joined| joined["resumed"] == true).await;
+    ben.hears(&ann, 20).await;
+
+    ann.leave();
+    ann.closed().await;
+    assert_eq!(server.wait(Duration::ZERO), None, "one is still there");
+    ben.leave();
+    ben.closed().await;
+    assert!(server.wait(ENDS_WITHIN).expect("it ends with its last call").success());
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_it_at_once_and_so_does_the_time() {
+    for (timeout, more) in [("10m", 1), ("1s", 0)] {
+        let mut server = Server::spawn(&[("DRAIN_TIMEOUT", timeout)]);
+        let ann = Client::join(&server, "hall", "ann", Options::default()).await;
+        server.terminate();
+        ann.message("draining", |_| true).await;
+        (0..more).for_each(|_| server.terminate());
+        assert_eq!(ann.closed().await.0, 1001);
+        assert!(server.wait(ENDS_WITHIN).expect("it ends in time").success());
+    }
+}
+
+/// What systemd hears (sd_notify(3)): that it serves, that it lives, that it ends.
+#[test]
+fn a_supervisor_is_told() {
+    let path = Scratch::new("notify");
+    let supervisor = UnixDatagram::bind(&path.0).expect("a socket");
+    supervisor.set_read_timeout(Some(PATIENCE)).expect("a valid time-out");
+    let hear = || {
+        let mut words = [0; 256];
+        let len = supervisor.recv(&mut words).expect("a word from the server");
+        String::from_utf8_lossy(&words[..len]).trim().to_owned()
+    };
+    let mut server = Server::spawn(&[
+        ("NOTIFY_SOCKET", path.text()),
+        ("WATCHDOG_USEC", "300000"),
+        ("DRAIN_TIMEOUT", "1s"),
+    ]);
+    assert_eq!(hear(), "READY=1");
+    for _ in 0..5 {
+        assert_eq!(hear(), "WATCHDOG=1");
+    }
+    server.terminate();
+    let deadline = now() + PATIENCE;
+    while hear() != "STOPPING=1" {
+        assert!(now() < deadline, "only the watchdog");
+    }
+    assert!(server.wait(ENDS_WITHIN).expect("it ends").success());
+}
+
+#[test]
+fn a_log_line_about_a_peer_says_whose_it_is() {
+    let file = Scratch::new("log");
+    let mut server = Server::spawn(&[("LOG_FORMAT", "json"), ("LOG_FILE", file.text())]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let ann = Client::join(&server, "hall", "ann", Options::default()).await;
+        ann.leave();
+        ann.closed().await;
+    });
+    server.terminate();
+    assert!(server.wait(ENDS_WITHIN).expect("it ends").success());
+
+    let text = std::fs::read_to_string(&file.0).expect("the log");
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    for message in ["joined", "left"] {
+        let line = lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{text}"));
+        assert_eq!((&line["room"], &line["user"]), (&"hall".into(), &"ann".into()), "{line}");
+        assert!(!line["connection"].is_null() && line["level"] == "INFO", "{line}");
+    }
+    assert!(!text.contains("127.0.0.1"), "addresses are for debug: {text}");
+    assert!(server.log().contains("\"message\":\"joined\""), "standard error has it too");
+
+    // The next start appends.
+    let _again = Server::spawn(&[("LOG_FILE", file.text())]);
+    assert!(std::fs::read_to_string(&file.0).expect("the log").starts_with(&text));
+}
+
+#[test]
+fn a_log_file_that_cannot_be_written_ends_the_start() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sfu"))
+        .current_dir(std::env::temp_dir())
+        .envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("LOG_FILE", "/nowhere/sfu.log")])
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("LOG_FILE") && said.contains("/nowhere"), "{said}");
+}
+
+#[test]
+fn too_few_file_descriptors_are_said_at_the_start() {
+    let binary = env!("CARGO_BIN_EXE_sfu");
+    let mut command = Command::new("sh");
+    command.current_dir(std::env::temp_dir()).args(["-c", &format!("ulimit -n 500; exec {binary}")]);
+    let mut server = Server::spawn_command(command, &[("MAX_CONNECTIONS", "1000")]);
+    server.wait_for_log("the advice", |log| log.contains("MAX_CONNECTIONS=1000; raise").then_some(()));
+}
