@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::time::NtpTime;
+
 /// Largest datagram taken in or sent; anything longer is dropped and counted.
 pub const DATAGRAM_LEN_MAX: usize = 1500;
 
@@ -27,6 +29,8 @@ pub struct Path {
 pub struct Datagram<'a> {
     /// Where it came from.
     pub path: Path,
+    /// When the kernel took it from the network, by the wall clock; `None` where it did not say.
+    pub arrived: Option<NtpTime>,
     /// All of it: 1 to [`DATAGRAM_LEN_MAX`] bytes.
     pub bytes: &'a mut [u8],
 }

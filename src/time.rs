@@ -46,6 +46,18 @@ impl NtpTime {
         NtpTime(self.0.wrapping_add((elapsed.as_secs() << 32).wrapping_add(fraction)))
     }
 
+    /// From seconds and nanoseconds since 1970.
+    pub fn from_unix(seconds: u64, nanos: u32) -> NtpTime {
+        NtpTime(NTP_UNIX_OFFSET << 32).after(Duration::new(seconds, nanos.min(999_999_999)))
+    }
+
+    /// The time from `earlier` to this, to about a nanosecond; `None` if it is the later one (a clock was set).
+    pub fn since(self, earlier: NtpTime) -> Option<Duration> {
+        let elapsed = self.0.wrapping_sub(earlier.0);
+        let nanos = ((elapsed & 0xFFFF_FFFF) * 1_000_000_000) >> 32;
+        (elapsed as i64 >= 0).then(|| Duration::new(elapsed >> 32, nanos as u32))
+    }
+
     /// Seconds since 1970, until 2106.
     pub const fn unix_seconds(self) -> u32 {
         ((self.0 >> 32) as u32).wrapping_sub(NTP_UNIX_OFFSET as u32)
@@ -78,6 +90,16 @@ mod tests {
         let noon = UNIX_EPOCH + Duration::new(1_000_000_000, 500_000_000);
         assert_eq!(NtpTime::from_system(noon).0, (3_208_988_800 << 32) | 0x8000_0000);
         assert_eq!(NtpTime::from_system(noon).middle(), (3_208_988_800_u64 << 16) as u32 | 0x8000);
+    }
+
+    #[test]
+    fn the_time_between_two_instants() {
+        let earlier = NtpTime::from_unix(1_000_000_000, 999_000_000);
+        let later = earlier.after(Duration::from_micros(2_500));
+        let since = later.since(earlier).unwrap();
+        assert!(since.abs_diff(Duration::from_micros(2_500)) < Duration::from_nanos(3), "{since:?}");
+        assert_eq!(earlier.since(later), None);
+        assert_eq!(earlier.since(earlier), Some(Duration::ZERO));
     }
 
     #[test]

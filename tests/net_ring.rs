@@ -191,7 +191,7 @@ fn a_run_of_any_lengths_arrives_in_order() {
         assert_eq!(counters.bytes_sent, lens.iter().sum::<usize>() as u64);
         // 5 + 1 | 200, 1 | 16 | 16 | 8 | 1500, 7
         let sends = if segmentation { 6 } else { lens.len() as u64 };
-        assert_eq!(counters.sends, sends);
+        assert_eq!(counters.sends(), sends);
         assert_eq!(counters.drops, [0; DropReason::COUNT]);
     }
 }

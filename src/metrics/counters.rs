@@ -1,6 +1,43 @@
 //! One set of counters a worker: plain fields, added up by nobody else.
 
+use super::histogram::Histogram;
 use crate::packet::DropReason;
+
+/// Nanoseconds: 25 µs to 0.1 s, each twice the one before.
+pub const LATENCY_BOUNDS: &[u64; 13] = &[
+    25_000,
+    50_000,
+    100_000,
+    200_000,
+    400_000,
+    800_000,
+    1_600_000,
+    3_200_000,
+    6_400_000,
+    12_800_000,
+    25_600_000,
+    51_200_000,
+    102_400_000,
+];
+/// Nanoseconds: 5 ms to 10 s, each twice the one before.
+pub const WAIT_BOUNDS: &[u64; 12] = &[
+    5_000_000,
+    10_000_000,
+    20_000_000,
+    40_000_000,
+    80_000_000,
+    160_000_000,
+    320_000_000,
+    640_000_000,
+    1_280_000_000,
+    2_560_000_000,
+    5_120_000_000,
+    10_240_000_000,
+];
+/// Datagrams of a wake-up.
+pub const BATCH_BOUNDS: &[u64; 11] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+/// Datagrams of a send.
+pub const TRAIN_BOUNDS: &[u64; 8] = &[1, 2, 3, 4, 6, 8, 12, 16];
 
 /// Cumulative since the worker's start. Gauges are said to be so.
 #[derive(Clone, Debug)]
@@ -25,6 +62,26 @@ pub struct WorkerCounters {
     pub wakeups: u64,
     /// Nanoseconds spent between wake-up and the next wait.
     pub busy_ns: u64,
+    /// System calls of the ring.
+    pub enters: u64,
+    /// Sends handed to the kernel; several datagrams to one receiver may leave in one.
+    pub sends: u64,
+    /// Sends of several datagrams that the kernel refused as such; they went out one by one.
+    pub segmentation_refused: u64,
+    /// Times the receive buffers ran out.
+    pub receive_starved: u64,
+    /// Errors that a receive ended with.
+    pub receive_errors: u64,
+    /// Datagrams that the kernel dropped because a socket's buffer was full.
+    pub receive_overflows: u64,
+    /// Times the kernel kept a completion back for want of room.
+    pub completions_held_back: u64,
+    /// Nanoseconds from the kernel's receive timestamp to submission, of each voice packet that came.
+    pub forwarding_latency: Histogram<13>,
+    /// Datagrams that a wake-up found, where there were any.
+    pub batches: Histogram<11>,
+    /// Datagrams that left in one send.
+    pub trains: Histogram<8>,
     /// Gauge: transports.
     pub transports: u64,
     /// Gauge: rooms.
@@ -49,6 +106,16 @@ impl Default for WorkerCounters {
             stun_answered: 0,
             wakeups: 0,
             busy_ns: 0,
+            enters: 0,
+            sends: 0,
+            segmentation_refused: 0,
+            receive_starved: 0,
+            receive_errors: 0,
+            receive_overflows: 0,
+            completions_held_back: 0,
+            forwarding_latency: Histogram::new(LATENCY_BOUNDS),
+            batches: Histogram::new(BATCH_BOUNDS),
+            trains: Histogram::new(TRAIN_BOUNDS),
             transports: 0,
             rooms: 0,
             tracks: 0,

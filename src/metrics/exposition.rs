@@ -6,11 +6,12 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::counters::WorkerCounters;
+use super::counters::{WAIT_BOUNDS, WorkerCounters};
+use super::histogram::Histogram;
 use crate::packet::DropReason;
 
 /// Everything that is counted, at one moment.
@@ -25,7 +26,7 @@ pub struct Snapshot {
 }
 
 /// What control counts. Cumulative where not said to be a gauge.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ControlCounters {
     /// Gauge: rooms with somebody in them.
     pub rooms: u64,
@@ -43,6 +44,27 @@ pub struct ControlCounters {
     pub handshakes_failed: u64,
     /// Sessions and rooms that a fault of ours ended.
     pub panics: u64,
+    /// Nanoseconds from a handshake's first datagram to its keys.
+    pub handshake_time: Histogram<12>,
+    /// Nanoseconds from `join` to a transport that media can flow over.
+    pub join_to_media: Histogram<12>,
+}
+
+impl Default for ControlCounters {
+    fn default() -> ControlCounters {
+        ControlCounters {
+            rooms: 0,
+            participants: 0,
+            joins: 0,
+            joins_refused: 0,
+            handshakes: 0,
+            handshakes_completed: 0,
+            handshakes_failed: 0,
+            panics: 0,
+            handshake_time: Histogram::new(WAIT_BOUNDS),
+            join_to_media: Histogram::new(WAIT_BOUNDS),
+        }
+    }
 }
 
 /// What the front door counts. Cumulative where not said to be a gauge.
@@ -99,6 +121,19 @@ const WORKER_COUNTERS: &[(&str, &str, Field)] = &[
     ("relayed_out", "Datagrams handed to the worker that owns them", |worker| worker.relayed_out),
     ("stun_answered", "STUN Binding requests answered", |worker| worker.stun_answered),
     ("wakeups", "Wake-ups of the media loop", |worker| worker.wakeups),
+    ("ring_enters", "System calls of the ring", |worker| worker.enters),
+    ("sends", "Sends handed to the kernel, each of one or several datagrams", |worker| worker.sends),
+    ("segmentation_refused", "Sends of several datagrams that the kernel refused as such", |worker| {
+        worker.segmentation_refused
+    }),
+    ("receive_starved", "Times the receive buffers ran out", |worker| worker.receive_starved),
+    ("receive_errors", "Errors that a receive ended with", |worker| worker.receive_errors),
+    ("receive_overflows", "Datagrams that the kernel dropped because a socket's buffer was full", |worker| {
+        worker.receive_overflows
+    }),
+    ("completions_held_back", "Times the kernel kept a completion back for want of room", |worker| {
+        worker.completions_held_back
+    }),
 ];
 
 const WORKER_GAUGES: &[(&str, &str, Field)] = &[
@@ -132,7 +167,11 @@ impl Snapshot {
             control.handshakes_completed,
         )?;
         out.counter("dtls_handshakes_failed", "DTLS handshakes that failed", control.handshakes_failed)?;
-        out.counter("panics", "Sessions and rooms that a fault of the server ended", control.panics)
+        out.counter("panics", "Sessions and rooms that a fault of the server ended", control.panics)?;
+        let help = "From a DTLS handshake's first datagram to its keys";
+        out.seconds("dtls_handshake_duration", help, &control.handshake_time)?;
+        let help = "From a join to a transport that media can flow over";
+        out.seconds("join_to_media", help, &control.join_to_media)
     }
 
     fn encode_http(&self, out: &mut Output<'_>) -> fmt::Result {
@@ -167,8 +206,30 @@ impl Snapshot {
             out.gauge_by_worker(name, help, &self.workers, field)?;
         }
         out.busy(&self.workers)?;
+        let help =
+            "From the kernel's receive timestamp of a voice packet to the submission of what it became";
+        out.by_worker("forwarding_latency", help, Some(&Unit::Seconds), &self.workers, |w| {
+            &w.forwarding_latency
+        })?;
+        let help = "Datagrams that a wake-up found, where there were any";
+        out.by_worker("batch_datagrams", help, None, &self.workers, |w| &w.batches)?;
+        let help = "Datagrams that left in one send (UDP segmentation offload)";
+        out.by_worker("send_datagrams", help, None, &self.workers, |w| &w.trains)?;
         out.drops(&self.workers)
     }
+}
+
+/// What is counted in nanoseconds is shown in seconds.
+const NANOS_PER_SECOND: f64 = 1e9;
+
+fn encode_histogram<const N: usize>(
+    mut metric: MetricEncoder<'_>,
+    values: &Histogram<N>,
+    scale: f64,
+) -> fmt::Result {
+    let bound = |bound: Option<u64>| bound.map_or(f64::INFINITY, |bound| bound as f64 / scale);
+    let buckets: Vec<(f64, u64)> = values.buckets().map(|(upper, count)| (bound(upper), count)).collect();
+    metric.encode_histogram::<[(&str, &str); 0]>(values.sum() as f64 / scale, values.count(), &buckets, None)
 }
 
 /// Writes families of metrics.
@@ -230,6 +291,28 @@ impl Output<'_> {
         Ok(())
     }
 
+    /// A distribution of times.
+    fn seconds<const N: usize>(&mut self, name: &str, help: &str, values: &Histogram<N>) -> fmt::Result {
+        let metric = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        encode_histogram(metric, values, NANOS_PER_SECOND)
+    }
+
+    fn by_worker<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        workers: &[WorkerCounters],
+        field: impl Fn(&WorkerCounters) -> &Histogram<N>,
+    ) -> fmt::Result {
+        let scale = if unit.is_some() { NANOS_PER_SECOND } else { 1.0 };
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for (index, worker) in workers.iter().enumerate() {
+            encode_histogram(family.encode_family(&[("worker", index)])?, field(worker), scale)?;
+        }
+        Ok(())
+    }
+
     fn drops(&mut self, workers: &[WorkerCounters]) -> fmt::Result {
         let help = "Datagrams and packets that went no further";
         let mut family = self.0.encode_descriptor("drops", help, None, MetricType::Counter)?;
@@ -255,6 +338,8 @@ mod tests {
         second.transports = 3;
         second.busy_ns = 1_500_000_000;
         second.drop_one(DropReason::BadAuthTag);
+        second.forwarding_latency.record(90_000);
+        second.trains.record_many(4, 3);
         let mut snapshot =
             Snapshot { workers: vec![WorkerCounters::default(), second], ..Default::default() };
         snapshot.control.participants = 5;
@@ -270,6 +355,13 @@ mod tests {
             "gryt_sfu_drops_total{worker=\"1\",reason=\"bad_auth_tag\"} 1",
             "gryt_sfu_drops_total{worker=\"0\",reason=\"bad_auth_tag\"} 0",
             "gryt_sfu_peers_active 5",
+            "gryt_sfu_forwarding_latency_seconds_bucket{le=\"0.00005\",worker=\"1\"} 0",
+            "gryt_sfu_forwarding_latency_seconds_bucket{le=\"0.0001\",worker=\"1\"} 1",
+            "gryt_sfu_forwarding_latency_seconds_bucket{le=\"+Inf\",worker=\"1\"} 1",
+            "gryt_sfu_forwarding_latency_seconds_sum{worker=\"1\"} 0.00009",
+            "gryt_sfu_send_datagrams_bucket{le=\"4.0\",worker=\"1\"} 3",
+            "gryt_sfu_send_datagrams_sum{worker=\"1\"} 12.0",
+            "gryt_sfu_join_to_media_seconds_count 0",
             "gryt_sfu_websocket_ping_timeouts_total 2",
         ] {
             assert!(rendered.lines().any(|l| l == line), "{line} is missing in\n{rendered}");

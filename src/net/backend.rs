@@ -8,6 +8,9 @@ use crate::packet::{Datagram, DropReason, Egress};
 /// Datagrams handed out between two waits, at most: what bounds the work of one wake-up.
 pub const BATCH_LEN_MAX: usize = 1024;
 
+/// Datagrams that leave in one send, at most. The kernel would take 64; the gain is in the first few.
+pub const TRAIN_LEN_MAX: usize = 16;
+
 /// A worker's sockets and its waker, behind one wait. Used in turns: [`Backend::wait`], then
 /// [`Backend::next`] until it returns `None`.
 pub trait Backend {
@@ -52,8 +55,8 @@ pub struct Counters {
     pub datagrams_sent: u64,
     /// Their payload bytes.
     pub bytes_sent: u64,
-    /// Sends that carried them: fewer than datagrams, thanks to segmentation offload.
-    pub sends: u64,
+    /// Sends that carried them, by how many: fewer than datagrams, thanks to segmentation offload.
+    pub trains: [u64; TRAIN_LEN_MAX + 1],
     /// Sends of several segments that the kernel refused as such; they went out again one by one.
     pub segmentation_refused: u64,
     /// Times the receive buffers ran out. Nothing is lost by that, the socket buffer holds the rest.
@@ -76,7 +79,7 @@ impl Default for Counters {
             bytes_received: 0,
             datagrams_sent: 0,
             bytes_sent: 0,
-            sends: 0,
+            trains: [0; TRAIN_LEN_MAX + 1],
             segmentation_refused: 0,
             receive_starved: 0,
             receive_errors: 0,
@@ -91,6 +94,11 @@ impl Counters {
     /// Counts `count` datagrams dropped for `reason`.
     pub fn drop(&mut self, reason: DropReason, count: u64) {
         self.drops[reason as usize] += count;
+    }
+
+    /// Sends handed to the kernel.
+    pub fn sends(&self) -> u64 {
+        self.trains.iter().sum()
     }
 
     /// How many were dropped for `reason`.

@@ -1,8 +1,9 @@
 //! The DTLS endpoints of all transports: datagrams from workers in, datagrams and keys back.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -10,7 +11,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::control::workers::Workers;
 use crate::dtls::endpoint::{Acceptor, Endpoint, Output};
 use crate::ids::{Fingerprint, TransportId, WorkerId};
+use crate::metrics::counters::WAIT_BOUNDS;
+use crate::metrics::histogram::Histogram;
 use crate::signalling;
+use crate::time::Now;
 use crate::worker::command::Command;
 
 /// All endpoints. Clones are the same.
@@ -21,11 +25,12 @@ struct Inner {
     acceptor: Rc<Acceptor>,
     workers: Workers,
     endpoints: RefCell<BTreeMap<TransportId, Endpoint>>,
-    /// Those without keys.
-    unfinished: RefCell<BTreeSet<TransportId>>,
+    /// Those without keys, and when their first datagram came.
+    unfinished: RefCell<BTreeMap<TransportId, Option<Instant>>>,
     /// One message an endpoint at most, so it needs no bound of its own.
     failed: UnboundedSender<TransportId>,
-    completed_count: Cell<u64>,
+    /// Nanoseconds from the first datagram to the keys.
+    durations: RefCell<Histogram<12>>,
     failed_count: Cell<u64>,
 }
 
@@ -42,14 +47,17 @@ impl Handshakes {
             endpoints: RefCell::default(),
             unfinished: RefCell::default(),
             failed,
-            completed_count: Cell::new(0),
+            durations: RefCell::new(Histogram::new(WAIT_BOUNDS)),
             failed_count: Cell::new(0),
         };
         (Handshakes(Rc::new(inner)), failures)
     }
 
     /// A datagram of the transport's peer.
-    pub(super) fn handle_datagram(&self, transport: TransportId, datagram: Bytes) {
+    pub(super) fn handle_datagram(&self, now: Instant, transport: TransportId, datagram: Bytes) {
+        if let Some(begun) = self.0.unfinished.borrow_mut().get_mut(&transport) {
+            begun.get_or_insert(now);
+        }
         if let Some(endpoint) = self.0.endpoints.borrow_mut().get_mut(&transport) {
             endpoint.handle_datagram(datagram);
         }
@@ -57,7 +65,12 @@ impl Handshakes {
 
     /// Handshakes that gave keys, and those that failed.
     pub(super) fn counts(&self) -> (u64, u64) {
-        (self.0.completed_count.get(), self.0.failed_count.get())
+        (self.0.durations.borrow().count(), self.0.failed_count.get())
+    }
+
+    /// How long those took that gave keys, in nanoseconds.
+    pub(super) fn durations(&self) -> Histogram<12> {
+        self.0.durations.borrow().clone()
     }
 
     /// Transports that still wait for their keys.
@@ -76,8 +89,10 @@ impl signalling::Handshakes for Handshakes {
                     inner.workers.send(worker, Command::SendDtls { transport, datagram });
                 }
                 Output::Established(keys) => {
-                    inner.unfinished.borrow_mut().remove(&transport);
-                    inner.completed_count.set(inner.completed_count.get() + 1);
+                    let begun = inner.unfinished.borrow_mut().remove(&transport).flatten();
+                    let now = Now::read().instant;
+                    let elapsed = begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+                    inner.durations.borrow_mut().record(elapsed.as_nanos() as u64);
                     inner.workers.send(worker, Command::SetKeys { transport, keys });
                 }
                 Output::Failed(error) => {
@@ -89,7 +104,7 @@ impl signalling::Handshakes for Handshakes {
             }
         };
         let endpoint = Endpoint::new(&self.0.acceptor, fingerprint, output);
-        self.0.unfinished.borrow_mut().insert(transport);
+        self.0.unfinished.borrow_mut().insert(transport, None);
         self.0.endpoints.borrow_mut().insert(transport, endpoint);
     }
 

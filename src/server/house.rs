@@ -73,6 +73,8 @@ impl Status for House {
             handshakes_completed,
             handshakes_failed,
             panics: counts.panics,
+            handshake_time: self.handshakes.durations(),
+            join_to_media: self.signalling.join_to_media(),
         };
         Snapshot { workers: self.workers.borrow().clone(), control, ..Snapshot::default() }
     }

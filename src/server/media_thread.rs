@@ -9,10 +9,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::ids::WorkerId;
-use crate::net::backend::Backend;
+use crate::net::backend::{BATCH_LEN_MAX, Backend};
 use crate::net::wake::Waker;
 use crate::packet::DropReason;
-use crate::time::Now;
+use crate::time::{Now, NtpTime};
 use crate::worker::Worker;
 use crate::worker::command::Command;
 use crate::worker::event::Event;
@@ -59,6 +59,8 @@ pub(super) struct RelayOut {
 /// When the backend is lost.
 pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Queues) -> std::io::Result<()> {
     let mut backlog: VecDeque<Event> = VecDeque::new();
+    // Of the voice packets of a wake-up.
+    let mut arrivals: Vec<NtpTime> = Vec::with_capacity(BATCH_LEN_MAX);
     let mut now = Now::read();
     let mut is_behind = false;
     while !worker.is_stopped() {
@@ -77,7 +79,11 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
         while worker.contain(|worker| is_behind |= take_relays(worker, now, &queues, &mut backend)) {}
         while worker.contain(|worker| {
             while let Some((datagram, egress)) = backend.next() {
+                let (arrived, rtp_in) = (datagram.arrived, worker.counters.rtp_in);
                 worker.handle_datagram(now, datagram, egress);
+                if worker.counters.rtp_in > rtp_in {
+                    arrivals.extend(arrived);
+                }
             }
         }) {}
         while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {}
@@ -86,8 +92,11 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
         count(&mut worker, &mut backend);
         send_relays(&mut worker, &mut queues.relays_out);
         send_events(&mut worker, &queues, &mut backlog);
-        let busy = Now::read().instant.duration_since(now.instant);
-        worker.counters.busy_ns += busy.as_nanos() as u64;
+        let end = Now::read();
+        for latency in arrivals.drain(..).filter_map(|arrived| end.ntp.since(arrived)) {
+            worker.counters.forwarding_latency.record(latency.as_nanos() as u64);
+        }
+        worker.counters.busy_ns += end.instant.duration_since(now.instant).as_nanos() as u64;
         worker.counters.wakeups += 1;
     }
     // What says goodbye is on its way before the sockets close.
@@ -124,6 +133,20 @@ fn take_relays<B: Backend>(worker: &mut Worker, now: Now, queues: &Queues, backe
 /// Adds what the backend saw. What it received and sent the worker has counted itself.
 fn count<B: Backend>(worker: &mut Worker, backend: &mut B) {
     let counted = backend.take_counters();
+    let counters = &mut worker.counters;
+    counters.enters += counted.enters;
+    counters.sends += counted.sends();
+    counters.segmentation_refused += counted.segmentation_refused;
+    counters.receive_starved += counted.receive_starved;
+    counters.receive_errors += counted.receive_errors;
+    counters.receive_overflows += counted.receive_overflows;
+    counters.completions_held_back += counted.completions_held_back;
+    if counted.datagrams_received > 0 {
+        counters.batches.record(counted.datagrams_received);
+    }
+    for (len, count) in counted.trains.iter().enumerate().filter(|(_, count)| **count > 0) {
+        counters.trains.record_many(len as u64, *count);
+    }
     for &reason in DropReason::ALL {
         worker.counters.drop_many(reason, counted.dropped(reason));
     }

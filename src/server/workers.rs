@@ -251,7 +251,7 @@ impl News {
                 while let Ok(event) = queue.try_recv() {
                     match event {
                         Event::Dtls { transport, datagram } => {
-                            handshakes.handle_datagram(transport, datagram)
+                            handshakes.handle_datagram(now, transport, datagram)
                         }
                         Event::Counters(counters) => house.take(now, worker, *counters),
                         event => signalling.handle_event(now, worker, event),

@@ -20,6 +20,9 @@ impl State {
                 self.handle_transport_failed(now, transport);
             }
             Event::Connection { transport, state } => {
+                if state == ConnectionState::Connected {
+                    self.count_join_to_media(now, transport);
+                }
                 if let Some(participant) = self.transports.get(&transport) {
                     tracing::debug!(%participant, %transport, ?state, "connection");
                 }
@@ -33,6 +36,15 @@ impl State {
             Event::ActiveSpeakers { room, speakers } => self.tell_speakers(now, worker, room, &speakers),
             Event::RoomFailed(room) => self.handle_room_failed(now, room),
             Event::Dtls { .. } | Event::Counters(_) => {}
+        }
+    }
+
+    fn count_join_to_media(&mut self, now: Instant, transport: TransportId) {
+        let session = self.transports.get(&transport).and_then(|id| self.sessions.get_mut(id));
+        let asked_at = session.and_then(|session| session.media.as_mut()?.asked_at.take());
+        if let Some(asked_at) = asked_at {
+            let elapsed = now.saturating_duration_since(asked_at);
+            self.join_to_media.record(elapsed.as_nanos() as u64);
         }
     }
 
@@ -62,6 +74,7 @@ impl State {
             transport,
             negotiation: Negotiation::new(now, parameters),
             is_started: false,
+            asked_at: Some(now),
             publishes: false,
         }
     }

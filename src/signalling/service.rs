@@ -16,6 +16,7 @@ use super::{ConnectionId, Counts};
 use crate::control::workers::Workers;
 use crate::ice::credentials::Secret;
 use crate::ids::{Fingerprint, TransportId, WorkerId};
+use crate::metrics::histogram::Histogram;
 use crate::worker::event::Event;
 
 /// What signalling is told at the start.
@@ -130,6 +131,11 @@ impl Signalling {
     /// [`Signalling::drain`] or [`Signalling::close_all`] was called.
     pub fn is_draining(&self) -> bool {
         self.0.state.borrow().door != Door::Open
+    }
+
+    /// For metrics: nanoseconds from each join to a transport that media can flow over.
+    pub fn join_to_media(&self) -> Histogram<12> {
+        self.0.state.borrow().join_to_media.clone()
     }
 
     /// For metrics and health.

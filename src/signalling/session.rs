@@ -25,6 +25,8 @@ pub(super) struct Media {
     pub(super) negotiation: Negotiation,
     /// The worker has been told of the transport.
     pub(super) is_started: bool,
+    /// When it was asked for, by a join; `None` once media could flow.
+    pub(super) asked_at: Option<Instant>,
     /// This negotiation (not one before it) publishes the participant's track.
     pub(super) publishes: bool,
 }

@@ -21,6 +21,8 @@ use crate::control::participant::{ParticipantId, UserInfo};
 use crate::control::registry::Registry;
 use crate::control::workers::Workers;
 use crate::ids::{RoomId, TransportId};
+use crate::metrics::counters::WAIT_BOUNDS;
+use crate::metrics::histogram::Histogram;
 use crate::worker::command::Command;
 
 /// A WebSocket has this long to join.
@@ -133,6 +135,8 @@ pub(super) struct State {
     uninformed: Uninformed,
     pub(super) door: Door,
     pub(super) totals: Counts,
+    /// Nanoseconds from a join to a transport that media can flow over.
+    pub(super) join_to_media: Histogram<12>,
     connection_next: u64,
 }
 
@@ -152,6 +156,7 @@ impl State {
             uninformed: Uninformed::default(),
             door: Door::Open,
             totals: Counts::default(),
+            join_to_media: Histogram::new(WAIT_BOUNDS),
             connection_next: 1,
         }
     }

@@ -134,7 +134,7 @@ impl Worker {
     pub fn handle_relay(&mut self, now: Now, from: WorkerId, relay: &mut Relay, out: &mut impl Egress) {
         match relay {
             Relay::Datagram { path, bytes, .. } => {
-                let datagram = Datagram { path: *path, bytes: bytes.as_mut_slice() };
+                let datagram = Datagram { path: *path, arrived: None, bytes: bytes.as_mut_slice() };
                 if let Err(reason) = self.route(now, datagram, false, out) {
                     self.counters.drop_one(reason);
                 }
@@ -161,7 +161,7 @@ impl Worker {
         may_relay: bool,
         out: &mut impl Egress,
     ) -> Result<(), DropReason> {
-        let Datagram { path, bytes } = datagram;
+        let Datagram { path, bytes, .. } = datagram;
         let protocol = Protocol::of(bytes)?;
         if protocol == Protocol::Stun {
             return self.handle_stun(now, path, bytes, may_relay, out);

@@ -271,7 +271,7 @@ impl Sim {
 
     /// A datagram comes in.
     pub fn deliver(&mut self, path: Path, bytes: &mut [u8]) {
-        self.worker.handle_datagram(self.now, Datagram { path, bytes }, &mut self.sent);
+        self.worker.handle_datagram(self.now, Datagram { path, arrived: None, bytes }, &mut self.sent);
     }
 
     /// The caller speaks: one packet, at this level.

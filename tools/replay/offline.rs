@@ -239,7 +239,7 @@ impl Replay {
         let began = Now::read().instant;
         for (now, path, range) in &self.batch {
             let bytes = &mut self.bytes[range.clone()];
-            worker.handle_datagram(*now, Datagram { path: *path, bytes }, &mut self.sink);
+            worker.handle_datagram(*now, Datagram { path: *path, arrived: None, bytes }, &mut self.sink);
         }
         worker.flush(self.sim.now, &mut self.sink);
         if self.sim.now.instant >= worker.next_timeout() {

@@ -188,11 +188,11 @@ impl Backend for Uring {
 
     fn next(&mut self) -> Option<(Datagram<'_>, &mut UringEgress)> {
         self.give_back_lent();
-        let (received, path) = loop {
+        let (received, (path, arrived)) = loop {
             self.budget = self.budget.checked_sub(1)?;
             let received = self.egress.inbox.received.pop_front()?;
-            match self.buffers.path_of(&received) {
-                Ok(path) => break (received, path),
+            match self.buffers.origin_of(&received) {
+                Ok(origin) => break (received, origin),
                 Err(reason) => {
                     self.egress.counters.drop(reason, 1);
                     self.buffers.give_back(received);
@@ -202,7 +202,7 @@ impl Backend for Uring {
         let bytes = self.buffers.payload_mut(self.lent.insert(received));
         self.egress.counters.datagrams_received += 1;
         self.egress.counters.bytes_received += bytes.len() as u64;
-        Some((Datagram { path, bytes }, &mut self.egress))
+        Some((Datagram { path, arrived, bytes }, &mut self.egress))
     }
 
     fn egress(&mut self) -> &mut UringEgress {

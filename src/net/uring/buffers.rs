@@ -9,17 +9,19 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::{BufRingEntry, RecvMsgOut};
 
-use super::msghdr::{NAME_LEN, parse_local, parse_name};
+use super::msghdr::{NAME_LEN, parse_control, parse_name};
 use super::ring::Ring;
 use super::slab::Slab;
 use crate::packet::{DATAGRAM_LEN_MAX, DropReason, Path, SocketId};
+use crate::time::NtpTime;
 
 /// Length of `io_uring_recvmsg_out`, which the kernel writes first.
 const HEADER_LEN: usize = 16;
 
-/// Control messages of a datagram: `in6_pktinfo` behind its header, the longest that is asked for.
-const CONTROL_LEN: usize =
-    mem::size_of::<libc::cmsghdr>() + mem::size_of::<libc::in6_pktinfo>().next_multiple_of(8);
+/// Control messages of a datagram: `in6_pktinfo` and the time, each behind its header.
+const CONTROL_LEN: usize = 2 * mem::size_of::<libc::cmsghdr>()
+    + mem::size_of::<libc::in6_pktinfo>().next_multiple_of(8)
+    + mem::size_of::<libc::timespec>();
 
 const PAYLOAD_START: usize = HEADER_LEN + NAME_LEN + CONTROL_LEN;
 
@@ -119,14 +121,14 @@ impl BufferRing {
         tail.store(self.tail, Ordering::Release);
     }
 
-    /// The way that a datagram came, or why it is none to be handed out.
-    pub(super) fn path_of(&mut self, received: &Received) -> Result<Path, DropReason> {
+    /// The way that a datagram came and when, or why it is none to be handed out.
+    pub(super) fn origin_of(&mut self, received: &Received) -> Result<(Path, Option<NtpTime>), DropReason> {
         let layout = self.layout;
-        let (local, remote) = parse(self.bytes_mut(received), &layout)?;
-        Ok(Path { socket: received.socket, local, remote })
+        let (local, remote, arrived) = parse(self.bytes_mut(received), &layout)?;
+        Ok((Path { socket: received.socket, local, remote }, arrived))
     }
 
-    /// The payload of a datagram that has a [`BufferRing::path_of`].
+    /// The payload of a datagram that has a [`BufferRing::origin_of`].
     pub(super) fn payload_mut(&mut self, received: &Received) -> &mut [u8] {
         &mut self.bytes_mut(received)[PAYLOAD_START..]
     }
@@ -139,7 +141,7 @@ impl BufferRing {
     }
 }
 
-fn parse(bytes: &[u8], layout: &libc::msghdr) -> Result<(IpAddr, SocketAddr), DropReason> {
+fn parse(bytes: &[u8], layout: &libc::msghdr) -> Result<(IpAddr, SocketAddr, Option<NtpTime>), DropReason> {
     let message = RecvMsgOut::parse(bytes, layout).map_err(|()| DropReason::TooShort)?;
     if message.is_payload_truncated() {
         return Err(DropReason::TooLong);
@@ -148,10 +150,11 @@ fn parse(bytes: &[u8], layout: &libc::msghdr) -> Result<(IpAddr, SocketAddr), Dr
         return Err(DropReason::TooShort);
     }
     let remote = parse_name(message.name_data()).ok_or(DropReason::UnknownPath)?;
-    let local = parse_local(message.control_data()).ok_or(DropReason::UnknownPath)?;
+    let said = parse_control(message.control_data());
+    let local = said.local.ok_or(DropReason::UnknownPath)?;
     // IPv4 has a socket of its own: such a source is forged.
     if matches!(remote.ip(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some()) {
         return Err(DropReason::UnknownPath);
     }
-    Ok((local, remote))
+    Ok((local, remote, said.arrived))
 }

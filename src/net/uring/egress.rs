@@ -231,7 +231,7 @@ impl UringEgress {
         let Some(run) = &mut self.run else { return };
         let Some(train) = run.train.take() else { return };
         let destination = run.destination;
-        self.counters.sends += 1;
+        self.counters.trains[usize::from(train.count)] += 1;
         self.counters.datagrams_sent += u64::from(train.count);
         self.counters.bytes_sent += train.len as u64;
         self.queue(destination, train);

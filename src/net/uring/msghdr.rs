@@ -5,6 +5,8 @@
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use crate::time::NtpTime;
+
 /// Room for either family's socket address.
 pub(in crate::net) const NAME_LEN: usize = mem::size_of::<libc::sockaddr_in6>();
 
@@ -141,24 +143,50 @@ impl Control {
     }
 }
 
-/// The address of ours that a datagram was sent to, from its control messages.
-pub(in crate::net) fn parse_local(mut control: &[u8]) -> Option<IpAddr> {
-    loop {
-        let len = usize::from_ne_bytes(*control.first_chunk()?);
-        let level = i32::from_ne_bytes(*control.get(WORD_LEN..)?.first_chunk()?);
-        let kind = i32::from_ne_bytes(*control.get(WORD_LEN + 4..)?.first_chunk()?);
-        let data = control.get(HEADER_LEN..len)?;
+/// What the kernel says of a datagram that came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::net) struct Said {
+    /// The address of ours that it was sent to.
+    pub(in crate::net) local: Option<IpAddr>,
+    /// When it came (`SO_TIMESTAMPNS`).
+    pub(in crate::net) arrived: Option<NtpTime>,
+}
+
+/// Reads control messages; what cannot be read ends the search.
+pub(in crate::net) fn parse_control(control: &[u8]) -> Said {
+    let mut said = Said::default();
+    let mut rest = Some(control);
+    while let Some((level, kind, data, next)) = rest.and_then(split_message) {
         match (level, kind) {
             // The address to answer from, which for a broadcast is not the one in the header.
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                return Some(Ipv4Addr::from_octets(*data.get(4..)?.first_chunk()?).into());
+                said.local =
+                    data.get(4..).and_then(<[u8]>::first_chunk).map(|ip| Ipv4Addr::from_octets(*ip).into());
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                return Some(Ipv6Addr::from_octets(*data.first_chunk()?).into());
+                said.local = data.first_chunk().map(|ip| Ipv6Addr::from_octets(*ip).into());
             }
-            _ => control = control.get(len.next_multiple_of(WORD_LEN)..)?,
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => said.arrived = parse_timespec(data),
+            _ => {}
         }
+        rest = next;
     }
+    said
+}
+
+/// Level, kind and data of the first message, and what follows it.
+fn split_message(control: &[u8]) -> Option<(i32, i32, &[u8], Option<&[u8]>)> {
+    let len = usize::from_ne_bytes(*control.first_chunk()?);
+    let level = i32::from_ne_bytes(*control.get(WORD_LEN..)?.first_chunk()?);
+    let kind = i32::from_ne_bytes(*control.get(WORD_LEN + 4..)?.first_chunk()?);
+    let data = control.get(HEADER_LEN..len)?;
+    Some((level, kind, data, control.get(len.next_multiple_of(WORD_LEN)..)))
+}
+
+fn parse_timespec(data: &[u8]) -> Option<NtpTime> {
+    let seconds = i64::from_ne_bytes(*data.first_chunk()?);
+    let nanos = i64::from_ne_bytes(*data.get(8..)?.first_chunk()?);
+    Some(NtpTime::from_unix(seconds.try_into().ok()?, nanos.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -192,7 +220,7 @@ mod tests {
             let mut control = Control::new();
             control.push_segment_len(1200);
             control.push_source(source, 3);
-            assert_eq!(parse_local(&control.bytes[..control.len]), Some(source));
+            assert_eq!(parse_control(&control.bytes[..control.len]).local, Some(source));
         }
         let mut control = Control::new();
         control.push_source(Ipv4Addr::UNSPECIFIED.into(), 0);
@@ -205,8 +233,32 @@ mod tests {
         control.push_segment_len(1200);
         for len in [0, 1, HEADER_LEN - 1, CONTROL_LEN + 1, usize::MAX] {
             control.bytes[..WORD_LEN].copy_from_slice(&len.to_ne_bytes());
-            assert_eq!(parse_local(&control.bytes), None, "{len}");
+            assert_eq!(parse_control(&control.bytes), Said::default(), "{len}");
         }
-        assert_eq!(parse_local(&[]), None);
+        assert_eq!(parse_control(&[]), Said::default());
+    }
+
+    #[test]
+    fn the_time_of_arrival_stands_before_or_behind_the_address() {
+        let source = IpAddr::from([127, 0, 0, 2]);
+        let arrived = NtpTime::from_unix(1_800_000_000, 5);
+        let timespec = [1_800_000_000_i64.to_ne_bytes(), 5_i64.to_ne_bytes()].concat();
+        for is_before in [true, false] {
+            let mut control = Control::new();
+            let time =
+                |control: &mut Control| control.push(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &timespec);
+            if is_before {
+                time(&mut control);
+            }
+            control.push_source(source, 0);
+            if !is_before {
+                time(&mut control);
+            }
+            let said = parse_control(&control.bytes[..control.len]);
+            assert_eq!(said, Said { local: Some(source), arrived: Some(arrived) });
+        }
+        let negative = [(-1_i64).to_ne_bytes(), 5_i64.to_ne_bytes()].concat();
+        assert_eq!(parse_timespec(&negative), None);
+        assert_eq!(parse_timespec(&timespec[..15]), None);
     }
 }

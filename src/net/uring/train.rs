@@ -1,10 +1,11 @@
 //! Datagrams that leave together. The kernel cuts a send into segments of one length (`UDP_SEGMENT`), so
 //! only equal ones can, and one shorter one at the end.
 
+use crate::net::backend::TRAIN_LEN_MAX;
 use crate::packet::DATAGRAM_LEN_MAX;
 
-/// Datagrams of one send. The kernel would take 64; the gain is in the first few.
-const SEGMENT_COUNT_MAX: u16 = 16;
+/// Datagrams of one send.
+const SEGMENT_COUNT_MAX: u16 = TRAIN_LEN_MAX as u16;
 
 const _: () = assert!(SEGMENT_COUNT_MAX as usize * DATAGRAM_LEN_MAX <= 65_535 - 48);
 
