@@ -419,6 +419,27 @@ fn with_a_certificate_the_port_speaks_tls() {
 }
 
 #[test]
+fn who_does_not_finish_its_handshake_is_sent_away() {
+    let folder = Folder::new();
+    let certified = folder.certify();
+    let server = Server::spawn(&certified.env());
+    let mut idle = connect(server.http);
+    let mut slow = connect(server.http);
+    slow.write_all(b"\x16\x03\x01\x02\x00\x01\x00").expect("it reads"); // The beginning of a ClientHello.
+    assert!(
+        https(&server, &certified.certificate, "/health").status.success(),
+        "others are served meanwhile"
+    );
+    for stream in [&mut idle, &mut slow] {
+        let mut alert = Vec::new();
+        stream.read_to_end(&mut alert).expect("the server ends it in time");
+    }
+    let metrics = said(&https(&server, &certified.certificate, "/metrics"));
+    assert!(metrics.contains("\ngryt_sfu_tls_handshakes_failed_total 2\n"), "{metrics}");
+    assert!(metrics.contains("\ngryt_sfu_http_connections_active 1\n"), "{metrics}");
+}
+
+#[test]
 fn a_health_check_works_over_tls() {
     let folder = Folder::new();
     let certified = folder.certify();
