@@ -232,7 +232,7 @@ fn a_client_that_asks_too_often_is_told_when_to_come_back() {
 
 #[test]
 fn the_bucket_fills_again() {
-    let limits = [("RATE_LIMIT_ENABLED", "on"), ("RATE_LIMIT_REQUESTS", "1"), ("RATE_LIMIT_WINDOW", "1s")];
+    let limits = [("RATE_LIMIT_ENABLED", "on"), ("RATE_LIMIT_REQUESTS", "1"), ("RATE_LIMIT_WINDOW", "5s")];
     let server = Server::spawn(&limits);
     let deadline = now() + PATIENCE;
     while ask(&server, "/", &[]).status != 429 {
@@ -295,7 +295,11 @@ fn a_stranger_that_calls_itself_a_proxy_is_not_believed() {
 
 #[test]
 fn who_says_too_much_is_told_and_sent_away() {
-    let mut server = Server::spawn(&[("RATE_LIMIT_ENABLED", "true"), ("RATE_LIMIT_REQUESTS", "20")]);
+    let mut server = Server::spawn(&[
+        ("RATE_LIMIT_ENABLED", "true"),
+        ("RATE_LIMIT_REQUESTS", "20"),
+        ("RATE_LIMIT_WINDOW", "1h"),
+    ]);
     let mut talker = plain(&server);
     let mut quiet = plain(&server);
     join(&mut talker, "talker");
