@@ -4,16 +4,15 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
+use support::certificate::Folder;
 use support::{PATIENCE, Server, now};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::HandshakeError;
@@ -21,60 +20,6 @@ use tokio_tungstenite::tungstenite::protocol::WebSocket;
 use tokio_tungstenite::tungstenite::{Error, Message, client};
 
 const APP: &str = "https://app.example";
-
-/// A folder of this test's own, gone when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("sfu-door-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).expect("a folder of our own");
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().expect("our own name").to_owned()
-    }
-
-    /// A certificate for localhost and its key, fresh, in `cert.pem` and `key.pem`.
-    fn certify(&self) -> Certified {
-        let config = "[req]\ndistinguished_name=dn\nprompt=no\nx509_extensions=ext\n[dn]\nCN=localhost\n[ext]\n\
-                      basicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n";
-        std::fs::write(self.path("openssl.cnf"), config).expect("our own folder");
-        let (certificate, key) = (self.path("cert.pem"), self.path("key.pem"));
-        let output = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-            .args(["-days", "2", "-config", &self.path("openssl.cnf"), "-keyout", &key, "-out", &certificate])
-            .output()
-            .expect("openssl is there");
-        assert!(output.status.success(), "{}", said(&output));
-        Certified { certificate, key }
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Where the two files are.
-struct Certified {
-    certificate: String,
-    key: String,
-}
-
-impl Certified {
-    fn env(&self) -> [(&str, &str); 2] {
-        [("TLS_CERT", &self.certificate), ("TLS_KEY", &self.key)]
-    }
-
-    fn der(&self) -> CertificateDer<'static> {
-        CertificateDer::from_pem_file(&self.certificate).expect("a certificate")
-    }
-}
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
@@ -518,7 +463,7 @@ fn bad_files_end_the_start_and_the_check() {
     let other = Folder::new();
     let stranger = other.certify();
     let write = |name: &str, text: &str| {
-        std::fs::write(folder.0.join(name), text).expect("our own folder");
+        std::fs::write(folder.path(name), text).expect("our own folder");
         folder.path(name)
     };
     let read = |path: &str| std::fs::read_to_string(Path::new(path)).expect("our own file");

@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_client_is_an_ipv4_address_or_a_64() {
         let (now, rates) = rates(1);
-        let mut take = |ip: &str| rates.take(now, ip.parse().unwrap()).is_ok();
+        let take = |ip: &str| rates.take(now, ip.parse().unwrap()).is_ok();
         assert!(take("2001:db8:0:1::1"));
         assert!(!take("2001:db8:0:1:ffff::2"), "the same /64");
         assert!(take("2001:db8:0:2::1"), "another /64");
