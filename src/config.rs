@@ -4,8 +4,10 @@
 //! Values are parsed once, into types that cannot be wrong. One table, [`GROUPS`], says what there is: the
 //! help text, `env.example` and the error messages are written from it.
 
+mod door;
 mod hidden;
 mod ice_url;
+mod origin;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,8 +16,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use self::door::{Door, Rate, TlsFiles, TrustedProxies};
 pub use self::hidden::Hidden;
 pub use self::ice_url::{IceUrl, Scheme, Transport};
+pub use self::origin::Origin;
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
 
 /// A variable as the operator sees it.
@@ -34,6 +38,7 @@ pub struct Variable {
 /// All variables, by what they are about.
 pub const GROUPS: &[(&str, &[Variable])] = &[
     ("Network", &[PORT, ICE_UDP_MUX_PORT, ICE_ADVERTISE_IP, ICE_LOOPBACK]),
+    ("Front door", door::VARIABLES),
     (
         "STUN and TURN",
         &[
@@ -217,6 +222,8 @@ pub struct Config {
     pub ice_advertise_ip: Vec<Advertised>,
     /// Offer loopback addresses too.
     pub ice_loopback: bool,
+    /// Who is let in at the front door, and how.
+    pub door: Door,
     /// STUN servers, for clients and for [`Config::ice_discover`].
     pub stun_servers: Vec<IceUrl>,
     /// Ask them for our address; there is one to ask over UDP.
@@ -286,6 +293,9 @@ pub enum Error {
     /// Nobody to ask for our address.
     #[error("ICE_DISCOVER=\"true\" is not accepted alone; it needs a stun: server in STUN_SERVERS")]
     NobodyToAsk,
+    /// Two variables that mean something together only.
+    #[error("{0} is not accepted alone; it needs {1}")]
+    Half(&'static str, &'static str),
     /// `.env` is there and cannot be read.
     #[error(".env: {0}")]
     File(String),
@@ -357,6 +367,7 @@ impl Config {
             ice_udp_mux_port,
             ice_advertise_ip,
             ice_loopback: source.with(&ICE_LOOPBACK, boolean)?,
+            door: Door::parse(&source)?,
             stun_servers,
             ice_discover,
             ice_advertise_private: source.with(&ICE_ADVERTISE_PRIVATE, boolean)?,
@@ -401,11 +412,14 @@ impl Config {
         let urls = |urls: &[IceUrl]| urls.iter().map(IceUrl::to_string).collect::<Vec<_>>().join(",");
         let secret =
             |hidden: &Option<Hidden>| hidden.as_ref().map(Hidden::reveal).unwrap_or_default().to_owned();
-        vec![
+        let mut values = vec![
             (PORT.name, self.port.to_string()),
             (ICE_UDP_MUX_PORT.name, self.ice_udp_mux_port.to_string()),
             (ICE_ADVERTISE_IP.name, advertised.join(",")),
             (ICE_LOOPBACK.name, self.ice_loopback.to_string()),
+        ];
+        values.extend(self.door.values());
+        values.extend([
             (STUN_SERVERS.name, urls(&self.stun_servers)),
             (ICE_DISCOVER.name, self.ice_discover.to_string()),
             (ICE_ADVERTISE_PRIVATE.name, self.ice_advertise_private.to_string()),
@@ -423,7 +437,8 @@ impl Config {
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
             (LOG_FILE.name, self.log_file.as_deref().unwrap_or(Path::new("")).display().to_string()),
-        ]
+        ]);
+        values
     }
 }
 
@@ -760,6 +775,16 @@ impl Limits {
     pub const AUDIO_SLOT_COUNT_MAX: u16 = 256;
     /// Addresses advertised: each is a candidate in every SDP.
     pub const ADVERTISED_COUNT_MAX: usize = 8;
+    /// Sites whose pages may come in.
+    pub const ORIGIN_COUNT_MAX: usize = 32;
+    /// Proxies and networks of them: each is compared with, request by request.
+    pub const TRUSTED_PROXY_COUNT_MAX: usize = 64;
+    /// Requests of one client in a window.
+    pub const RATE_REQUESTS_MAX: u32 = 1_000_000;
+    /// Longest window of a rate.
+    pub const RATE_WINDOW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+    /// Bytes of a file with certificates or a key.
+    pub const PEM_LEN_MAX: u64 = 1024 * 1024;
     /// STUN servers, and TURN servers: browsers ask each of them at every start.
     pub const ICE_URL_COUNT_MAX: usize = 8;
     /// Bytes of a name, password or secret for TURN servers. RFC 8489 §14.3 allows a name less than 509, of

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 use gryt_sfu::config::{self, Config, Flags};
-use gryt_sfu::http;
+use gryt_sfu::http::{self, Tls};
 use gryt_sfu::net::thread::cpu_count;
 use gryt_sfu::net::uring;
 use gryt_sfu::server::{Server, logging};
@@ -31,11 +31,18 @@ fn main() -> ExitCode {
     if flags.health {
         return health(&config);
     }
+    let tls = match config.door.tls.as_ref().map(Tls::load).transpose() {
+        Ok(tls) => tls,
+        Err(error) => {
+            eprintln!("sfu: {error}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
     if flags.check {
         print!("{config}");
         return ExitCode::SUCCESS;
     }
-    match logging::start(&config).and_then(|()| run(&config)) {
+    match logging::start(&config).and_then(|()| run(&config, tls)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sfu: {error:#}");
@@ -45,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn health(config: &Config) -> ExitCode {
-    match http::probe(config.port) {
+    match http::probe(config.port, config.door.tls.is_some()) {
         Ok(()) => {
             println!("healthy");
             ExitCode::SUCCESS
@@ -62,18 +69,22 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     tracing::error!(thread = std::thread::current().name(), "{info}");
 }
 
-fn run(config: &Config) -> anyhow::Result<()> {
+fn run(config: &Config, tls: Option<Tls>) -> anyhow::Result<()> {
     std::panic::set_hook(Box::new(log_panic));
     // The control runtime is a ring too, and panics where there is none.
     uring::probe()?;
     tokio_uring::start(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let server = Server::start(config).await?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let server = Server::start(config, tls).await?;
         let mut told = async || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = interrupt.recv() => return,
+                    _ = hangup.recv() => server.reload(),
+                }
             }
         };
         told().await;

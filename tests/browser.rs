@@ -13,6 +13,7 @@ use std::time::Duration;
 use driver::{Browser, Driver, Screen};
 use http_support::{short, with_door_for};
 use serde_json::{Value, json};
+use support::certificate::Folder;
 use support::{Client, Options, Server};
 
 const STAND_IN: &str = include_str!("browser/stand_in.js");
@@ -313,6 +314,29 @@ fn three_browsers_hear_each_other() {
         for person in [&people[0], &bjork] {
             assert_eq!(person.page.console(), Vec::<String>::new());
         }
+    };
+    runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
+}
+
+/// On a host that is not localhost only https has a microphone to give. The server's own page is no foreign one.
+#[test]
+fn over_https_the_page_speaks_wss() {
+    let folder = Folder::new();
+    let certified = folder.certify();
+    let [certificate, key] = certified.env();
+    let server = Server::spawn(&[certificate, key, ("CORS_ORIGINS", "https://app.example")]);
+    let url = format!("https://plain.test:{}/", server.http.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async {
+        let driver = Driver::start("tls");
+        let mut people = Vec::new();
+        for (name, hz) in [("Ada", 500.0), ("Tomás", 1400.0)] {
+            let page = driver.browser_with(&["--ignore-certificate-errors"]).await;
+            page.goto(&url).await;
+            people.push(Person::come(page, name, hz, "tls").await);
+        }
+        people[0].hears(&people[1]).await;
+        people[1].hears(&people[0]).await;
     };
     runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
 }

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::CommandFactory;
 use gryt_sfu::config::{
-    Config, Error, Flags, GROUPS, IoBackend, LogFormat, LogLevel, UdpPorts, example, help,
+    Config, Door, Error, Flags, GROUPS, IoBackend, LogFormat, LogLevel, Rate, TrustedProxies, UdpPorts,
+    example, help,
 };
 use gryt_sfu::ids::WorkerId;
 
@@ -29,6 +31,13 @@ fn defaults() {
             ice_udp_mux_port: UdpPorts::shared(3478),
             ice_advertise_ip: vec![],
             ice_loopback: false,
+            door: Door {
+                cors_origins: vec![],
+                tls: None,
+                trusted_proxies: TrustedProxies::default(),
+                is_rate_limited: false,
+                rate: Rate { requests: NonZeroU32::new(100).unwrap(), window: Duration::from_secs(60) },
+            },
             stun_servers: vec![],
             ice_discover: false,
             ice_advertise_private: false,
@@ -62,6 +71,13 @@ fn what_is_printed_is_accepted() {
             "203.0.113.5, 203.0.113.6:13478, 2001:db8::5, [2001:db8::6]:13478, ::ffff:203.0.113.5",
         ),
         ("ICE_LOOPBACK", "on"),
+        ("CORS_ORIGINS", "https://App.example:443, http://[::1]:3000,https://app.example, tauri://localhost"),
+        ("TLS_CERT", "/etc/sfu/chain.pem"),
+        ("TLS_KEY", "/etc/sfu/key.pem"),
+        ("TRUSTED_PROXIES", "127.0.0.1, 10.1.2.3/8,2001:db8::1/32, ::1, ::ffff:192.0.2.1"),
+        ("RATE_LIMIT_ENABLED", "yes"),
+        ("RATE_LIMIT_REQUESTS", "1000000"),
+        ("RATE_LIMIT_WINDOW", "2m"),
         ("STUN_SERVERS", "stun:stun.example, stuns:[2001:db8::9]:99, STUN:stun.example"),
         ("ICE_DISCOVER", "true"),
         ("ICE_ADVERTISE_PRIVATE", "true"),
@@ -81,6 +97,7 @@ fn what_is_printed_is_accepted() {
     ])
     .unwrap();
     assert_eq!(config.ice_advertise_ip.len(), 4, "a mapped address is the address that it maps");
+    assert_eq!(config.door.cors_origins.len(), 3, "as browsers write them, each once");
     assert_eq!((config.stun_servers.len(), config.turn_servers.len()), (2, 2));
     let values = config.values();
     let again: Vec<_> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -138,6 +155,21 @@ fn a_bad_value_is_named_with_what_is_accepted() {
         ("ICE_ADVERTISE_IP", "203.0.113.5,,203.0.113.6"),
         ("ICE_ADVERTISE_IP", "1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4,1.1.1.5,1.1.1.6,1.1.1.7,1.1.1.8,1.1.1.9"),
         ("ICE_LOOPBACK", "maybe"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "app.example"),
+        ("CORS_ORIGINS", "https://app.example/"),
+        ("CORS_ORIGINS", "https://app.example,"),
+        ("TRUSTED_PROXIES", "proxy.example"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("TRUSTED_PROXIES", "10.0.0.1:80"),
+        ("TRUSTED_PROXIES", "10.0.0.1,,10.0.0.2"),
+        ("RATE_LIMIT_ENABLED", "perhaps"),
+        ("RATE_LIMIT_REQUESTS", "0"),
+        ("RATE_LIMIT_REQUESTS", "1000001"),
+        ("RATE_LIMIT_WINDOW", "60"),
+        ("RATE_LIMIT_WINDOW", "0s"),
+        ("RATE_LIMIT_WINDOW", "25h"),
+        ("RATE_LIMIT_WINDOW", "18446744073709551615h"),
         ("STUN_SERVERS", "stun.example"),
         ("STUN_SERVERS", "turn:turn.example"),
         ("STUN_SERVERS", "stun:stun.example,"),
@@ -225,8 +257,23 @@ fn what_needs_something_else_says_so() {
     }
     assert!(parse(&[turn, name, password]).is_ok());
     assert!(parse(&[turn, ("TURN_SECRET", "sixteen and more bytes")]).is_ok());
+    for (one, other) in [("TLS_CERT", "TLS_KEY"), ("TLS_KEY", "TLS_CERT")] {
+        let alone = parse(&[(one, "a.pem")]).unwrap_err();
+        assert_eq!(alone.to_string(), format!("{one} is not accepted alone; it needs {other}"));
+    }
     let discover = ("ICE_DISCOVER", "true");
     assert_eq!(parse(&[discover]), Err(Error::NobodyToAsk));
     assert_eq!(parse(&[discover, ("STUN_SERVERS", "stuns:stun.example")]), Err(Error::NobodyToAsk));
     assert!(parse(&[discover, ("STUN_SERVERS", "stun:stun.example")]).is_ok());
+}
+
+#[test]
+fn lists_have_an_end() {
+    for (name, most, item) in
+        [("CORS_ORIGINS", 32, "https://site.example:1"), ("TRUSTED_PROXIES", 64, "10.0.0.1")]
+    {
+        let listed = |count: usize| (0..count).map(|i| format!("{item}{i:02}")).collect::<Vec<_>>().join(",");
+        assert!(parse(&[(name, &listed(most))]).is_ok(), "{name}");
+        assert!(parse(&[(name, &listed(most + 1))]).is_err(), "{name}");
+    }
 }

@@ -118,7 +118,7 @@ impl FromStr for IceUrl {
 }
 
 /// An IPv4 address or a name that cannot be mistaken for one.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=LABEL_LEN_MAX).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')

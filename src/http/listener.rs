@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
@@ -60,7 +61,17 @@ fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>) {
     let id = open.id;
     let connection = Rc::clone(app);
     let task = spawn_local(async move {
-        answer_requests(stream, remote, connection).await;
+        match &connection.policy.tls {
+            None => answer_requests(stream, remote, connection).await,
+            Some(tls) => {
+                let handshake = timeout(connection.limits.header_timeout, tls.acceptor().accept(stream));
+                match handshake.await {
+                    Ok(Ok(stream)) => answer_requests(stream, remote, connection).await,
+                    Ok(Err(error)) => refuse(&connection, remote, &error.to_string()),
+                    Err(_) => refuse(&connection, remote, "too slow"),
+                }
+            }
+        }
         drop(open);
     });
     let mut requests = app.requests.borrow_mut();
@@ -73,7 +84,17 @@ fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>) {
     }
 }
 
-async fn answer_requests<S: Service>(stream: TcpStream, remote: SocketAddr, app: Rc<App<S>>) {
+/// No TLS with this peer: plain http, an old version, a certificate that it does not trust.
+fn refuse<S: Service>(app: &App<S>, peer: SocketAddr, fault: &str) {
+    app.count(|counters| counters.tls_failed += 1);
+    tracing::debug!(%peer, fault, "no TLS handshake");
+}
+
+async fn answer_requests<S: Service>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    remote: SocketAddr,
+    app: Rc<App<S>>,
+) {
     let limits = app.limits.clone();
     let service = service_fn(move |request| {
         let response = route(&app, request, remote);

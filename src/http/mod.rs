@@ -5,6 +5,8 @@
 //! can hold is bounded: connections, bytes of a message, frames a second, and the time of each step.
 //!
 //! - `listener`: accepts, for ever, and bounds how many connections there are and how long they idle
+//! - `tls`: certificate and key
+//! - `client`, `rate`, `origin`: who asks, how often, from which page
 //! - `routes`: which path answers what
 //! - `demo`: the page and its headers
 //! - `health`: liveness and readiness
@@ -20,18 +22,26 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use self::rate::Rates;
+use crate::config::{Origin, Rate, TrustedProxies};
 use crate::metrics::exposition::{HttpCounters, Snapshot};
 use crate::signalling::{Inbound, Outbound, Signalling};
+use crate::time::Now;
 
+mod client;
 mod demo;
 mod health;
 mod listener;
+mod origin;
 mod probe;
+mod rate;
 mod routes;
+mod tls;
 mod websocket;
 
 pub use listener::serve;
 pub use probe::{ProbeError, probe};
+pub use tls::{Tls, TlsError};
 
 /// What a WebSocket's messages are for: [`Signalling`], or in tests an echo.
 pub trait Service: 'static {
@@ -122,9 +132,24 @@ impl Default for Limits {
     }
 }
 
+/// Who is let in, and how. By default everybody, without TLS.
+#[derive(Default)]
+pub struct Policy {
+    /// Sites whose pages may come; empty: all.
+    pub origins: Vec<Origin>,
+    /// Whose word on a client's address is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// What one client may ask for.
+    pub rate: Option<Rate>,
+    /// Speak TLS, and nothing else.
+    pub tls: Option<Rc<Tls>>,
+}
+
 /// What the front door opens onto.
 pub struct App<S> {
     service: S,
+    policy: Policy,
+    rates: Option<Rates>,
     status: Box<dyn Status>,
     limits: Limits,
     counters: RefCell<HttpCounters>,
@@ -133,10 +158,16 @@ pub struct App<S> {
 }
 
 impl<S: Service> App<S> {
-    /// Ready for [`serve`].
+    /// Ready for [`serve`]; lets everybody in.
     pub fn new(service: S, status: impl Status, limits: Limits) -> Rc<App<S>> {
+        App::with_policy(service, status, limits, Policy::default())
+    }
+
+    /// Ready for [`serve`].
+    pub fn with_policy(service: S, status: impl Status, limits: Limits, policy: Policy) -> Rc<App<S>> {
         let (counters, requests) = (RefCell::default(), RefCell::default());
-        Rc::new(App { service, status: Box::new(status), limits, counters, requests })
+        let rates = policy.rate.map(|rate| Rates::new(Now::read().instant, rate));
+        Rc::new(App { service, policy, rates, status: Box::new(status), limits, counters, requests })
     }
 
     /// What the front door has counted so far.

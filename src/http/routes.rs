@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,12 +10,12 @@ use bytes::Bytes;
 use fastwebsockets::upgrade::is_upgrade_request;
 use http_body_util::Full;
 use hyper::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 
-use super::{App, Service, demo, health, websocket};
+use super::{App, Service, client, demo, health, origin, websocket};
 use crate::time::Now;
 
 pub(super) type Body = Full<Bytes>;
@@ -25,18 +26,59 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) fn route<S: Service, B>(
     app: &Rc<App<S>>,
     request: Request<B>,
-    remote: SocketAddr,
+    peer: SocketAddr,
 ) -> Response<Body> {
     app.count(|counters| counters.requests += 1);
-    let mut response =
-        if is_upgrade_request(&request) { upgrade(app, request, remote) } else { page(app, &request) };
+    let client = client::address(peer, request.headers(), &app.policy.trusted_proxies);
+    let (path, page_origin) = (request.uri().path().to_owned(), request.headers().get(ORIGIN).cloned());
+    let mut response = match refusal(app, &request, client) {
+        Some(refusal) => refusal,
+        None if is_upgrade_request(&request) => upgrade(app, request, client),
+        None => page(app, &request),
+    };
+    origin::share(&app.policy.origins, &path, page_origin.as_ref(), &mut response);
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
+/// Before anything is done for anybody: not too often, and not from a foreign page.
+fn refusal<S: Service, B>(app: &App<S>, request: &Request<B>, client: SocketAddr) -> Option<Response<Body>> {
+    let is_upgrade = is_upgrade_request(request);
+    // Who watches over the server is never turned away.
+    let is_free = !is_upgrade && matches!(request.uri().path(), "/health" | "/ready" | "/metrics");
+    if let Some(rates) = &app.rates
+        && !is_free
+        && let Err(wait) = rates.take(Now::read().instant, client.ip())
+    {
+        app.count(|counters| counters.requests_limited += 1);
+        tracing::debug!(%client, ?wait, "too many requests");
+        return Some(too_many_requests(wait));
+    }
+    if is_upgrade && !origin::may_enter(&app.policy.origins, request.headers()) {
+        app.count(|counters| counters.origins_refused += 1);
+        tracing::debug!(%client, origin = ?request.headers().get(ORIGIN), "a page of a foreign site");
+        return Some(text(
+            StatusCode::FORBIDDEN,
+            "Pages of this origin may not connect here (CORS_ORIGINS).\n",
+        ));
+    }
+    None
+}
+
+fn too_many_requests(wait: Duration) -> Response<Body> {
+    let mut response = text(StatusCode::TOO_MANY_REQUESTS, "Too many requests.\n");
+    // Whole seconds (RFC 9110 §10.2.3), and never too early.
+    let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
 fn page<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> {
+    if origin::is_preflight(&app.policy.origins, request) {
+        return origin::preflight(text(StatusCode::NO_CONTENT, ""));
+    }
     let answer: fn(&App<S>, &Request<B>) -> Response<Body> = match request.uri().path() {
         "/health" => |app, _| health::health(Now::read().ntp, app.status.is_draining()),
         "/ready" => |app, _| health::ready(app.status.ready()),

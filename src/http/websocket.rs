@@ -26,8 +26,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep_until, timeout};
 
+use super::rate::Rates;
 use super::{App, Limits, MESSAGE_LEN_MAX, Service, Session};
 use crate::signalling::Outbound;
+use crate::signalling::message::ServerMessage;
+use crate::signalling::negotiation::ErrorCode;
 use crate::time::Now;
 
 /// Longest payload of a Close, Ping or Pong frame (RFC 6455 §5.5).
@@ -74,8 +77,9 @@ pub(super) async fn serve<S: Service>(upgraded: UpgradeFut, open: OpenWebSocket<
         End::Silent => counters.websockets_silent += 1,
         End::Stuck => counters.websockets_stuck += 1,
         End::Violation => counters.websockets_violated += 1,
+        End::Limited => counters.websockets_limited += 1,
     });
-    if matches!(end, End::Closed | End::Violation) {
+    if matches!(end, End::Closed | End::Violation | End::Limited) {
         hang_up(read_half, write_half, app.limits.close_timeout).await;
     }
 }
@@ -87,6 +91,8 @@ enum End {
     Closed,
     /// The peer broke the protocol and was told so.
     Violation,
+    /// The peer said more than RATE_LIMIT_REQUESTS allows and was told so.
+    Limited,
     /// Without a word.
     Lost,
     /// Neither message nor pong for too long.
@@ -113,8 +119,8 @@ async fn converse<S: Service>(
             ReadEnd::Lost => End::Lost,
             // The writer says goodbye; it is never longer about it than one write may take.
             ReadEnd::Closed => writing.await,
-            ReadEnd::Violation => match writing.await {
-                End::Closed => End::Violation,
+            ReadEnd::Refused(refused) => match writing.await {
+                End::Closed => refused,
                 end => end,
             },
         },
@@ -152,6 +158,8 @@ struct Line {
     pong: RefCell<Option<Vec<u8>>>,
     /// The writer is to send this Close frame and end.
     close: Cell<Option<(u16, &'static str)>>,
+    /// And this message before it.
+    last_words: Cell<Option<String>>,
     /// The writer is to look at `pong` and `close`.
     wake: Notify,
     /// Our Close frame is out: what still comes is not for the session.
@@ -164,6 +172,7 @@ impl Line {
             heard: Cell::new(now),
             pong: RefCell::default(),
             close: Cell::new(None),
+            last_words: Cell::new(None),
             wake: Notify::new(),
             discarding: Cell::new(false),
         }
@@ -183,7 +192,8 @@ impl Line {
 /// How the peer's direction ended.
 enum ReadEnd {
     Closed,
-    Violation,
+    /// The peer must be sent away, which is counted as this.
+    Refused(End),
     Lost,
 }
 
@@ -195,6 +205,7 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
     line: &Line,
     app: &App<S>,
 ) -> ReadEnd {
+    let rate = app.rates.as_ref().map(Rates::of_messages);
     loop {
         let input = reader.next_input().await;
         let now = Now::read().instant;
@@ -205,6 +216,13 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
             Ok(Input::Message(text)) => {
                 line.heard.set(now);
                 app.count(|counters| counters.messages_in += 1);
+                if rate.as_ref().is_some_and(|rate| !rate.take()) {
+                    let message = "too many messages".to_owned();
+                    let error = ServerMessage::Error { code: ErrorCode::RateLimited, message };
+                    line.last_words.set(Some(error.write()));
+                    line.close(CloseCode::Policy.into(), "too many messages");
+                    return ReadEnd::Refused(End::Limited);
+                }
                 session.handle_text(now, &text);
             }
             Ok(Input::Nothing) => {}
@@ -219,7 +237,7 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
             Err(Fault::Violation { code, reason }) => {
                 tracing::debug!(code, reason, "closing a WebSocket");
                 line.close(code, reason);
-                return ReadEnd::Violation;
+                return ReadEnd::Refused(End::Violation);
             }
         }
     }
@@ -238,6 +256,11 @@ async fn write_messages<S: Service>(
     let mut next_ping = line.heard.get() + ping_interval;
     loop {
         if let Some((code, reason)) = line.close.take() {
+            if let Some(words) = line.last_words.take()
+                && let Err(end) = writer.write(Frame::text(words.into_bytes().into())).await
+            {
+                return end;
+            }
             return writer.close(code, reason).await;
         }
         let pong = line.pong.take();

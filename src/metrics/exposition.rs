@@ -80,6 +80,12 @@ pub struct HttpCounters {
     pub requests_open: u64,
     /// Requests, upgrades included.
     pub requests: u64,
+    /// Requests answered with 429.
+    pub requests_limited: u64,
+    /// Upgrades refused because of their origin.
+    pub origins_refused: u64,
+    /// Connections that came to no TLS.
+    pub tls_failed: u64,
     /// Gauge: WebSockets.
     pub websockets_open: u64,
     /// Upgrades refused because there were too many WebSockets.
@@ -90,6 +96,8 @@ pub struct HttpCounters {
     pub websockets_stuck: u64,
     /// WebSockets closed because the peer broke the protocol.
     pub websockets_violated: u64,
+    /// WebSockets closed because the peer sent too many messages.
+    pub websockets_limited: u64,
     /// Text messages from clients.
     pub messages_in: u64,
     /// Text messages to clients.
@@ -186,6 +194,9 @@ impl Snapshot {
         )?;
         out.counter("tcp_accept_errors", "Errors of accept", http.accept_errors)?;
         out.counter("http_requests", "HTTP requests, upgrades included", http.requests)?;
+        out.counter("http_requests_limited", "Requests answered with 429", http.requests_limited)?;
+        out.counter("tls_handshakes_failed", "Connections that came to no TLS", http.tls_failed)?;
+        out.counter("websocket_origins_refused", "Upgrades from foreign pages", http.origins_refused)?;
         out.counter("websocket_refused", "Upgrades refused for want of room", http.websockets_refused)?;
         out.counter("websocket_ping_timeouts", "WebSockets whose peer fell silent", http.websockets_silent)?;
         out.counter("websocket_write_timeouts", "WebSockets whose peer did not read", http.websockets_stuck)?;
@@ -193,6 +204,11 @@ impl Snapshot {
             "websocket_violations",
             "WebSockets whose peer broke the protocol",
             http.websockets_violated,
+        )?;
+        out.counter(
+            "websocket_rate_limited",
+            "WebSockets whose peer sent too many messages",
+            http.websockets_limited,
         )?;
         out.counter("websocket_messages_in", "Text messages from clients", http.messages_in)?;
         out.counter("websocket_messages_out", "Text messages to clients", http.messages_out)

@@ -23,10 +23,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use self::handshakes::Handshakes;
 use self::house::House;
 use self::workers::Fleet;
-use crate::config::Config;
+use crate::config::{Config, Door};
 use crate::dtls::endpoint::Acceptor;
 use crate::dtls::identity::Identity;
-use crate::http::{self, App};
+use crate::http::{self, App, Policy, Tls};
 use crate::ice::credentials::Secret;
 use crate::ids::{TransportId, WorkerId};
 use crate::net::socket::{self, WorkerSockets};
@@ -46,17 +46,18 @@ const GOODBYE_POLL: Duration = Duration::from_millis(5);
 
 /// A server that runs.
 pub struct Server {
+    tls: Option<Rc<Tls>>,
     signalling: Signalling,
     fleet: Fleet,
 }
 
 impl Server {
     /// Binds the ports, starts the workers and opens the door. Runs on control's thread, inside a
-    /// [`tokio::task::LocalSet`].
+    /// [`tokio::task::LocalSet`]. With `tls` the door speaks nothing else.
     ///
     /// # Errors
     /// What keeps it from starting, in words for an operator.
-    pub async fn start(config: &Config) -> Result<Server> {
+    pub async fn start(config: &Config, tls: Option<Tls>) -> Result<Server> {
         let features = uring::probe()
             .context("io_uring is not to be had here (IO_BACKEND=uring needs Linux 6.1 and no seccomp filter against it)")?;
         let now = Now::read().instant;
@@ -92,13 +93,17 @@ impl Server {
         supervision::essential("the workers' news", news);
         let limits = http::Limits { websockets_max: 2 * config.max_connections, ..http::Limits::default() };
         let port = listener.local_addr().context("the TCP socket has no address")?.port();
-        let serve = http::serve(listener, App::new(signalling.clone(), house.clone(), limits));
+        let tls = tls.map(Rc::new);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let policy = policy(&config.door, tls.clone());
+        let app = App::with_policy(signalling.clone(), house.clone(), limits, policy);
+        let serve = http::serve(listener, app);
         supervision::essential("the front door", async { match serve.await {} });
 
         println!("gryt-sfu {}", env!("CARGO_PKG_VERSION"));
         println!("  backend:   {features}");
         println!("  workers:   {}", fleet.placement());
-        println!("  listening: http {}", SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+        println!("  listening: {scheme} {}", SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
         println!("  media:     udp {}", join(ports));
         println!("  addresses: {}", join(candidates.iter().flat_map(|list| list.iter())));
         if let Some(lens) = buffers.filter(socket::BufferLens::are_short) {
@@ -107,12 +112,21 @@ impl Server {
                 lens.receive / 1024
             );
         }
-        println!("  demo page: http://localhost:{port}/");
+        println!("  demo page: {scheme}://localhost:{port}/");
         for advice in supervision::self_check(config) {
             println!("  warning:   {advice}");
         }
         supervision::report_ready(house);
-        Ok(Server { signalling, fleet })
+        Ok(Server { tls, signalling, fleet })
+    }
+
+    /// Takes up a new certificate, for connections from now on; a bad one changes nothing.
+    pub fn reload(&self) {
+        match self.tls.as_ref().map(|tls| tls.reload()) {
+            Some(Ok(())) => tracing::info!("new connections get the certificate that TLS_CERT holds now"),
+            Some(Err(error)) => tracing::error!("the certificate in use stays: {error}"),
+            None => tracing::info!("SIGHUP reads TLS_CERT and TLS_KEY anew; without TLS it does nothing"),
+        }
     }
 
     /// Lets nobody new in, tells everybody, and returns when the last participant has left or `timeout` is over.
@@ -134,6 +148,15 @@ impl Server {
         while self.signalling.counts().connections > 0 && Now::read().instant < deadline {
             tokio::time::sleep(GOODBYE_POLL).await;
         }
+    }
+}
+
+fn policy(door: &Door, tls: Option<Rc<Tls>>) -> Policy {
+    Policy {
+        origins: door.cors_origins.clone(),
+        trusted_proxies: door.trusted_proxies.clone(),
+        rate: door.is_rate_limited.then_some(door.rate),
+        tls,
     }
 }
 

@@ -7,6 +7,7 @@
     reason = "shared by several tests; each takes what it needs"
 )]
 
+pub mod certificate;
 pub mod check;
 pub mod client;
 pub mod coturn;

@@ -74,7 +74,10 @@ impl Server {
             }
             let left = deadline.saturating_duration_since(now());
             let ended = self.child.try_wait().expect("our child");
-            assert!(!left.is_zero() && ended.is_none(), "no sign of {what} ({ended:?}); the log:\n{text}");
+            if left.is_zero() || ended.is_some() {
+                drop(text); // The value's end reads it too.
+                panic!("no sign of {what} ({ended:?}); the log:\n{}", self.log());
+            }
             let pause = left.min(Duration::from_millis(200));
             text = log.grew.wait_timeout(text, pause).expect("no panic holds it").0;
         }

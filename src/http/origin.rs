@@ -1,0 +1,74 @@
+//! Which sites' pages may come in: the `Origin` of upgrades (RFC 6455 §10.2), and CORS for everything else
+//! (Fetch §3.2). Browsers alone send and heed these; other programs are for other measures.
+
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderValue, ORIGIN, VARY,
+};
+use hyper::{HeaderMap, Method, Request, Response};
+
+use super::routes::Body;
+use crate::config::Origin;
+
+/// Whether a page of this request's origin may open a WebSocket. `allowed` is empty where all may.
+pub(super) fn may_enter(allowed: &[Origin], headers: &HeaderMap) -> bool {
+    if allowed.is_empty() {
+        return true;
+    }
+    let mut origins = headers.get_all(ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (None, _) => true, // No browser.
+        (Some(origin), None) => parsed(origin).is_some_and(|origin| {
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+            allowed.contains(&origin) || host.is_some_and(|host| origin.is_of_host(host))
+        }),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// What the answer says of it. What is below `/debug` is for no page at all; without a list only `/health` is for
+/// all of them, by itself.
+pub(super) fn share(
+    allowed: &[Origin],
+    path: &str,
+    origin: Option<&HeaderValue>,
+    answer: &mut Response<Body>,
+) {
+    if allowed.is_empty() || is_private(path) {
+        return;
+    }
+    let headers = answer.headers_mut();
+    headers.append(VARY, HeaderValue::from_static("Origin"));
+    headers.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
+    if let Some(origin) = origin
+        && parsed(origin).is_some_and(|origin| allowed.contains(&origin))
+    {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
+}
+
+/// The question that browsers ask before a request that a form could not make (Fetch §3.2.2).
+pub(super) fn is_preflight<B>(allowed: &[Origin], request: &Request<B>) -> bool {
+    let headers = request.headers();
+    !allowed.is_empty()
+        && !is_private(request.uri().path())
+        && request.method() == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Its answer, for [`share`] to complete.
+pub(super) fn preflight(mut answer: Response<Body>) -> Response<Body> {
+    let headers = answer.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    answer
+}
+
+fn is_private(path: &str) -> bool {
+    path == "/debug" || path.starts_with("/debug/")
+}
+
+fn parsed(origin: &HeaderValue) -> Option<Origin> {
+    origin.to_str().ok()?.parse().ok()
+}
