@@ -461,7 +461,7 @@ fn a_personal_invitation_lets_in_and_moderates() {
         press(&page, "ann", "silence").await;
         ann.message("user-info", |data| data["userInfo"]["isServerMuted"] == true).await;
         let mark = "document.querySelector('[data-user=\"ann\"] .mark').textContent";
-        page.until("a muted mark", &format!("{mark} === 'muted by a moderator'")).await;
+        page.until("a muted mark", &format!("{mark} === 'muted for all'")).await;
         press(&page, "ann", "silence").await;
         ann.message("user-info", |data| data["userInfo"]["isServerMuted"] == false).await;
         page.until("a speaking mark", &format!("{mark} === 'speaking'")).await;
@@ -507,7 +507,7 @@ fn a_moderators_page_looks_as_meant() {
                 join(&page, "Grace", "tea").await;
                 page.until("a tone", &hears("ada", 440.0)).await;
                 let says = "document.querySelector('[data-user=\"x<b>\"] .mark').textContent";
-                page.until("a muted mark", &format!("{says} === 'muted by a moderator'")).await;
+                page.until("a muted mark", &format!("{says} === 'muted for all'")).await;
                 press(&page, "edda", "remove").await;
                 page.run(
                     "StandIn.last.say('user-info', {userId: gryt.userId, userInfo: {isServerMuted: true}})",

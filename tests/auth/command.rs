@@ -68,7 +68,8 @@ fn it_says_what_it_lacks() {
     let with = |more: &[&'static str]| [token, more].concat();
     let long = "x".repeat(129);
     let env = [("AUTH_SECRET", SECRET)];
-    let cases: Vec<(Vec<&str>, &[(&str, &str)], &str)> = vec![
+    type Case<'a> = (Vec<&'a str>, &'a [(&'a str, &'a str)], &'a str);
+    let cases: Vec<Case<'_>> = vec![
         (token.to_vec(), &[], "sfu: there is nothing to sign with: set AUTH_SECRET"),
         (vec!["token", "--room", "hall"], &env, "--user"),
         (vec!["token", "--user", "ann"], &env, "--room"),

@@ -196,7 +196,7 @@ class Tile {
   #say() {
     const { isMuted, isServerMuted, isDeafened, isListening } = this.#person;
     const words = [];
-    if (isServerMuted) words.push("muted by a moderator");
+    if (isServerMuted) words.push("muted for all");
     else if (isListening) words.push("listening only");
     else if (isMuted) words.push("muted");
     if (isDeafened) words.push("deafened");
