@@ -1,4 +1,4 @@
-//! Who may join what: JSON Web Tokens (RFC 7519) that somebody else has signed, or [`mint`] has.
+//! Who may join what: JSON Web Tokens (RFC 7519) that somebody else has signed, or [`mint()`] has.
 //!
 //! The configuration alone says how they are signed; of a token's header only whether it agrees is of
 //! interest. Nothing of a token is believed before its signature, and no token reaches a log.

@@ -232,6 +232,7 @@ impl State {
             grants: None,
         }));
         self.tell(now, connection, &message);
+        // Of all refusals only the want of a good token is a matter of policy.
         if code == CLOSE_POLICY {
             self.error(now, connection, ErrorCode::Unauthorized, reason.into());
         }
