@@ -4,10 +4,12 @@
 //! Values are parsed once, into types that cannot be wrong. One table, [`GROUPS`], says what there is: the
 //! help text, `env.example` and the error messages are written from it.
 
+mod auth;
 mod door;
 mod hidden;
 mod ice_url;
 mod origin;
+mod token_flags;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,10 +18,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use self::auth::{AUTH_PUBLIC_KEY, AUTH_SECRET};
+pub use self::auth::{Auth, KeyFault, KeyKind, PublicKey, read_key_file};
 pub use self::door::{Door, Rate, TlsFiles, TrustedProxies};
 pub use self::hidden::Hidden;
 pub use self::ice_url::{IceUrl, Scheme, Transport};
 pub use self::origin::Origin;
+pub use self::token_flags::{Order, TokenFlags};
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
 
 /// A variable as the operator sees it.
@@ -51,6 +56,7 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
             TURN_SECRET,
         ],
     ),
+    ("Authorization", &[AUTH_SECRET, AUTH_PUBLIC_KEY]),
     ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
     ("Machine", &[IO_BACKEND, BATCH_WAIT_US]),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
@@ -197,11 +203,11 @@ const LOG_FILE: Variable = Variable {
 };
 
 /// Variables whose values are shown to nobody.
-const HIDDEN: &[&str] = &[TURN_PASSWORD.name, TURN_SECRET.name];
+const HIDDEN: &[&str] = &[TURN_PASSWORD.name, TURN_SECRET.name, AUTH_SECRET.name];
 
 /// What the command line takes; everything else is in the environment.
 #[derive(clap::Parser, Debug)]
-#[command(name = "sfu", version, about = "A selective forwarding unit for voice rooms.", after_help = help())]
+#[command(name = "sfu", version, about = "A selective forwarding unit for voice rooms.", after_help = help(), args_conflicts_with_subcommands = true)]
 pub struct Flags {
     /// Say which settings would be used, and stop
     #[arg(long)]
@@ -209,6 +215,9 @@ pub struct Flags {
     /// Ask the server on this machine's PORT whether it is alive, and exit with 0 or 1
     #[arg(long, conflicts_with = "check")]
     pub health: bool,
+    /// Something else than running the server
+    #[command(subcommand)]
+    pub order: Option<Order>,
 }
 
 /// How a server is set up.
@@ -238,6 +247,8 @@ pub struct Config {
     pub turn_password: Option<Hidden>,
     /// Secret that the TURN servers share with us.
     pub turn_secret: Option<Hidden>,
+    /// Who vouches for those who join; `None`: nobody, anyone may.
+    pub auth: Option<Auth>,
     /// Media threads, 1 to [`WORKER_COUNT_MAX`].
     pub workers: u8,
     /// Clients at a time, 1 to [`Limits::CONNECTION_COUNT_MAX`].
@@ -296,6 +307,17 @@ pub enum Error {
     /// Two variables that mean something together only.
     #[error("{0} is not accepted alone; it needs {1}")]
     Half(&'static str, &'static str),
+    /// Two ways to sign tokens.
+    #[error("AUTH_SECRET and AUTH_PUBLIC_KEY are not accepted together; accepted: one of them, or neither")]
+    AuthTwice,
+    /// A public key that is none.
+    #[error("AUTH_PUBLIC_KEY={place:?} is not accepted: {fault}; accepted: {}", AUTH_PUBLIC_KEY.accepted)]
+    PublicKey {
+        /// The file; dots for a key that was given as text.
+        place: String,
+        /// What is wrong with it.
+        fault: KeyFault,
+    },
     /// `.env` is there and cannot be read.
     #[error(".env: {0}")]
     File(String),
@@ -375,6 +397,7 @@ impl Config {
             turn_username,
             turn_password,
             turn_secret,
+            auth: auth::parse(&source)?,
             workers,
             max_connections: source
                 .with(&MAX_CONNECTIONS, |text| number(text, 1..=Limits::CONNECTION_COUNT_MAX))?,
@@ -412,6 +435,7 @@ impl Config {
         let urls = |urls: &[IceUrl]| urls.iter().map(IceUrl::to_string).collect::<Vec<_>>().join(",");
         let secret =
             |hidden: &Option<Hidden>| hidden.as_ref().map(Hidden::reveal).unwrap_or_default().to_owned();
+        let [auth_secret, auth_public_key] = auth::values(self.auth.as_ref());
         let mut values = vec![
             (PORT.name, self.port.to_string()),
             (ICE_UDP_MUX_PORT.name, self.ice_udp_mux_port.to_string()),
@@ -427,6 +451,8 @@ impl Config {
             (TURN_USERNAME.name, self.turn_username.clone().unwrap_or_default()),
             (TURN_PASSWORD.name, secret(&self.turn_password)),
             (TURN_SECRET.name, secret(&self.turn_secret)),
+            auth_secret,
+            auth_public_key,
             (WORKERS.name, self.workers.to_string()),
             (MAX_CONNECTIONS.name, self.max_connections.to_string()),
             (AUDIO_SLOTS.name, self.audio_slots.to_string()),
@@ -792,6 +818,12 @@ impl Limits {
     pub const TURN_TEXT_LEN_MAX: usize = 256;
     /// Bytes of a TURN secret: a shorter one can be guessed from a credential.
     pub const TURN_SECRET_LEN_MIN: usize = 16;
+    /// Bytes of the secret that tokens are signed with: no shorter than what HS256 puts out (RFC 7518 §3.2).
+    pub const AUTH_SECRET_LEN_MIN: usize = 32;
+    /// Bytes of a file with a key.
+    pub const KEY_FILE_LEN_MAX: u64 = 16 * 1024;
+    /// Longest life of a token that we make: a year.
+    pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(8760 * 60 * 60);
     /// Longest time in which a client can resume.
     pub const RESUME_WINDOW_MAX: Duration = Duration::from_secs(600);
     /// Longest time in which calls may end by themselves.

@@ -24,6 +24,7 @@ pub mod transport;
 pub mod room;
 pub mod worker;
 pub mod control;
+pub mod auth;
 pub mod signalling;
 pub mod http;
 pub mod server;

@@ -4,11 +4,13 @@ use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use gryt_sfu::config::{self, Config, Flags};
+use gryt_sfu::auth;
+use gryt_sfu::config::{self, Config, Flags, Order, TokenFlags};
 use gryt_sfu::http::{self, Tls};
 use gryt_sfu::net::thread::cpu_count;
 use gryt_sfu::net::uring;
 use gryt_sfu::server::{Server, logging};
+use gryt_sfu::time::Now;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The configuration is at fault, not the machine.
@@ -28,6 +30,9 @@ fn main() -> ExitCode {
             return if flags.health { ExitCode::FAILURE } else { ExitCode::from(BAD_CONFIGURATION) };
         }
     };
+    if let Some(Order::Token(flags)) = &flags.order {
+        return token(flags, &config);
+    }
     if flags.health {
         return health(&config);
     }
@@ -47,6 +52,19 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("sfu: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn token(flags: &TokenFlags, config: &Config) -> ExitCode {
+    match auth::mint(flags, config.auth.as_ref(), Now::read()) {
+        Ok(token) => {
+            println!("{token}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("sfu: {error}");
+            ExitCode::from(BAD_CONFIGURATION)
         }
     }
 }

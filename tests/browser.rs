@@ -424,3 +424,132 @@ fn hears(user: &str, hz: f64) -> String {
 fn is_silent(user: &str) -> String {
     format!("((peak) => !peak || peak.db < -80)(gryt.peak({}))", json!(user))
 }
+
+/// A token of the server's own making.
+fn token(secret: &str, user: &str, more: &[&str]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sfu"));
+    command.args(["token", "--room", "tea", "--user", user]).args(more);
+    let output = command.env("AUTH_SECRET", secret).current_dir(std::env::temp_dir()).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+const DOOR_NOTICE: &str = "document.getElementById('door-notice').textContent";
+const HALL_NOTICE: &str = "document.getElementById('hall-notice-text').textContent";
+
+fn contains(text: &str, words: &str) -> String {
+    format!("{text}.includes({})", json!(words))
+}
+
+/// Clicks something of somebody's tile.
+async fn press(page: &Browser, user: &str, button: &str) {
+    page.run(&format!("document.querySelector('[data-user=\"{user}\"] .{button}').click()")).await;
+}
+
+#[test]
+fn a_personal_invitation_lets_in_and_moderates() {
+    const SECRET: &str = "a secret of more than thirty-two bytes";
+    let server = Server::spawn(&[("AUTH_SECRET", SECRET), ("LOG_LEVEL", "debug")]);
+    let url = format!("http://localhost:{}/", server.http.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async {
+        let member = async |user: &str, more: &[&str]| {
+            let options = Options { token: Some(token(SECRET, user, more)), ..Options::default() };
+            Client::join(&server, "tea", user, options).await
+        };
+        let ann = member("ann", &[]).await;
+        let boss = member("boss", &["--moderate"]).await;
+        ann.speak(20);
+        let driver = Driver::start("invited");
+        let page = driver.browser().await;
+
+        // Without an invitation, and with one that is no good.
+        page.goto(&url).await;
+        page.fill("name", "Grace").await;
+        page.fill("room", "tea").await;
+        page.click("join-button").await;
+        page.until("a refusal", &contains(DOOR_NOTICE, "personal invitation only")).await;
+        page.goto(&format!("{url}?token={}", token("another secret of thirty-two bytes", "grace", &[])))
+            .await;
+        assert_eq!(page.run("return location.href").await, json!(url), "not even a query stays");
+        page.click("join-button").await;
+        page.until("a refusal", &contains(DOOR_NOTICE, "the token is not valid here")).await;
+
+        // With a good one: room and user are its own, the address is clean, a reload comes back.
+        let good = token(SECRET, "grace", &["--moderate"]);
+        page.goto("about:blank").await;
+        page.goto(&format!("{url}#token={good}")).await;
+        assert_eq!(page.run("return location.href").await, json!(url));
+        assert_eq!(page.run("return document.getElementById('room').value").await, "tea");
+        page.click("join-button").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        page.reload().await;
+        page.click("join-button").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        assert_eq!(page.run("return gryt.userId").await, "grace");
+
+        // Mute, let speak, remove.
+        page.until("a tile", "document.querySelector('[data-user=\"ann\"] .silence')").await;
+        press(&page, "ann", "silence").await;
+        ann.message("user-info", |data| data["userInfo"]["isServerMuted"] == true).await;
+        let mark = "document.querySelector('[data-user=\"ann\"] .mark').textContent";
+        page.until("a muted mark", &format!("{mark} === 'muted for all'")).await;
+        press(&page, "ann", "silence").await;
+        ann.message("user-info", |data| data["userInfo"]["isServerMuted"] == false).await;
+        page.until("a speaking mark", &format!("{mark} === 'speaking'")).await;
+        press(&page, "ann", "remove").await;
+        assert!(ann.state().closed.is_none(), "the first press asks");
+        press(&page, "ann", "remove").await;
+        assert_eq!(ann.closed().await.1, "kicked");
+        page.until("an empty place", "!document.querySelector('[data-user=\"ann\"]')").await;
+
+        // And the other way round.
+        boss.send("mute", &json!({"userId": "grace", "muted": true}));
+        page.until("a word", &contains(HALL_NOTICE, "A moderator has muted you")).await;
+        assert_eq!(page.run("return document.getElementById('mute').disabled").await, true);
+        boss.send("mute", &json!({"userId": "grace", "muted": false}));
+        page.until("a word", &contains(HALL_NOTICE, "heard again")).await;
+        boss.send("kick", &json!({"userId": "grace"}));
+        page.until("the door", &contains(DOOR_NOTICE, "A moderator has removed you")).await;
+        assert_eq!(page.run("return gryt.state").await, "idle", "and it stays away");
+
+        // One that only lets listen.
+        page.goto("about:blank").await;
+        page.goto(&format!("{url}#token={}", token(SECRET, "hal", &["--no-publish"]))).await;
+        page.click("join-button").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        page.until("a word", &contains(HALL_NOTICE, "lets you listen, not speak")).await;
+        assert_eq!(page.run("return gryt.peer.getSenders().some((s) => s.track)").await, false);
+        let signature = good.rsplit('.').next().unwrap();
+        assert!(!server.log().contains(signature), "a token in the log");
+    };
+    runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
+}
+
+#[test]
+fn a_moderators_page_looks_as_meant() {
+    with_page("moderates", |page, port| async move {
+        for (screen, width) in [(Screen::Desktop, "desktop"), (Screen::Phone, "phone")] {
+            for scheme in ["light", "dark"] {
+                page.set_screen(screen);
+                page.set_scheme(scheme);
+                page.goto(&format!("http://localhost:{port}/")).await;
+                page.run(STAND_IN).await;
+                page.run("StandIn.grants.moderate = true; StandIn.members[2].isServerMuted = true").await;
+                join(&page, "Grace", "tea").await;
+                page.until("a tone", &hears("ada", 440.0)).await;
+                let says = "document.querySelector('[data-user=\"x<b>\"] .mark').textContent";
+                page.until("a muted mark", &format!("{says} === 'muted for all'")).await;
+                press(&page, "edda", "remove").await;
+                page.run(
+                    "StandIn.last.say('user-info', {userId: gryt.userId, userInfo: {isServerMuted: true}})",
+                )
+                .await;
+                page.until("a word", &contains(HALL_NOTICE, "A moderator has muted you")).await;
+                assert_fits(&page).await;
+                page.screenshot(&format!("moderator-{width}-{scheme}")).await;
+                assert_eq!(page.console(), Vec::<String>::new());
+            }
+        }
+    });
+}

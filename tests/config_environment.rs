@@ -45,6 +45,7 @@ fn defaults() {
             turn_username: None,
             turn_password: None,
             turn_secret: None,
+            auth: None,
             workers: 3,
             max_connections: 1000,
             audio_slots: 32,
@@ -85,6 +86,7 @@ fn what_is_printed_is_accepted() {
         ("TURN_USERNAME", "wanda"),
         ("TURN_PASSWORD", "pass, word"),
         ("TURN_SECRET", "sixteen and more bytes"),
+        ("AUTH_SECRET", "thirty-two bytes at the very least"),
         ("WORKERS", "2"),
         ("MAX_CONNECTIONS", "100000"),
         ("AUDIO_SLOTS", "256"),
@@ -239,10 +241,15 @@ fn each_worker_is_reached_by_its_own_port() {
 
 #[test]
 fn secrets_are_not_shown() {
-    let secrets = [("TURN_PASSWORD", "hunter2"), ("TURN_SECRET", "a secret of the house")];
+    let secrets = [
+        ("TURN_PASSWORD", "hunter2"),
+        ("TURN_SECRET", "a secret of the house"),
+        ("AUTH_SECRET", "thirty-two bytes at the very least"),
+    ];
     let config = parse(&secrets).unwrap();
     let shown = config.to_string() + &format!("{config:?}");
     assert!(shown.contains("TURN_PASSWORD=…\n") && shown.contains("TURN_SECRET=…\n"), "{shown}");
+    assert!(shown.contains("AUTH_SECRET=…\n"), "{shown}");
     assert!(secrets.iter().all(|(_, secret)| !shown.contains(secret)), "{shown}");
     let short = parse(&[("TURN_SECRET", "fifteen letters")]).unwrap_err().to_string();
     assert!(short.starts_with("TURN_SECRET=\"…\" is not accepted; accepted: 16 to 256 bytes"), "{short}");

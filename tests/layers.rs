@@ -12,7 +12,7 @@ const ROWS: &[&[&str]] = &[
     &["bwe"],
     &["transport", "room"],
     &["worker"],
-    &["control"],
+    &["control", "auth"],
     &["signalling"],
     &["http"],
     &["server"],

@@ -50,7 +50,7 @@ impl Nickname {
     }
 }
 
-/// A participant's own description of itself.
+/// A participant's own description of itself, and what a moderator adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserInfo {
     /// To show.
@@ -59,6 +59,8 @@ pub struct UserInfo {
     pub is_muted: bool,
     /// It is sent no voices.
     pub is_deafened: bool,
+    /// A moderator has silenced it; no word of its own.
+    pub is_server_muted: bool,
 }
 
 /// The parts of a [`UserInfo`] that a message sets; `None` leaves as is.
@@ -73,9 +75,14 @@ pub struct UserInfoChange {
 }
 
 impl UserInfo {
+    /// Whether its voice goes no further, for whatever reason.
+    pub const fn is_silent(&self) -> bool {
+        self.is_muted || self.is_server_muted
+    }
+
     /// Of somebody who said nothing: named after the user id, neither muted nor deafened.
     pub fn of(user: &UserId) -> UserInfo {
-        UserInfo { nickname: Nickname::of(user), is_muted: false, is_deafened: false }
+        UserInfo { nickname: Nickname::of(user), is_muted: false, is_deafened: false, is_server_muted: false }
     }
 
     /// This, with `change` made.
@@ -84,6 +91,7 @@ impl UserInfo {
             nickname: change.nickname.as_ref().unwrap_or(&self.nickname).clone(),
             is_muted: change.is_muted.unwrap_or(self.is_muted),
             is_deafened: change.is_deafened.unwrap_or(self.is_deafened),
+            is_server_muted: self.is_server_muted,
         }
     }
 }

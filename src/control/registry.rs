@@ -1,9 +1,12 @@
 //! Rooms and who is in them: placement on workers, admission, and the ids that are handed out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::participant::{Participant, ParticipantId, UserInfo, stream_id};
 use crate::ids::{RoomId, RoomName, TrackId, TransportId, UserId, WorkerId};
+
+/// Users that a room remembers as muted while they are away; the oldest are forgotten first.
+pub const MUTED_AWAY_COUNT_MAX: usize = 256;
 
 /// A room with at least one member.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub struct Room {
     members: BTreeSet<ParticipantId>,
     by_user: BTreeMap<UserId, ParticipantId>,
     voices: Vec<ParticipantId>,
+    /// Who left while a moderator had them muted, the oldest first.
+    muted_away: VecDeque<UserId>,
 }
 
 impl Room {
@@ -26,6 +31,11 @@ impl Room {
     /// Members that publish, in the order of publishing.
     pub fn voices(&self) -> impl Iterator<Item = ParticipantId> {
         self.voices.iter().copied()
+    }
+
+    fn forgive(&mut self, user: &UserId) -> bool {
+        let place = self.muted_away.iter().position(|away| away == user);
+        place.and_then(|place| self.muted_away.remove(place)).is_some()
     }
 }
 
@@ -99,11 +109,12 @@ impl Registry {
         }
     }
 
-    /// Takes a user into a room, making the room on the least loaded worker where there is none.
+    /// Takes a user into a room, making the room on the least loaded worker where there is none. Whom a
+    /// moderator had muted before it left is so still.
     ///
     /// # Errors
     /// [`Refusal`]; nothing has changed then.
-    pub fn join(&mut self, name: &RoomName, user: &UserId, info: UserInfo) -> Result<Joined, Refusal> {
+    pub fn join(&mut self, name: &RoomName, user: &UserId, mut info: UserInfo) -> Result<Joined, Refusal> {
         if self.find(name, user).is_some() {
             return Err(Refusal::AlreadyThere);
         }
@@ -117,6 +128,7 @@ impl Registry {
         let Some(room) = self.rooms.get_mut(&id) else {
             unreachable!("every name leads to a room");
         };
+        info.is_server_muted |= room.forgive(user);
         room.members.insert(participant);
         room.by_user.insert(user.clone(), participant);
         let worker = room.worker;
@@ -140,6 +152,12 @@ impl Registry {
         let was_voice = room.voices.len() < voices_before;
         let worker = room.worker;
         let room_name = room.name.clone();
+        if participant.info.is_server_muted {
+            if room.muted_away.len() >= MUTED_AWAY_COUNT_MAX {
+                room.muted_away.pop_front();
+            }
+            room.muted_away.push_back(participant.user.clone());
+        }
         let was_last = room.members.is_empty();
         if was_last {
             self.by_name.remove(&room_name);
@@ -190,6 +208,16 @@ impl Registry {
         self.rooms[self.by_name.get(name)?].by_user.get(user).copied()
     }
 
+    /// The member of a room with this user id.
+    pub fn member(&self, room: RoomId, user: &UserId) -> Option<ParticipantId> {
+        self.rooms.get(&room)?.by_user.get(user).copied()
+    }
+
+    /// Forgets that a user left this room muted. `false` when it did not.
+    pub fn forgive(&mut self, room: RoomId, user: &UserId) -> bool {
+        self.rooms.get_mut(&room).is_some_and(|room| room.forgive(user))
+    }
+
     /// One participant.
     pub fn participant(&self, id: ParticipantId) -> Option<&Participant> {
         self.participants.get(&id)
@@ -229,6 +257,7 @@ impl Registry {
             members: BTreeSet::new(),
             by_user: BTreeMap::new(),
             voices: vec![],
+            muted_away: VecDeque::new(),
         };
         self.rooms.insert(id, room);
         self.by_name.insert(name.clone(), id);
@@ -311,6 +340,41 @@ mod tests {
         assert!(registry.by_name.is_empty() && registry.by_track.is_empty() && registry.loads == [0]);
         let again = join(&mut registry, "r", "a").unwrap();
         assert!(again.room != a.room && again.participant > b.participant);
+    }
+
+    #[test]
+    fn who_leaves_muted_comes_back_muted_while_the_room_lives() {
+        let mut registry = registry(1);
+        let mute = |registry: &mut Registry, id: ParticipantId| {
+            let info = UserInfo { is_server_muted: true, ..registry.participant(id).unwrap().info.clone() };
+            registry.set_info(id, info);
+        };
+        let is_muted = |registry: &Registry, joined: Joined| {
+            registry.participant(joined.participant).unwrap().info.is_server_muted
+        };
+        let host = join(&mut registry, "r", "host").unwrap();
+        let first = join(&mut registry, "r", "a").unwrap();
+        mute(&mut registry, first.participant);
+        registry.leave(first.participant);
+        let again = join(&mut registry, "r", "a").unwrap();
+        assert!(is_muted(&registry, again));
+        registry.leave(again.participant);
+        let user = |text: &str| UserId::parse(text).unwrap();
+        assert!(registry.forgive(host.room, &user("a")) && !registry.forgive(host.room, &user("a")));
+        let again = join(&mut registry, "r", "a").unwrap();
+        assert!(!is_muted(&registry, again), "forgiven while it was away");
+        mute(&mut registry, again.participant);
+        registry.leave(again.participant);
+        for number in 0..MUTED_AWAY_COUNT_MAX {
+            let other = join(&mut registry, "r", &format!("b{number}")).unwrap();
+            mute(&mut registry, other.participant);
+            registry.leave(other.participant);
+        }
+        assert_eq!(registry.room(host.room).unwrap().muted_away.len(), MUTED_AWAY_COUNT_MAX);
+        assert!(!registry.forgive(host.room, &user("a")), "the oldest is forgotten");
+        registry.leave(host.participant);
+        let fresh = join(&mut registry, "r", "b3").unwrap();
+        assert!(!is_muted(&registry, fresh), "another room of that name");
     }
 
     #[test]

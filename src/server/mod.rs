@@ -23,6 +23,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use self::handshakes::Handshakes;
 use self::house::House;
 use self::workers::Fleet;
+use crate::auth::Verifier;
 use crate::config::{Config, Door};
 use crate::dtls::endpoint::Acceptor;
 use crate::dtls::identity::Identity;
@@ -84,6 +85,10 @@ impl Server {
             fingerprint,
             candidates: candidates.clone(),
             ice_servers: IceServers::new(config, |_| Now::read().ntp.unix_seconds().into()),
+            verifier: config
+                .auth
+                .as_ref()
+                .map(|auth| Verifier::new(auth, |_| Now::read().ntp.unix_seconds().into())),
         };
         let signalling = Signalling::new(now, settings, workers, handshakes.clone());
         let house = House::new(now, config.workers.into(), signalling.clone(), handshakes.clone());
@@ -110,6 +115,12 @@ impl Server {
             println!(
                 "  warning:   socket buffers are {} KiB; raise net.core.rmem_max and wmem_max to 8388608",
                 lens.receive / 1024
+            );
+        }
+        if config.auth.is_none() {
+            println!(
+                "  warning:   open: anyone may join any room under any name, and take anyone's place; AUTH_SECRET or \
+                 AUTH_PUBLIC_KEY ends that"
             );
         }
         println!("  demo page: {scheme}://localhost:{port}/");

@@ -1,4 +1,5 @@
-//! Coming in: as somebody new, over an earlier connection, or with a resume token.
+//! Coming in: as somebody new, over an earlier connection, or with a resume token. Where tokens are asked for,
+//! nobody does without one, and nothing changes before it is found good.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,29 +10,47 @@ use super::negotiation::ErrorCode;
 use super::resume::ResumeToken;
 use super::session::Session;
 use super::state::{ConnectionId, Deadline, Door, State};
+use crate::auth::{Grants, Refusal as Unauthorized};
 use crate::control::participant::{ParticipantId, UserInfo};
 use crate::control::registry::Refusal;
 use crate::worker::command::Command;
 
 impl State {
     pub(super) fn handle_join(&mut self, now: Instant, connection: ConnectionId, join: Join) {
+        let grants = match self.grants_of(now, &join) {
+            Ok(grants) => grants,
+            Err(unauthorized) => {
+                return self.refuse(now, connection, join, unauthorized.text(), CLOSE_POLICY);
+            }
+        };
         match self.registry.find(&join.room, &join.user) {
             None if self.door != Door::Open => {
                 self.refuse(now, connection, join, "the server is going down", CLOSE_DRAINING);
             }
-            None => self.join_new(now, connection, join),
+            None => self.join_new(now, connection, join, grants),
             Some(id) => {
                 let shown = join.resume.as_deref();
-                if self.sessions.get(&id).is_some_and(|session| session.can_resume(now, shown)) {
-                    self.resume(now, connection, id, &join);
+                // Another's right to be heard or to hear needs another negotiation.
+                let can_resume = |session: &Session| {
+                    session.can_resume(now, shown) && session.grants.are_same_media(grants)
+                };
+                if self.sessions.get(&id).is_some_and(can_resume) {
+                    self.resume(now, connection, id, &join, grants);
                 } else {
-                    self.join_again(now, connection, id, &join);
+                    self.join_again(now, connection, id, &join, grants);
                 }
             }
         }
     }
 
-    fn join_new(&mut self, now: Instant, connection: ConnectionId, join: Join) {
+    fn grants_of(&self, now: Instant, join: &Join) -> Result<Grants, Unauthorized> {
+        match &self.settings.verifier {
+            Some(verifier) => verifier.verify(now, join.token.as_deref(), &join.room, &join.user),
+            None => Ok(Grants::default()),
+        }
+    }
+
+    fn join_new(&mut self, now: Instant, connection: ConnectionId, join: Join, grants: Grants) {
         let info = UserInfo::of(&join.user).with(&join.info);
         let joined = match self.registry.join(&join.room, &join.user, info) {
             Ok(joined) => joined,
@@ -43,9 +62,14 @@ impl State {
         if joined.is_first {
             self.workers.send(joined.worker, Command::AddRoom(joined.room));
         }
-        let media = self.new_media(now, id, joined.worker);
-        let session =
-            Session { connection: None, void_at: None, resume: ResumeToken::random(), media: Some(media) };
+        let media = self.new_media(now, id, joined.worker, grants);
+        let session = Session {
+            connection: None,
+            void_at: None,
+            resume: ResumeToken::random(),
+            grants,
+            media: Some(media),
+        };
         self.sessions.insert(id, session);
         self.welcome(now, connection, id, false);
         if let Some(participant) = self.registry.participant(id) {
@@ -62,17 +86,26 @@ impl State {
 
     /// The client starts anew, the participant stays: the others hear of it only what differs. Its
     /// track and the slots that carry it wait for it to publish again.
-    fn join_again(&mut self, now: Instant, connection: ConnectionId, id: ParticipantId, join: &Join) {
+    fn join_again(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        id: ParticipantId,
+        join: &Join,
+        grants: Grants,
+    ) {
         self.supplant(now, id);
         self.end_media(id);
-        let Some(room) = self.registry.participant(id).and_then(|it| self.registry.room(it.room)) else {
-            return;
-        };
-        let media = self.new_media(now, id, room.worker);
+        let Some(participant) = self.registry.participant(id) else { return };
+        let is_server_muted = participant.info.is_server_muted;
+        let Some(room) = self.registry.room(participant.room) else { return };
+        let media = self.new_media(now, id, room.worker, grants);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.media = Some(media);
+            session.grants = grants;
         }
-        self.set_info(now, id, UserInfo::of(&join.user).with(&join.info));
+        let info = UserInfo { is_server_muted, ..UserInfo::of(&join.user) };
+        self.set_info(now, id, info.with(&join.info));
         if self.registry.is_voice(id) {
             let until = now + self.settings.resume_window;
             self.timers.set(Deadline::Inherited(id), Some(until));
@@ -82,9 +115,19 @@ impl State {
     }
 
     /// The client goes on where it was; its negotiation says again what the client may have missed.
-    fn resume(&mut self, now: Instant, connection: ConnectionId, id: ParticipantId, join: &Join) {
+    fn resume(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        id: ParticipantId,
+        join: &Join,
+        grants: Grants,
+    ) {
         self.totals.resumes += 1;
         self.supplant(now, id);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.grants = grants;
+        }
         if let Some(participant) = self.registry.participant(id) {
             let info = participant.info.with(&join.info);
             self.set_info(now, id, info);
@@ -136,6 +179,7 @@ impl State {
             ice_servers: self.settings.ice_servers.for_client(now, participant.stream_id.as_ref()),
             resume: Some(session.resume.text()),
             resumed,
+            grants: Some(session.grants),
         }));
         tracing::info!(%connection, participant = %id, room = %room.name, user = %participant.user, resumed, "joined");
         self.totals.joins += 1;
@@ -145,6 +189,7 @@ impl State {
             connection.stage = Stage::Joined(id);
         }
         self.tell(now, connection, &message);
+        self.tell_server_mute(now, id);
     }
 
     /// Says again what `joined` said of STUN and TURN, with a credential that lasts. A participant whose
@@ -184,8 +229,13 @@ impl State {
             ice_servers: vec![],
             resume: None,
             resumed: false,
+            grants: None,
         }));
         self.tell(now, connection, &message);
+        // Of all refusals only the want of a good token is a matter of policy.
+        if code == CLOSE_POLICY {
+            self.error(now, connection, ErrorCode::Unauthorized, reason.into());
+        }
         self.close(now, connection, code, reason);
     }
 }

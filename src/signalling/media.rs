@@ -8,6 +8,7 @@ use super::negotiation::{Action, ErrorCode, Negotiation, Parameters, Voice};
 use super::resume::random_bytes;
 use super::session::Media;
 use super::state::{Deadline, State};
+use crate::auth::Grants;
 use crate::control::participant::ParticipantId;
 use crate::ids::{Mid, RoomId, SlotIndex, TrackId, TransportId, UserId, WorkerId};
 use crate::worker::command::Command;
@@ -56,7 +57,13 @@ impl State {
         }
     }
 
-    pub(super) fn new_media(&mut self, now: Instant, id: ParticipantId, worker: WorkerId) -> Media {
+    pub(super) fn new_media(
+        &mut self,
+        now: Instant,
+        id: ParticipantId,
+        worker: WorkerId,
+        grants: Grants,
+    ) -> Media {
         let transport = self.registry.next_transport();
         self.transports.insert(transport, id);
         let parameters = Parameters {
@@ -65,6 +72,7 @@ impl State {
             fingerprint: self.settings.fingerprint,
             candidates: self.settings.candidates[usize::from(worker.0)].clone(),
             audio_slots: self.settings.audio_slots,
+            may_publish: grants.publish,
             // Slot n adds n to it: no sum may wrap.
             ssrc_base: u32::from_ne_bytes(random_bytes())
                 .min(u32::MAX - u32::from(self.settings.audio_slots)),
@@ -120,12 +128,13 @@ impl State {
         }
     }
 
-    /// Tells a participant's negotiation of the others' voices.
+    /// Tells a participant's negotiation of the others' voices: of none, if it may not hear.
     pub(super) fn set_voices(&mut self, now: Instant, id: ParticipantId) {
         let Some(participant) = self.registry.participant(id) else {
             return;
         };
-        let others = self.voices_but(participant.room, id);
+        let may_hear = self.sessions.get(&id).is_some_and(|session| session.grants.subscribe);
+        let others = if may_hear { self.voices_but(participant.room, id) } else { vec![] };
         self.negotiate(now, id, |negotiation| negotiation.set_voices(now, &others));
     }
 
@@ -190,7 +199,7 @@ impl State {
             }
             Action::Publish(stream) => {
                 media.publishes = true;
-                let (track, muted) = (participant.track, participant.info.is_muted);
+                let (track, muted) = (participant.track, participant.info.is_silent());
                 self.workers.send(worker, Command::Publish { transport, track, stream, muted });
                 if self.registry.publish(id) {
                     self.restless.insert(participant.room);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::negotiation::ErrorCode;
+use crate::auth::Grants;
 use crate::control::participant::{NICKNAME_CHARS_MAX, Nickname, UserInfo, UserInfoChange};
 use crate::ids::{Mid, NAME_LEN_MAX, RoomName, UserId};
 
@@ -41,6 +42,15 @@ pub enum ClientMessage {
     Candidate(String),
     /// `user-info`
     UserInfo(UserInfoChange),
+    /// `kick`, whom: for moderators.
+    Kick(UserId),
+    /// `mute`: for moderators.
+    Mute {
+        /// Whom.
+        user: UserId,
+        /// Or not any more.
+        muted: bool,
+    },
     /// `keep_alive`: never answered.
     KeepAlive,
 }
@@ -56,18 +66,21 @@ pub struct Join {
     pub info: UserInfoChange,
     /// What an earlier `joined` gave it; anything at all.
     pub resume: Option<String>,
+    /// What lets it in; anything at all.
+    pub token: Option<String>,
 }
 
 impl fmt::Debug for Join {
-    /// Without the resume token, which must not reach a log.
+    /// Without the tokens, which must not reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Join { room, user, info, resume } = self;
-        let resume = resume.as_ref().map(|_| "…");
+        let Join { room, user, info, resume, token } = self;
+        let [resume, token] = [resume, token].map(|secret| secret.as_ref().map(|_| "…"));
         f.debug_struct("Join")
             .field("room", room)
             .field("user", user)
             .field("info", info)
             .field("resume", &resume)
+            .field("token", &token)
             .finish()
     }
 }
@@ -111,6 +124,11 @@ impl ClientMessage {
             "ice-candidate" if envelope.data.is_null() => ClientMessage::Candidate(String::new()),
             "ice-candidate" => ClientMessage::Candidate(data::<Candidate>(envelope.data)?.candidate),
             "user-info" => ClientMessage::UserInfo(data::<UserInfoData>(envelope.data)?.into()),
+            "kick" => ClientMessage::Kick(data::<KickData>(envelope.data)?.user_id),
+            "mute" => {
+                let MuteData { user_id, muted } = data(envelope.data)?;
+                ClientMessage::Mute { user: user_id, muted }
+            }
             "keep_alive" => ClientMessage::KeepAlive,
             _ => return Err(Unreadable::UnknownEvent),
         })
@@ -128,6 +146,10 @@ impl ClientMessage {
                 write("ice-candidate", &Candidate { candidate: candidate.clone(), ..Candidate::default() })
             }
             ClientMessage::UserInfo(change) => write("user-info", &UserInfoData::from(change.clone())),
+            ClientMessage::Kick(user) => write("kick", &KickData { user_id: user.clone() }),
+            ClientMessage::Mute { user, muted } => {
+                write("mute", &MuteData { user_id: user.clone(), muted: *muted })
+            }
             ClientMessage::KeepAlive => write("keep_alive", &BTreeMap::<(), ()>::new()),
         }
     }
@@ -244,6 +266,9 @@ pub struct Joined {
     pub resume: Option<ResumeText>,
     /// Transport and voices of an earlier connection go on.
     pub resumed: bool,
+    /// What it may do; of one who is in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grants: Option<Grants>,
 }
 
 /// A resume token on its way to the client. Its `Debug` keeps the secret.
@@ -350,6 +375,8 @@ pub enum LeaveReason {
     Disconnected,
     /// Its media path failed and its connection was lost.
     Failed,
+    /// A moderator said so.
+    Kicked,
 }
 
 #[derive(Deserialize)]
@@ -375,12 +402,27 @@ struct JoinData {
     user_info: Option<UserInfoData>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resume: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KickData {
+    user_id: UserId,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MuteData {
+    user_id: UserId,
+    muted: bool,
 }
 
 impl From<JoinData> for Join {
     fn from(data: JoinData) -> Join {
         let info = data.user_info.unwrap_or_default().into();
-        Join { room: data.room_id, user: data.user_id, info, resume: data.resume }
+        Join { room: data.room_id, user: data.user_id, info, resume: data.resume, token: data.token }
     }
 }
 
@@ -391,6 +433,7 @@ impl From<Join> for JoinData {
             user_id: join.user,
             user_info: Some(join.info.into()),
             resume: join.resume,
+            token: join.token,
         }
     }
 }
@@ -430,16 +473,17 @@ mod user_info {
         nickname: Nickname,
         is_muted: bool,
         is_deafened: bool,
+        is_server_muted: bool,
     }
 
     pub(super) fn serialize<S: Serializer>(info: &UserInfo, serializer: S) -> Result<S::Ok, S::Error> {
-        let UserInfo { nickname, is_muted, is_deafened } = info.clone();
-        Whole { nickname, is_muted, is_deafened }.serialize(serializer)
+        let UserInfo { nickname, is_muted, is_deafened, is_server_muted } = info.clone();
+        Whole { nickname, is_muted, is_deafened, is_server_muted }.serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UserInfo, D::Error> {
-        let Whole { nickname, is_muted, is_deafened } = Whole::deserialize(deserializer)?;
-        Ok(UserInfo { nickname, is_muted, is_deafened })
+        let Whole { nickname, is_muted, is_deafened, is_server_muted } = Whole::deserialize(deserializer)?;
+        Ok(UserInfo { nickname, is_muted, is_deafened, is_server_muted })
     }
 }
 
@@ -509,11 +553,12 @@ parsed_string!(Nickname, expect_nickname);
 parsed_string!(Mid, expect_mid);
 
 /// The codes as they are written.
-const CODES: [(ErrorCode, &str); 11] = [
+const CODES: [(ErrorCode, &str); 12] = [
     (ErrorCode::BadMessage, "bad-message"),
     (ErrorCode::NotJoined, "not-joined"),
     (ErrorCode::AlreadyJoined, "already-joined"),
     (ErrorCode::Unauthorized, "unauthorized"),
+    (ErrorCode::Kicked, "kicked"),
     (ErrorCode::RoomFull, "room-full"),
     (ErrorCode::ServerFull, "server-full"),
     (ErrorCode::RateLimited, "rate-limited"),

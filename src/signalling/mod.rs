@@ -9,6 +9,7 @@ mod connection;
 mod ice_servers;
 mod join;
 mod media;
+mod moderation;
 mod resume;
 mod service;
 mod session;

@@ -13,6 +13,7 @@ use super::connection::{CloseCode, Outbound};
 use super::ice_servers::IceServers;
 use super::state::{Culprit, Door, State};
 use super::{ConnectionId, Counts};
+use crate::auth::Verifier;
 use crate::control::workers::Workers;
 use crate::ice::credentials::Secret;
 use crate::ids::{Fingerprint, TransportId, WorkerId};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub candidates: Vec<Rc<[SocketAddr]>>,
     /// STUN and TURN for clients.
     pub ice_servers: IceServers,
+    /// Looks at the tokens of those who join. `None`: anyone may, and nobody moderates.
+    pub verifier: Option<Verifier>,
 }
 
 /// DTLS endpoints, one for each transport. Must not call back into [`Signalling`].

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::ConnectionId;
 use super::negotiation::Negotiation;
 use super::resume::ResumeToken;
+use crate::auth::Grants;
 use crate::ids::TransportId;
 
 /// One participant's state besides what the registry knows.
@@ -15,6 +16,8 @@ pub(super) struct Session {
     pub(super) void_at: Option<Instant>,
     /// What lets a new connection go on with this session.
     pub(super) resume: ResumeToken,
+    /// What its last `join` allows it.
+    pub(super) grants: Grants,
     /// `None` once its negotiation or its transport has failed: only a new `join` mends that.
     pub(super) media: Option<Media>,
 }

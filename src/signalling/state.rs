@@ -231,6 +231,8 @@ impl State {
                     self.set_info(now, id, info);
                 }
             }
+            ClientMessage::Kick(user) => self.handle_kick(now, id, &user),
+            ClientMessage::Mute { user, muted } => self.handle_mute(now, id, &user, muted),
             ClientMessage::Join(_) | ClientMessage::Leave | ClientMessage::KeepAlive => {}
         }
     }
@@ -409,8 +411,9 @@ impl State {
             return;
         };
         let (worker, room_id, info) = (room.worker, room.name.clone(), participant.info);
-        if info.is_muted != before.is_muted && self.registry.is_voice(id) {
-            self.workers.send(worker, Command::SetMuted { track: participant.track, muted: info.is_muted });
+        if info.is_silent() != before.is_silent() && self.registry.is_voice(id) {
+            self.workers
+                .send(worker, Command::SetMuted { track: participant.track, muted: info.is_silent() });
         }
         let media = self.sessions.get(&id).and_then(|session| session.media.as_ref());
         if info.is_deafened != before.is_deafened
@@ -421,8 +424,10 @@ impl State {
                 Command::SetDeafened { transport: media.transport, deafened: info.is_deafened },
             );
         }
+        // What it did not say itself is news to it, too.
+        let except = (info.is_server_muted == before.is_server_muted).then_some(id);
         let message = ServerMessage::UserInfo { room_id, user_id: participant.user, user_info: info };
-        self.broadcast(now, participant.room, Some(id), &message);
+        self.broadcast(now, participant.room, except, &message);
     }
 
     /// Sends to every member of a room that has a connection, in the order of joining.

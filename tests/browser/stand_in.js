@@ -52,7 +52,7 @@
       this.peer = StandIn.peer;
       const peerInfo = {};
       for (const member of members) {
-        const { nickname, isMuted = false, isDeafened = false } = member;
+        const { nickname, isMuted = false, isDeafened = false, isServerMuted = false } = member;
         if (member.hz && !member.stream) {
           const [tone, gain, destination] = [context.createOscillator(), context.createGain(), context.createMediaStreamDestination()];
           tone.frequency.value = member.hz;
@@ -62,9 +62,10 @@
           member.stream = destination.stream;
           mix[member.userId] = gain;
         }
-        peerInfo[member.userId] = { nickname, isMuted, isDeafened, streamId: member.stream?.id ?? member.userId };
+        peerInfo[member.userId] = { nickname, isMuted, isDeafened, isServerMuted, streamId: member.stream?.id ?? member.userId };
       }
-      this.say("joined", { roomId, userId, peers, peerInfo, success: true, resume: "r", resumed, iceServers: [] });
+      const { grants } = StandIn;
+      this.say("joined", { roomId, userId, peers, peerInfo, success: true, resume: "r", resumed, iceServers: [], grants });
     }
 
     async #answer(offer) {
@@ -84,6 +85,8 @@
     }
   }
   StandIn.OPEN = 1;
+  StandIn.grants = { publish: true, subscribe: true, moderate: false };
+  StandIn.members = members;
   StandIn.sent = [];
   StandIn.held = 0;
   StandIn.offers = () => StandIn.sent.filter((message) => message.event === "offer").length;

@@ -117,6 +117,7 @@ pub(crate) fn negotiation(now: Instant, audio_slots: u16) -> Negotiation {
             worker: WorkerId(3),
             fingerprint: Fingerprint([0x5F; 32]),
             candidates: candidates.into(),
+            may_publish: true,
             audio_slots,
             ssrc_base: SSRC_BASE,
             session_id: 42,

@@ -92,6 +92,7 @@ impl House {
             fingerprint: Fingerprint([7; 32]),
             candidates: vec![candidates; shape.workers],
             ice_servers: (shape.ice_servers)(now),
+            verifier: None,
         };
         let doors = Doors::default();
         let workers = Workers::new(senders.into_iter().map(queue).collect());

@@ -19,7 +19,8 @@ fn the_first_to_come_makes_the_room_and_is_told_that_nobody_is_there() {
     let resume = data.as_object_mut().unwrap().remove("resume").unwrap();
     assert_eq!(resume.as_str().unwrap().len(), 43);
     let expected = json!({"roomId": "test", "userId": "alice", "peers": [], "success": true, "peerInfo": {},
-        "iceServers": [], "resumed": false});
+        "iceServers": [], "resumed": false,
+        "grants": {"publish": true, "subscribe": true, "moderate": false}});
     assert_eq!((heard.len(), &heard[0]["event"], data), (1, &json!("joined"), expected));
     assert_eq!(house.told_words(), ["AddRoom"]);
 }
@@ -35,11 +36,11 @@ fn those_who_are_there_and_those_who_come_hear_of_each_other() {
     let mut al = house.join("r", "Al B");
     al.hears_nothing();
     let joined = json!({"event": "user-joined", "data": {"roomId": "r", "userId": "Al B",
-        "userInfo": {"nickname": "Al B", "isMuted": false, "isDeafened": false}, "streamId": "u-NCeUBmZkkzFfOwWz_St48P"}});
+        "userInfo": {"nickname": "Al B", "isMuted": false, "isDeafened": false, "isServerMuted": false}, "streamId": "u-NCeUBmZkkzFfOwWz_St48P"}});
     assert_eq!(zoe.heard(), std::slice::from_ref(&joined));
     let data = house.connect().join(&house, "r", "bob");
     assert_eq!(data["peers"], json!(["zoe", "Al B"]), "in the order of joining");
-    let info = json!({"nickname": "Zoë", "isMuted": true, "isDeafened": false, "streamId": "zoe"});
+    let info = json!({"nickname": "Zoë", "isMuted": true, "isDeafened": false, "isServerMuted": false, "streamId": "zoe"});
     assert_eq!(data["peerInfo"]["zoe"], info);
     assert_eq!(data["peerInfo"]["Al B"]["streamId"], joined["data"]["streamId"]);
     assert_eq!(
@@ -178,14 +179,14 @@ fn changes_of_what_one_says_of_oneself_reach_the_others_and_only_changes_do() {
     a.heard();
     house.told();
     a.say(&house, "user-info", json!({"isMuted": true}));
-    let info = json!({"nickname": "a", "isMuted": true, "isDeafened": false});
+    let info = json!({"nickname": "a", "isMuted": true, "isDeafened": false, "isServerMuted": false});
     assert_eq!(
         b.heard(),
         [json!({"event": "user-info", "data": {"roomId": "r", "userId": "a", "userInfo": info}})]
     );
     assert!(matches!(house.told()[..], [Command::SetMuted { muted: true, .. }]));
     a.say(&house, "user-info", json!({"nickname": "Ann", "isDeafened": true}));
-    let info = json!({"nickname": "Ann", "isMuted": true, "isDeafened": true});
+    let info = json!({"nickname": "Ann", "isMuted": true, "isDeafened": true, "isServerMuted": false});
     assert_eq!(b.heard()[0]["data"]["userInfo"], info);
     assert!(matches!(house.told()[..], [Command::SetDeafened { deafened: true, .. }]));
     a.say(&house, "user-info", json!({"isMuted": true, "nickname": "Ann"}));

@@ -108,7 +108,7 @@ fn a_resume_says_anew_only_what_it_names() {
     let mut again = house.connect();
     let data = json!({"roomId": "r", "userId": "a", "resume": token, "userInfo": info});
     assert_eq!(again.join_with(&house, data)["resumed"], true);
-    let info = json!({"nickname": "Ann", "isMuted": false, "isDeafened": false});
+    let info = json!({"nickname": "Ann", "isMuted": false, "isDeafened": false, "isServerMuted": false});
     assert_eq!(b.heard()[0]["data"]["userInfo"], info);
 }
 

@@ -232,6 +232,7 @@ enum Order {
     Move,
     Inject(Vec<u8>),
     LoseSocket,
+    UseToken(Option<String>),
     Resume,
 }
 
@@ -446,6 +447,11 @@ impl Client {
     /// Cuts the TCP connection without a closing handshake. Media goes on.
     pub fn lose_socket(&self) {
         self.order(Order::LoseSocket);
+    }
+
+    /// Shows this token from the next join on.
+    pub fn use_token(&self, token: Option<String>) {
+        self.order(Order::UseToken(token));
     }
 
     /// Joins on a new WebSocket with the `resume` of the last `joined`.
@@ -767,9 +773,12 @@ impl Member {
                 }
             }
             Order::LoseSocket => self.socket = None,
+            Order::UseToken(token) => self.options.token = token,
             Order::Resume => {
-                let last =
-                    |state: &State| state.events("joined", 0).last()?["resume"].as_str().map(str::to_owned);
+                let last = |state: &State| {
+                    let given = state.events("joined", 0).filter_map(|joined| joined["resume"].as_str());
+                    given.last().map(str::to_owned)
+                };
                 let token = last(&self.shared.state());
                 self.open(token).await;
             }

@@ -17,11 +17,47 @@ const remembered = {
 
 const microphone = new Microphone();
 const ears = new Ears();
-const people = new People((userId, volume) => ears.setVolume(userId, volume));
+const people = new People({
+  setVolume: (userId, volume) => ears.setVolume(userId, volume),
+  mute: (userId, muted) => session?.mute(userId, muted),
+  kick: (userId) => session?.kick(userId),
+});
+const token = takeToken();
+const claims = claimsOf(token);
 const userId = takeUserId();
 let session = null;
 let line = null;
 let micProblem = null;
+
+// A personal invitation ends in `#token=…`, which browsers send to no server. It goes from the address bar at
+// once, so that no copy of the address and no glance at it gives it away, and is kept for a reload.
+function takeToken() {
+  const url = new URL(location.href);
+  const given = new URLSearchParams(url.hash.slice(1)).get("token") ?? url.searchParams.get("token");
+  if (given) {
+    url.searchParams.delete("token");
+    url.hash = "";
+    history.replaceState(null, "", url);
+  }
+  try {
+    const kept = sessionStorage.getItem("gryt.token");
+    sessionStorage.removeItem("gryt.token");
+    return given || kept || "";
+  } catch {
+    return given ?? ""; // No storage.
+  }
+}
+
+// Whom a token is for. The server alone can tell whether it is good.
+function claimsOf(token) {
+  try {
+    const payload = atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
+    const { sub, room } = JSON.parse(new TextDecoder().decode(Uint8Array.from(payload, (c) => c.charCodeAt(0))));
+    return { sub: typeof sub === "string" ? sub : "", room: typeof room === "string" ? room : "" };
+  } catch {
+    return { sub: "", room: "" };
+  }
+}
 
 // A reload comes back as the same user. The id is put down only when the page goes, so that a tab that
 // was duplicated meanwhile gets its own.
@@ -31,22 +67,29 @@ function takeUserId() {
     id = sessionStorage.getItem("gryt.user");
     sessionStorage.removeItem("gryt.user");
   } catch { /* No storage: a new user each time. */ }
-  return id ?? Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return claims.sub || (id ?? Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join(""));
 }
 
 addEventListener("pagehide", () => {
   session?.leave(); // Or the others would wait for us as for somebody whose connection broke.
-  try { sessionStorage.setItem("gryt.user", userId); } catch { /* As above. */ }
+  try {
+    sessionStorage.setItem("gryt.user", userId);
+    if (token) sessionStorage.setItem("gryt.token", token);
+  } catch { /* As above. */ }
 });
 
 // The door
 
 function prepareDoor() {
   const asked = new URLSearchParams(location.search);
-  const room = (asked.get("room") ?? "").trim();
+  const room = claims.room || (asked.get("room") ?? "").trim();
   ui.name.value = (asked.get("name") ?? remembered.get("name")).trim().slice(0, 64);
   ui.room.value = room || remembered.get("room");
-  if (room) {
+  ui.room.readOnly = Boolean(claims.room);
+  if (claims.room) {
+    setText(ui["door-title"], room);
+    setText(ui["door-lede"], "This is your personal invitation to this voice room. Say who you are and come in.");
+  } else if (room) {
     setText(ui["door-title"], room);
     setText(ui["door-lede"], "You are invited to this voice room. No account, nothing to install: say who you are and come in.");
   }
@@ -146,6 +189,7 @@ function enter(name, room) {
     url: `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`,
     roomId: room,
     userId,
+    token,
     nickname: name,
     isMuted: !microphone.track,
     isDeafened: false,
@@ -176,8 +220,37 @@ function handle(event) {
     case "arrived": return announce(`${event.nickname} came in.`);
     case "departed": return announce(`${event.nickname} left.`);
     case "notice": return showHallNotice(event.text);
+    case "grants": return takeGrants();
+    case "silenced": return showSilenced();
     case "ended": return comeOut(event);
   }
+}
+
+// What the invitation allows.
+function takeGrants() {
+  const { publish, subscribe } = session.grants;
+  if (!publish) {
+    microphone.close();
+    session.setMicrophone(null);
+    showHallNotice(subscribe ? "Your invitation lets you listen, not speak." : "Your invitation lets you neither listen nor speak.");
+  } else if (!subscribe) {
+    showHallNotice("Your invitation lets you speak, not listen.");
+  }
+  showMicrophone();
+  showPeople();
+}
+
+function showSilenced() {
+  const text = session.isServerMuted ? "A moderator has muted you: nobody hears you." : "You can be heard again.";
+  showHallNotice(text, { tone: session.isServerMuted ? "" : "calm" });
+  announce(text);
+  showMicrophone();
+}
+
+function messageOf(reason, message) {
+  if (reason !== "unauthorized") return message;
+  if (!token) return "This room is open by personal invitation only: a link with a token in it. Ask whoever runs this server for one.";
+  return `You were not let in: ${message}. Ask for a new invitation.`;
 }
 
 function comeOut({ reason, message }) {
@@ -191,24 +264,27 @@ function comeOut({ reason, message }) {
   showState("idle", false);
   showView("door");
   showJoinButton();
-  showDoorNotice(message, reason === "left" ? "calm" : "");
+  showDoorNotice(messageOf(reason, message), reason === "left" ? "calm" : "");
   ui["join-button"].focus();
   if (reason === "left") announce("You left the room.");
 }
 
 function showPeople() {
-  const me = { userId, ...session.info, isSelf: true, isListening: !microphone.track, volume: 1 };
+  const { isServerMuted, grants } = session;
+  const me = { userId, ...session.info, isServerMuted, isSelf: true, isListening: !microphone.track, volume: 1 };
   const others = [...session.members].map(([id, member]) => ({
     userId: id, ...member, isSelf: false, isListening: false, volume: ears.volume(id),
+    canModerate: grants.moderate,
   }));
   people.update([me, ...others]);
 }
 
 function showMicrophone() {
   const isListening = !microphone.track;
-  const isMuted = isListening || session.info.isMuted;
+  const isMuted = isListening || session.info.isMuted || session.isServerMuted;
+  ui.mute.disabled = !session.grants.publish || session.isServerMuted;
   ui.mute.classList.toggle("is-off", isMuted);
-  setText(ui["mute-text"], isListening ? "Use mic" : isMuted ? "Unmute" : "Mute");
+  setText(ui["mute-text"], ui.mute.disabled ? "Muted" : isListening ? "Use mic" : isMuted ? "Unmute" : "Mute");
 }
 
 function showDeafened() {
@@ -218,6 +294,7 @@ function showDeafened() {
 }
 
 async function toggleMute() {
+  if (ui.mute.disabled) return;
   if (!microphone.track) return useMicrophone();
   const isMuted = !session.info.isMuted;
   microphone.track.enabled = !isMuted;
@@ -271,9 +348,9 @@ ears.onblocked = () => {
 
 function openSettings() {
   showAdvice("settings", micProblem);
-  ui["settings-mic-field"].hidden = !Microphone.isPossible;
-  ui["settings-meter"].hidden = !Microphone.isPossible;
-  ui["settings-try"].hidden = !Microphone.isPossible || Boolean(microphone.track);
+  const canSpeak = Microphone.isPossible && session.grants.publish;
+  ui["settings-mic-field"].hidden = ui["settings-meter"].hidden = !canSpeak;
+  ui["settings-try"].hidden = !canSpeak || Boolean(microphone.track);
   if (!ui.settings.open) ui.settings.showModal();
   showDevices();
 }
@@ -359,6 +436,7 @@ ui["speaker-select"].onchange = ui["settings-speaker"].onchange = ({ target }) =
 };
 ui.settings.onclick = ({ target }) => { if (target === ui.settings) ui.settings.close(); };
 navigator.mediaDevices?.addEventListener?.("devicechange", showDevices);
+addEventListener("hashchange", () => { if (location.hash.startsWith("#token=")) location.reload(); }); // Another invitation.
 addEventListener("keydown", (event) => {
   const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat;
   if (!session || !isPlain || ui.settings.open || event.target.closest("input:not([type=range]), select, textarea")) return;
@@ -366,6 +444,8 @@ addEventListener("keydown", (event) => {
   if (event.key === "d" || event.key === "D") toggleDeafen();
 });
 
+ui.invite.hidden = Boolean(token); // A personal one is nobody else's.
+if (token) setText(ui.alone, "Nobody else is here yet.");
 prepareDoor();
 showDevices();
 requestAnimationFrame(draw);

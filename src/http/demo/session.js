@@ -39,11 +39,15 @@ export class Session {
   #streams = new Map(); // mid -> stream id of the remote description
   #slots = new Map(); // mid -> user id or null, where a `slots` message overruled the msid
   #microphone;
+  #grants = { publish: true, subscribe: true, moderate: false };
+  #isServerMuted = false;
+  #refusal = null;
 
   // `on` is called with an object for each thing that happened:
-  // {type: "state" | "members" | "voices" | "speakers" | "notice" | "ended" | "arrived" | "departed", …}.
-  constructor({ url, roomId, userId, nickname, isMuted, isDeafened, microphone, on }) {
-    this.#settings = { url, roomId, userId };
+  // {type: "state" | "members" | "voices" | "speakers" | "notice" | "ended" | "arrived" | "departed"
+  // | "grants" | "silenced", …}.
+  constructor({ url, roomId, userId, token, nickname, isMuted, isDeafened, microphone, on }) {
+    this.#settings = { url, roomId, userId, token };
     this.#info = { nickname, isMuted, isDeafened };
     this.#microphone = microphone;
     this.#on = on;
@@ -59,6 +63,8 @@ export class Session {
   get peer() { return this.#peer; }
   get members() { return this.#members; }
   get microphone() { return this.#microphone; }
+  get grants() { return this.#grants; }
+  get isServerMuted() { return this.#isServerMuted; }
 
   // What there is to hear: [{mid, track, userId}], userId null while an m-line carries nobody.
   voices() {
@@ -78,6 +84,10 @@ export class Session {
     Object.assign(this.#info, change);
     if (this.#joined) this.#send("user-info", change);
   }
+
+  // For moderators.
+  kick(userId) { this.#send("kick", { userId }); }
+  mute(userId, muted) { this.#send("mute", { userId, muted }); }
 
   // Another microphone, or none.
   async setMicrophone(track) {
@@ -128,13 +138,14 @@ export class Session {
 
   #open() {
     clearTimeout(this.#retryTimer);
-    this.#lastError = null;
+    this.#lastError = this.#refusal = null;
     const socket = new WebSocket(this.#settings.url);
     this.#socket = socket;
     const current = (act) => (event) => { if (this.#socket === socket) act(event); };
     socket.onopen = current(() => {
-      const { roomId, userId } = this.#settings;
-      this.#send("join", { roomId, userId, userInfo: this.#info, ...(this.#resume && { resume: this.#resume }) });
+      const { roomId, userId, token } = this.#settings;
+      const secrets = { ...(token && { token }), ...(this.#resume && { resume: this.#resume }) };
+      this.#send("join", { roomId, userId, userInfo: this.#info, ...secrets });
     });
     socket.onmessage = current((event) => {
       let message;
@@ -170,6 +181,9 @@ export class Session {
     if (error === "already-joined") {
       return this.#end("taken", "You joined from another window, so this one has left.");
     }
+    if (error === "unauthorized" && this.#refusal) return this.#end("unauthorized", this.#refusal);
+    if (this.#refusal) return this.#end("refused", this.#refusal);
+    if (error === "kicked") return this.#end("kicked", "A moderator has removed you from the room.");
     if (error === "unauthorized" || code === 1000) {
       return this.#end("closed", "The server has ended your stay in this room.");
     }
@@ -226,6 +240,7 @@ export class Session {
         return;
       }
       case "user-info":
+        if (data.userId === this.userId) return this.#setServerMuted(data.userInfo.isServerMuted);
         if (this.#members.has(data.userId)) Object.assign(this.#members.get(data.userId), data.userInfo);
         return this.#emit("members");
       case "offer":
@@ -245,6 +260,8 @@ export class Session {
       case "draining":
         return this.#emit("notice", { text: "The server is about to restart. You will be reconnected." });
       case "error":
+        // Not ours to moderate any more.
+        if (data.code === "unauthorized" && this.#joined) return this.#emit("notice", { text: "Only a moderator may do that." });
         this.#lastError = data.code;
         if (data.code === "glare") return this.#offer(this.#peer, { again: true });
         console.warn("The server says:", data.code, data.message);
@@ -252,11 +269,17 @@ export class Session {
   }
 
   #handleJoined(data) {
-    if (!data.success) return this.#end("refused", data.message ?? "The server refused to let you in.");
+    if (!data.success) {
+      this.#refusal = data.message || "The server refused to let you in.";
+      return; // The end that follows says of what kind it is.
+    }
     this.#joined = true;
     this.#joinedAt = performance.now();
     this.#resume = data.resume ?? null;
     this.#useIceServers(data.iceServers ?? []);
+    Object.assign(this.#grants, data.grants);
+    this.#isServerMuted = false; // If not, we are told next.
+    this.#emit("grants");
     this.#staleSocket?.close();
     this.#staleSocket = null;
     this.#members.clear();
@@ -271,6 +294,13 @@ export class Session {
       this.#openPeer();
     }
     this.#updateState();
+  }
+
+  #setServerMuted(isServerMuted) {
+    if (Boolean(isServerMuted) === this.#isServerMuted) return;
+    this.#isServerMuted = Boolean(isServerMuted);
+    this.#emit("silenced");
+    this.#emit("members");
   }
 
   // The peer connection

@@ -6,6 +6,7 @@ export const ui = new Proxy({}, { get: (_, id) => byId(id) });
 
 const SPEAKING_LEVEL = 0.34; // Where the server tells us nothing.
 const SPEAKING_HOLD_MS = 450;
+const ASK_MS = 4000;
 
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
@@ -77,13 +78,14 @@ export function setMeter(meter, level) {
 export class People {
   #tiles = new Map();
   #speakers = new Set();
-  #onVolume;
+  #acts;
 
-  constructor(onVolume) {
-    this.#onVolume = onVolume;
+  // What one can do to others: {setVolume(userId, volume), mute(userId, muted), kick(userId)}.
+  constructor(acts) {
+    this.#acts = acts;
   }
 
-  // [{userId, nickname, isMuted, isDeafened, isSelf, isListening, volume}]
+  // [{userId, nickname, isMuted, isServerMuted, isDeafened, isSelf, isListening, volume, canModerate}]
   update(people) {
     const present = new Set(people.map((person) => person.userId));
     for (const [userId, tile] of this.#tiles) {
@@ -94,7 +96,7 @@ export class People {
     for (const person of people) {
       let tile = this.#tiles.get(person.userId);
       if (!tile) {
-        tile = new Tile(person, (volume) => this.#onVolume(person.userId, volume));
+        tile = new Tile(person, this.#acts);
         this.#tiles.set(person.userId, tile);
         ui.people.append(tile.element);
       }
@@ -126,8 +128,9 @@ class Tile {
   #person = {};
   #heardAt = -Infinity;
   #isSpeaking = false;
+  #askTimer = 0;
 
-  constructor({ userId, volume }, onVolume) {
+  constructor({ userId, volume }, acts) {
     this.element = ui.person.content.firstElementChild.cloneNode(true);
     this.element.dataset.user = userId;
     const hash = hashOf(userId);
@@ -138,7 +141,12 @@ class Tile {
     this.mark = find(".mark");
     this.range = find("input");
     this.range.value = String(Math.round(volume * 100));
-    this.range.oninput = () => onVolume(this.range.valueAsNumber / 100);
+    this.range.oninput = () => acts.setVolume(userId, this.range.valueAsNumber / 100);
+    this.moderate = find(".moderate");
+    this.silence = find(".silence");
+    this.silence.onclick = () => acts.mute(userId, !this.#person.isServerMuted);
+    this.remove = find(".remove");
+    this.remove.onclick = () => this.#askBefore(() => acts.kick(userId));
   }
 
   update(person) {
@@ -150,14 +158,34 @@ class Tile {
     this.range.setAttribute("aria-label", `Volume of ${name}`);
     this.range.disabled = person.isSelf;
     this.element.classList.toggle("self", person.isSelf);
-    this.element.classList.toggle("muted", person.isMuted);
+    this.element.classList.toggle("muted", this.#isSilent);
+    this.moderate.hidden = !person.canModerate;
+    setText(this.silence, person.isServerMuted ? "Let speak" : "Mute");
+    this.silence.setAttribute("aria-label", person.isServerMuted ? `Let ${name} speak` : `Mute ${name} for everybody`);
+    this.remove.setAttribute("aria-label", `Remove ${name} from the room`);
     this.#say();
   }
 
+  get #isSilent() {
+    return Boolean(this.#person.isMuted || this.#person.isServerMuted);
+  }
+
+  // The first press asks, the second acts: nobody is removed by a slip.
+  #askBefore(act) {
+    const isSure = this.remove.classList.toggle("asks");
+    setText(this.remove, isSure ? "Really?" : "Remove");
+    clearTimeout(this.#askTimer);
+    if (!isSure) return act();
+    this.#askTimer = setTimeout(() => {
+      this.remove.classList.remove("asks");
+      setText(this.remove, "Remove");
+    }, ASK_MS);
+  }
+
   draw(now, level, isSpeaker) {
-    const audible = this.#person.isMuted ? 0 : level;
+    const audible = this.#isSilent ? 0 : level;
     if (isSpeaker || audible > SPEAKING_LEVEL) this.#heardAt = now;
-    const isSpeaking = !this.#person.isMuted && now - this.#heardAt < SPEAKING_HOLD_MS;
+    const isSpeaking = !this.#isSilent && now - this.#heardAt < SPEAKING_HOLD_MS;
     this.element.style.setProperty("--level", audible.toFixed(3));
     if (isSpeaking === this.#isSpeaking) return;
     this.#isSpeaking = isSpeaking;
@@ -166,9 +194,10 @@ class Tile {
   }
 
   #say() {
-    const { isMuted, isDeafened, isListening } = this.#person;
+    const { isMuted, isServerMuted, isDeafened, isListening } = this.#person;
     const words = [];
-    if (isListening) words.push("listening only");
+    if (isServerMuted) words.push("muted for all");
+    else if (isListening) words.push("listening only");
     else if (isMuted) words.push("muted");
     if (isDeafened) words.push("deafened");
     if (this.#isSpeaking) words.push("speaking");

@@ -30,7 +30,7 @@ fn a_join_typed_by_hand_is_understood() {
 #[test]
 fn what_may_be_absent_may_be_null_and_what_is_not_known_is_ignored() {
     let whole =
-        json!({"v": 2, "event": "join", "data": {"roomId": "r", "userId": "u", "x": [1], "token": "t"}});
+        json!({"v": 2, "event": "join", "data": {"roomId": "r", "userId": "u", "x": [1], "token": null}});
     let plain = parse(whole).unwrap();
     let nulls = json!({"nickname": null, "isMuted": null});
     for info in [json!({}), json!(null), nulls] {
@@ -84,8 +84,17 @@ fn what_is_wrong_is_said_to_be_wrong() {
         json!({"roomId": "r", "userId": "u", "userInfo": "Alice"}),
         json!({"roomId": "r", "userId": "u", "userInfo": {"isMuted": "yes"}}),
         json!({"roomId": "r", "userId": "u", "userInfo": {"nickname": "é".repeat(65)}}),
+        json!({"roomId": "r", "userId": "u", "token": 1}),
     ] {
         assert!(is_malformed(join(data.clone())), "{data}");
+    }
+    for message in [
+        json!({"event": "kick"}),
+        json!({"event": "kick", "data": {"userId": ""}}),
+        json!({"event": "mute", "data": {"userId": "u"}}),
+        json!({"event": "mute", "data": {"userId": "u", "muted": "yes"}}),
+    ] {
+        assert!(is_malformed(message.clone()), "{message}");
     }
     for text in [
         "",
@@ -132,7 +141,7 @@ fn depth_does_not_exhaust_the_stack() {
 
 #[test]
 fn secrets_do_not_reach_debug_output() {
-    let data = json!({"roomId": "r", "userId": "u", "resume": "s3cret"});
+    let data = json!({"roomId": "r", "userId": "u", "resume": "s3cret", "token": "s3cret"});
     let join = parse(json!({"event": "join", "data": data})).unwrap();
     let joined = joined(vec![], Some(ResumeText("s3cret".into())));
     assert!(!format!("{join:?} {joined:?}").contains("s3cret"));
@@ -148,6 +157,7 @@ fn joined(peers: Vec<(UserId, PeerInfo)>, resume: Option<ResumeText>) -> ServerM
         message: resume.is_none().then(|| "full".into()),
         peer_info: peers.into_iter().collect(),
         ice_servers: vec![],
+        grants: resume.is_some().then(Grants::default),
         resume,
         resumed: false,
     }))
@@ -155,19 +165,25 @@ fn joined(peers: Vec<(UserId, PeerInfo)>, resume: Option<ResumeText>) -> ServerM
 
 #[test]
 fn what_is_sent_looks_as_the_protocol_says() {
-    let user_info =
-        UserInfo { nickname: Nickname::parse("B \"b\"").unwrap(), is_muted: true, is_deafened: false };
+    let user_info = UserInfo {
+        nickname: Nickname::parse("B \"b\"").unwrap(),
+        is_muted: true,
+        is_deafened: false,
+        is_server_muted: true,
+    };
     let user = |text| UserId::parse(text).unwrap();
     let room_id = RoomName::parse("r").unwrap();
     let peer = PeerInfo { user_info: user_info.clone(), stream_id: "bob".into() };
-    let info = json!({"nickname": "B \"b\"", "isMuted": true, "isDeafened": false});
+    let info = json!({"nickname": "B \"b\"", "isMuted": true, "isDeafened": false, "isServerMuted": true});
     let cases = [
         (
             joined(vec![(user("bob"), peer)], Some(ResumeText("t".into()))),
             json!({"event": "joined", "data": {
                 "roomId": "r", "userId": "u", "peers": ["bob"], "success": true,
-                "peerInfo": {"bob": {"nickname": "B \"b\"", "isMuted": true, "isDeafened": false, "streamId": "bob"}},
-                "iceServers": [], "resume": "t", "resumed": false}}),
+                "peerInfo": {"bob": {"nickname": "B \"b\"", "isMuted": true, "isDeafened": false,
+                    "isServerMuted": true, "streamId": "bob"}},
+                "iceServers": [], "resume": "t", "resumed": false,
+                "grants": {"publish": true, "subscribe": true, "moderate": false}}}),
         ),
         (
             joined(vec![], None),
@@ -277,17 +293,17 @@ fn change() -> impl Strategy<Value = UserInfoChange> {
 }
 
 fn whole_info() -> impl Strategy<Value = UserInfo> {
-    (nickname(), any::<bool>(), any::<bool>()).prop_map(|(nickname, is_muted, is_deafened)| UserInfo {
-        nickname,
-        is_muted,
-        is_deafened,
+    (nickname(), any::<[bool; 3]>()).prop_map(|(nickname, [is_muted, is_deafened, is_server_muted])| {
+        UserInfo { nickname, is_muted, is_deafened, is_server_muted }
     })
 }
 
 fn client_message() -> impl Strategy<Value = ClientMessage> {
-    let join = (room(), user(), change(), option::of(".{0,50}")).prop_map(|(room, user, info, resume)| {
-        ClientMessage::Join(Box::new(Join { room, user, info, resume }))
-    });
+    let secret = || option::of(".{0,50}");
+    let join =
+        (room(), user(), change(), secret(), secret()).prop_map(|(room, user, info, resume, token)| {
+            ClientMessage::Join(Box::new(Join { room, user, info, resume, token }))
+        });
     prop_oneof![
         join,
         Just(ClientMessage::Leave),
@@ -295,6 +311,8 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
         "(?s).{0,200}".prop_map(ClientMessage::Answer),
         "(?s).{0,200}".prop_map(ClientMessage::Candidate),
         change().prop_map(ClientMessage::UserInfo),
+        user().prop_map(ClientMessage::Kick),
+        (user(), any::<bool>()).prop_map(|(user, muted)| ClientMessage::Mute { user, muted }),
         Just(ClientMessage::KeepAlive),
     ]
 }

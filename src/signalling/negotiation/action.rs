@@ -73,6 +73,8 @@ pub enum ErrorCode {
     AlreadyJoined,
     /// `unauthorized`
     Unauthorized,
+    /// `kicked`
+    Kicked,
     /// `room-full`
     RoomFull,
     /// `server-full`
@@ -101,6 +103,8 @@ pub struct Parameters {
     pub candidates: std::rc::Rc<[std::net::SocketAddr]>,
     /// Most slots of a receiver.
     pub audio_slots: u16,
+    /// Whether the peer may be heard; else no m-line is answered so that it sends.
+    pub may_publish: bool,
     /// First SSRC of ours; each line taken up has the next.
     pub ssrc_base: u32,
     /// `sess-id` of our SDP, below 2^62.

@@ -318,6 +318,9 @@ impl Negotiation {
 
     /// The first audio m-line on which the client sends; the one that was, as long as it sends there.
     fn choose_upload(&mut self) {
+        if !self.parameters.may_publish {
+            return;
+        }
         let is_sending = |line: &Line| line.audio.as_ref().is_some_and(|audio| audio.client_sends);
         if self.upload.is_some_and(|upload| is_sending(&self.lines[upload])) {
             return;
