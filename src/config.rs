@@ -4,6 +4,7 @@
 //! Values are parsed once, into types that cannot be wrong. One table, [`GROUPS`], says what there is: the
 //! help text, `env.example` and the error messages are written from it.
 
+mod debug;
 mod hidden;
 mod ice_url;
 
@@ -14,6 +15,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use self::debug::DEBUG_TOKEN;
 pub use self::hidden::Hidden;
 pub use self::ice_url::{IceUrl, Scheme, Transport};
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
@@ -49,6 +51,7 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
     ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW]),
     ("Machine", &[IO_BACKEND, BATCH_WAIT_US]),
     ("Log", &[LOG_LEVEL]),
+    ("Debug", &[DEBUG_TOKEN]),
 ];
 
 const PORT: Variable = Variable {
@@ -172,7 +175,7 @@ const LOG_LEVEL: Variable = Variable {
 };
 
 /// Variables whose values are shown to nobody.
-const HIDDEN: &[&str] = &[TURN_PASSWORD.name, TURN_SECRET.name];
+const HIDDEN: &[&str] = &[TURN_PASSWORD.name, TURN_SECRET.name, DEBUG_TOKEN.name];
 
 /// What the command line takes; everything else is in the environment.
 #[derive(clap::Parser, Debug)]
@@ -225,6 +228,8 @@ pub struct Config {
     pub batch_wait: Duration,
     /// The least that is logged.
     pub log_level: LogLevel,
+    /// What opens `/debug` from anywhere.
+    pub debug_token: Option<Hidden>,
 }
 
 /// Why the start ends.
@@ -350,6 +355,7 @@ impl Config {
                 number(text, 0..=Limits::BATCH_WAIT_MAX.as_micros() as u64).map(Duration::from_micros)
             })?,
             log_level: source.value(&LOG_LEVEL)?,
+            debug_token: debug::token(&source)?,
         })
     }
 
@@ -389,6 +395,7 @@ impl Config {
             (IO_BACKEND.name, self.io_backend.to_string()),
             (BATCH_WAIT_US.name, self.batch_wait.as_micros().to_string()),
             (LOG_LEVEL.name, self.log_level.to_string()),
+            (DEBUG_TOKEN.name, secret(&self.debug_token)),
         ]
     }
 }

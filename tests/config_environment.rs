@@ -41,6 +41,7 @@ fn defaults() {
             io_backend: IoBackend::Uring,
             batch_wait: Duration::ZERO,
             log_level: LogLevel::Info,
+            debug_token: None,
         }
     );
     let empty: Vec<_> = config.values().into_iter().map(|(name, _)| (name, "")).collect();
@@ -70,6 +71,7 @@ fn what_is_printed_is_accepted() {
         ("RESUME_WINDOW", "2m"),
         ("BATCH_WAIT_US", "500"),
         ("LOG_LEVEL", "Debug"),
+        ("DEBUG_TOKEN", "0123456789-._~+/abc=="),
     ])
     .unwrap();
     assert_eq!(config.ice_advertise_ip.len(), 4, "a mapped address is the address that it maps");
@@ -196,11 +198,19 @@ fn each_worker_is_reached_by_its_own_port() {
 
 #[test]
 fn secrets_are_not_shown() {
-    let secrets = [("TURN_PASSWORD", "hunter2"), ("TURN_SECRET", "a secret of the house")];
+    let secrets = [
+        ("TURN_PASSWORD", "hunter2"),
+        ("TURN_SECRET", "a secret of the house"),
+        ("DEBUG_TOKEN", "the-key-to-the-cellar"),
+    ];
     let config = parse(&secrets).unwrap();
     let shown = config.to_string() + &format!("{config:?}");
     assert!(shown.contains("TURN_PASSWORD=…\n") && shown.contains("TURN_SECRET=…\n"), "{shown}");
     assert!(secrets.iter().all(|(_, secret)| !shown.contains(secret)), "{shown}");
+    for bad in ["fifteen-letters", "a blank in the middle", "=0123456789abcdef", &"x".repeat(257)] {
+        let said = parse(&[("DEBUG_TOKEN", bad)]).unwrap_err().to_string();
+        assert!(said.starts_with("DEBUG_TOKEN=\"…\" is not accepted; accepted: 16 to 256"), "{said}");
+    }
     let short = parse(&[("TURN_SECRET", "fifteen letters")]).unwrap_err().to_string();
     assert!(short.starts_with("TURN_SECRET=\"…\" is not accepted; accepted: 16 to 256 bytes"), "{short}");
 }

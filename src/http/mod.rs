@@ -7,11 +7,12 @@
 //! - `listener`: accepts, for ever, and bounds how many connections there are and how long they idle
 //! - `routes`: which path answers what
 //! - `demo`: the page and its headers
+//! - `debug`: how rooms and peers are, for operators only
 //! - `health`: liveness and readiness
 //! - `probe`: the client of `health`, for `sfu --health`
 //! - `websocket`: one client's frames, to and from a [`Session`]
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -23,6 +24,7 @@ use tokio::task::AbortHandle;
 use crate::metrics::exposition::{HttpCounters, Snapshot};
 use crate::signalling::{Inbound, Outbound, Signalling};
 
+mod debug;
 mod demo;
 mod health;
 mod listener;
@@ -30,6 +32,7 @@ mod probe;
 mod routes;
 mod websocket;
 
+pub use debug::{Debug, Inspect, View, WorkerSilent};
 pub use listener::serve;
 pub use probe::{ProbeError, probe};
 
@@ -127,13 +130,19 @@ pub struct App<S> {
     counters: RefCell<HttpCounters>,
     /// Connections that are no WebSocket (yet), by the order of their coming; the oldest first.
     requests: RefCell<VecDeque<(u64, AbortHandle)>>,
+    debug: OnceCell<Debug>,
 }
 
 impl<S: Service> App<S> {
     /// Ready for [`serve`].
     pub fn new(service: S, status: impl Status, limits: Limits) -> Rc<App<S>> {
-        let (counters, requests) = (RefCell::default(), RefCell::default());
-        Rc::new(App { service, status: Box::new(status), limits, counters, requests })
+        let (counters, requests, debug) = (RefCell::default(), RefCell::default(), OnceCell::new());
+        Rc::new(App { service, status: Box::new(status), limits, counters, requests, debug })
+    }
+
+    /// Lets `/debug` be seen, by whom it concerns; for good.
+    pub fn open_debug(&self, debug: Debug) {
+        let _ = self.debug.set(debug);
     }
 
     /// What the front door has counted so far.

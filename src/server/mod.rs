@@ -6,6 +6,7 @@
 mod discover;
 mod handshakes;
 mod house;
+mod inspector;
 mod media_thread;
 mod workers;
 
@@ -21,11 +22,12 @@ use tokio::task::spawn_local;
 
 use self::handshakes::Handshakes;
 use self::house::House;
+use self::inspector::Inspector;
 use self::workers::Fleet;
 use crate::config::Config;
 use crate::dtls::endpoint::Acceptor;
 use crate::dtls::identity::Identity;
-use crate::http::{self, App};
+use crate::http::{self, App, Debug};
 use crate::ice::credentials::Secret;
 use crate::ids::{TransportId, WorkerId};
 use crate::net::socket::{self, WorkerSockets};
@@ -65,7 +67,8 @@ impl Server {
         let range = config.ice_udp_mux_port.of(WorkerId(0))..=config.ice_udp_mux_port.of(last);
         let sockets = socket::bind(range, config.workers.into(), true).context("ICE_UDP_MUX_PORT")?;
         let candidates = candidates(config, &sockets, &seen(config, &sockets).await?)?;
-        let ports: BTreeSet<u16> = sockets.iter().map(WorkerSockets::port).collect();
+        let worker_ports: Vec<u16> = sockets.iter().map(WorkerSockets::port).collect();
+        let ports: BTreeSet<u16> = worker_ports.iter().copied().collect();
         let buffers = sockets.iter().map(WorkerSockets::buffer_lens).min_by_key(|lens| lens.receive);
 
         let (fleet, news) = Fleet::start(config, sockets, &secret)?;
@@ -80,14 +83,17 @@ impl Server {
             candidates: candidates.clone(),
             ice_servers: IceServers::new(config, |_| Now::read().ntp.unix_seconds().into()),
         };
-        let signalling = Signalling::new(now, settings, workers, handshakes.clone());
+        let signalling = Signalling::new(now, settings, workers.clone(), handshakes.clone());
         let house = House::new(config.workers.into(), signalling.clone(), handshakes.clone());
+        let inspector = Inspector::new(workers, signalling.clone(), house.clone(), worker_ports);
         spawn_local(keep_time(signalling.clone()));
         spawn_local(hear_failures(signalling.clone(), failures));
-        spawn_local(news.pass_on(signalling.clone(), handshakes, house.clone()));
+        spawn_local(news.pass_on(signalling.clone(), handshakes, house.clone(), inspector.clone()));
         let limits = http::Limits { websockets_max: 2 * config.max_connections, ..http::Limits::default() };
         let port = listener.local_addr().context("the TCP socket has no address")?.port();
-        spawn_local(http::serve(listener, App::new(signalling.clone(), house, limits)));
+        let app = App::new(signalling.clone(), house, limits);
+        app.open_debug(Debug::new(config.debug_token.clone(), inspector));
+        spawn_local(http::serve(listener, app));
 
         println!("gryt-sfu {}", env!("CARGO_PKG_VERSION"));
         println!("  backend:   {features}");

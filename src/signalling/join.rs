@@ -44,8 +44,13 @@ impl State {
             self.workers.send(joined.worker, Command::AddRoom(joined.room));
         }
         let media = self.new_media(now, id, joined.worker);
-        let session =
-            Session { connection: None, void_at: None, resume: ResumeToken::random(), media: Some(media) };
+        let session = Session {
+            connection: None,
+            void_at: None,
+            resume: ResumeToken::random(),
+            media: Some(media),
+            since: now,
+        };
         self.sessions.insert(id, session);
         self.welcome(now, connection, id, false);
         if let Some(participant) = self.registry.participant(id) {

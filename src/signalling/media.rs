@@ -31,7 +31,7 @@ impl State {
             }
             Event::SlotsChanged { transport, changes } => self.handle_slots_changed(now, transport, &changes),
             Event::ActiveSpeakers { room, speakers } => self.tell_speakers(now, worker, room, &speakers),
-            Event::Dtls { .. } | Event::Counters(_) => {}
+            Event::Dtls { .. } | Event::Counters(_) | Event::Snapshot(_) => {}
         }
     }
 
@@ -60,6 +60,7 @@ impl State {
         Media {
             transport,
             negotiation: Negotiation::new(now, parameters),
+            made_at: now,
             is_started: false,
             publishes: false,
         }
@@ -208,6 +209,9 @@ impl State {
         }
         self.totals.media_failed += 1;
         self.end_media(id);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.since = now;
+        }
         let Some(connection) = connection else {
             return self.leave(now, id, LeaveReason::Failed);
         };

@@ -94,6 +94,9 @@ pub enum Command {
         /// A track of the room. `None`: the m-line is inactive, and nothing is sent until it is assigned again.
         source: Option<TrackId>,
     },
+    /// Asks how all peers are; told as [`Event::Snapshot`](super::event::Event::Snapshot) under this number. Takes the
+    /// place of a snapshot that is not finished.
+    Snapshot(u64),
     /// End of the worker: says goodbye (BYE) on every transport and stops.
     Stop,
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::ids::{RoomId, SlotIndex, TrackId, TransportId};
 use crate::metrics::counters::WorkerCounters;
 pub use crate::transport::ConnectionState;
+use crate::worker::snapshot::Piece;
 
 /// News from a worker.
 pub enum Event {
@@ -38,6 +39,8 @@ pub enum Event {
         /// Tracks with their level, 0 (loudest) to 127 (RFC 6464).
         speakers: Vec<(TrackId, u8)>,
     },
+    /// Some of what [`Command::Snapshot`](super::command::Command::Snapshot) asked for.
+    Snapshot(Box<Piece>),
     /// Everything counted since the start; once a second.
     Counters(Box<WorkerCounters>),
 }

@@ -1,5 +1,6 @@
 //! Media: one packet in, decrypted once; a batch out, sealed receiver by receiver.
 
+use super::peer::Peer;
 use super::{BATCH_LEN_MAX, PeerKey, Worker};
 use crate::metrics::counters::WorkerCounters;
 use crate::packet::{DATAGRAM_LEN_MAX, DropReason, Egress, Run, run};
@@ -10,7 +11,6 @@ use crate::rtcp::reception::Reception;
 use crate::rtp::header::{OUTGOING_LEN_MAX, OutgoingHeader};
 use crate::srtp::context::SRTP_OVERHEAD_MAX;
 use crate::time::Now;
-use crate::transport::Transport;
 use crate::worker::event::Event;
 
 impl Worker {
@@ -24,6 +24,9 @@ impl Worker {
     ) -> Result<(), DropReason> {
         let peer = &mut self.peers[key];
         let (header, index, len) = peer.transport.open_rtp(bytes)?;
+        peer.traffic.rtp_in += 1;
+        peer.traffic.bytes_in += bytes.len() as u64;
+        peer.traffic.last_in = Some(now.instant);
         let packet = &bytes[..len];
         self.counters.rtp_in += 1;
         let room_key = peer.room;
@@ -48,6 +51,8 @@ impl Worker {
             header.sequence_number,
             OPUS_CLOCK_RATE,
         );
+        track.packet_count += 1;
+        track.octet_count += payload.len() as u64;
         if track.muted {
             return Err(DropReason::Muted);
         }
@@ -89,7 +94,7 @@ impl Worker {
             room.forward(|receiver, packets| {
                 let Some(peer) = self.peers.get_mut(receiver.peer) else { return };
                 let batch = &self.batch.bytes;
-                seal_run(now, &mut peer.transport, receiver, packets, batch, &mut self.counters, out);
+                seal_run(now, peer, receiver, packets, batch, &mut self.counters, out);
             });
         }
         self.batch.bytes.clear();
@@ -100,7 +105,7 @@ impl Worker {
 /// the line stays empty: the receiver sees the loss.
 fn seal_run<E: Egress>(
     now: Now,
-    transport: &mut Transport,
+    peer: &mut Peer,
     receiver: &mut Receiver,
     packets: &[Packet],
     batch: &[u8],
@@ -108,12 +113,14 @@ fn seal_run<E: Egress>(
     out: &mut E,
 ) {
     // Before the handshake's end there is nothing to seal with; that is no loss.
+    let Peer { transport, traffic, .. } = peer;
     let Some((tx, path)) = transport.sending() else { return };
     let mut open: Option<Result<Run<'_, E>, DropReason>> = None;
     let mut out = Some(out);
     for packet in packets {
         if packet.payload.len() + OUTGOING_LEN_MAX + SRTP_OVERHEAD_MAX > DATAGRAM_LEN_MAX {
             counters.drop_one(DropReason::TooLong);
+            traffic.drop_one(DropReason::TooLong);
             continue;
         }
         let Some((rewritten, slot)) = receiver.rewrite(now.instant, packet) else { continue };
@@ -145,8 +152,13 @@ fn seal_run<E: Egress>(
                 counters.rtp_out += 1;
                 counters.datagrams_out += 1;
                 counters.bytes_out += len as u64;
+                traffic.rtp_out += 1;
+                traffic.bytes_out += len as u64;
             }
-            Err(reason) => counters.drop_one(reason),
+            Err(reason) => {
+                counters.drop_one(reason);
+                traffic.drop_one(reason);
+            }
         }
     }
 }

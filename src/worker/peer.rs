@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::command::PublishedStream;
+use super::traffic::Traffic;
 use crate::ice::credentials::LocalUfrag;
 use crate::ids::{Ssrc, TrackId};
 use crate::packet::DropReason;
@@ -26,6 +27,7 @@ pub(super) struct Peer {
     /// Ours, in receiver reports.
     pub ssrc: Ssrc,
     pub report_at: Instant,
+    pub traffic: Traffic,
     pub rtcp_bucket: TokenBucket,
 }
 

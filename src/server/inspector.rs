@@ -1,0 +1,125 @@
+//! Asks the workers how their peers are: one snapshot at a time, shared by all who ask meanwhile and for a
+//! moment after.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::house::House;
+use crate::control::workers::Workers;
+use crate::http::{Inspect, Status, View, WorkerSilent};
+use crate::ids::WorkerId;
+use crate::signalling::Signalling;
+use crate::time::Now;
+use crate::worker::command::Command;
+use crate::worker::snapshot::{PeerSnapshot, Piece};
+
+/// A snapshot is as good as new for so long.
+const FRESH: Duration = Duration::from_millis(500);
+/// How long whoever asks waits for a worker.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A worker that has not answered is not asked again before; a piece may have been lost on the way.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Clones are the same.
+#[derive(Clone)]
+pub(super) struct Inspector(Rc<Inner>);
+
+struct Inner {
+    workers: Workers,
+    signalling: Signalling,
+    house: House,
+    /// Where each worker's media comes in.
+    ports: Vec<u16>,
+    lanes: RefCell<Vec<Lane>>,
+    told: Notify,
+}
+
+/// One worker's snapshots.
+#[derive(Default)]
+struct Lane {
+    asked: Option<(u64, Instant)>,
+    asked_count: u64,
+    gathered: Vec<PeerSnapshot>,
+    latest: Option<(Instant, Rc<[PeerSnapshot]>)>,
+}
+
+impl Inspector {
+    /// Worker i's UDP port is `ports[i]`.
+    pub(super) fn new(workers: Workers, signalling: Signalling, house: House, ports: Vec<u16>) -> Inspector {
+        let lanes = RefCell::new(ports.iter().map(|_| Lane::default()).collect());
+        Inspector(Rc::new(Inner { workers, signalling, house, ports, lanes, told: Notify::new() }))
+    }
+
+    /// A worker told a piece. One of a snapshot that nobody waits for any more is dropped.
+    pub(super) fn take(&self, worker: WorkerId, piece: Piece) {
+        let mut lanes = self.0.lanes.borrow_mut();
+        let lane = &mut lanes[usize::from(worker.0)];
+        if lane.asked.is_none_or(|(request, _)| request != piece.request) {
+            return;
+        }
+        lane.gathered.extend(piece.peers);
+        if piece.is_last {
+            lane.asked = None;
+            lane.latest = Some((Now::read().instant, std::mem::take(&mut lane.gathered).into()));
+            self.0.told.notify_waiters();
+        }
+    }
+}
+
+impl Inner {
+    /// Asks the workers whose last snapshot is stale, unless they are asked already. Everybody's latest once
+    /// none is.
+    fn ask(&self, now: Instant) -> Result<Vec<Rc<[PeerSnapshot]>>, WorkerSilent> {
+        let mut silent = None;
+        let mut latest = Vec::new();
+        for (index, lane) in self.lanes.borrow_mut().iter_mut().enumerate() {
+            let worker = WorkerId(index as u8);
+            if let Some((_, peers)) = lane.latest.as_ref().filter(|(at, _)| now.duration_since(*at) < FRESH) {
+                latest.push(Rc::clone(peers));
+                continue;
+            }
+            silent = silent.or(Some(WorkerSilent(worker)));
+            if lane.asked.is_none_or(|(_, at)| now.duration_since(at) >= ASK_AGAIN) {
+                lane.asked_count += 1;
+                lane.asked = Some((lane.asked_count, now));
+                lane.gathered.clear();
+                self.workers.send(worker, Command::Snapshot(lane.asked_count));
+            }
+        }
+        silent.map_or(Ok(latest), Err)
+    }
+
+    fn view(&self, now: Now, peers: Vec<Rc<[PeerSnapshot]>>) -> View {
+        View {
+            now,
+            rooms: self.signalling.rooms(),
+            members: self.signalling.members(),
+            peers,
+            ports: self.ports.clone(),
+            counters: self.house.snapshot(),
+        }
+    }
+}
+
+impl Inspect for Inspector {
+    fn look(&self) -> Pin<Box<dyn Future<Output = Result<View, WorkerSilent>>>> {
+        let inner = Rc::clone(&self.0);
+        Box::pin(async move {
+            let deadline = Now::read().instant + PATIENCE;
+            loop {
+                let told = inner.told.notified();
+                let silent = match inner.ask(Now::read().instant) {
+                    Ok(peers) => return Ok(inner.view(Now::read(), peers)),
+                    Err(silent) => silent,
+                };
+                if tokio::time::timeout_at(deadline.into(), told).await.is_err() {
+                    return Err(silent);
+                }
+            }
+        })
+    }
+}
