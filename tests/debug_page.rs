@@ -86,7 +86,7 @@ async fn the_page_shows_a_call() {
     // Figures move, marks are right.
     page.until("who speaks", &format!("{}?.includes('speaking')", cell("ann", 2))).await;
     page.until("who is muted", &format!("{}?.includes('muted')", cell("cleo", 2))).await;
-    page.until("a rate", &format!("/[1-9]\\d* kbit/.test({})", cell("ann", 3))).await;
+    page.until("a rate", &format!("Number({}) > 10", cell("ann", 3))).await;
     page.until("a round trip", &format!("/\\d ms/.test({})", cell("cleo", 5))).await;
     page.until("packets in", "Number(document.getElementById('f-in').textContent) > 100").await;
     page.until("a worker's load", "/\\d % busy/.test(document.getElementById('workers').textContent)").await;

@@ -169,6 +169,7 @@ pub(crate) fn word(command: &Command) -> &'static str {
         Command::SetDeafened { .. } => "SetDeafened",
         Command::AddSlot { .. } => "AddSlot",
         Command::AssignSlot { .. } => "AssignSlot",
+        Command::Snapshot(_) => "Snapshot",
         Command::Stop => "Stop",
     }
 }

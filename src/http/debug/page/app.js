@@ -66,7 +66,7 @@ async function turn() {
     if (mine !== round) return;
     latest = { rooms, peers, workers, at: performance.now() };
     ui.key.hidden = true;
-    ui.board.hidden = false;
+    ui.board.hidden = ui.pause.hidden = false;
     say("live", "Live");
     notice("");
     show();
@@ -82,7 +82,7 @@ async function turn() {
 }
 
 function askForToken(words) {
-  ui.board.hidden = true;
+  ui.board.hidden = ui.pause.hidden = true;
   ui.key.hidden = false;
   say("waiting", "Locked");
   ui["key-notice"].hidden = !words;
@@ -126,7 +126,8 @@ const bits = (value) => (value >= 1e6 ? `${(value / 1e6).toFixed(1)} Mbit/s` : `
 const bytes = (value) => (value >= 1e6 ? `${(value / 1e6).toFixed(1)} MB` : `${(value / 1e3).toFixed(1)} kB`);
 const ms = (value) => (value === null || value === undefined ? "–" : value >= 60000 ? `${Math.round(value / 60000)} min` : value >= 1000 ? `${(value / 1000).toFixed(1)} s` : value >= 10 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`);
 const age = (value) => (value === null ? "never" : value < 1000 ? "now" : value < 120000 ? `${Math.round(value / 1000)} s ago` : `${Math.round(value / 60000)} min ago`);
-const percent = (value) => (value === null || value === undefined ? "–" : `${value < 10 ? value.toFixed(1) : Math.round(value)} %`);
+const share = (value) => (value === null || value === undefined ? "–" : value < 10 ? value.toFixed(1) : String(Math.round(value)));
+const percent = (value) => (share(value) === "–" ? "–" : `${share(value)} %`);
 const sum = (object) => Object.values(object).reduce((total, value) => total + value, 0);
 const words = (reason) => reason.replaceAll("_", " ");
 
@@ -175,6 +176,7 @@ function showFigures() {
   const loads = [...latestLoad.values()];
   const dropped = loads.reduce((all, { dropped }) => all + dropped, 0);
   figure("drops", dropped, count(dropped), 5);
+  ui["p-drops"].classList.toggle("warm", pastOf("drops").values.some((value) => value > 0));
   const load = loads.length ? Math.max(...loads.map(({ load }) => load ?? 0)) : 0;
   figure("load", load, load < 10 ? load.toFixed(1) : String(Math.round(load)), 100);
   if (!before || at - before.at > 900) before = { workers, at };
@@ -246,7 +248,7 @@ function showPeers() {
   }
 }
 
-const LABELS = ["", "State", "Voice", "In", "Out", "Round trip", "Loss in / out", "Last packet", "Drops"];
+const LABELS = ["", "State", "Voice", "In, kbit/s", "Out, kbit/s", "Round trip", "Loss in / out, %", "Last packet", "Drops"];
 
 class Row {
   constructor(id) {
@@ -293,11 +295,11 @@ class Row {
     const marks = [peer.muted && "muted", peer.deafened && "deafened", peer.in.level === null && "listens only", peer.connection === null && "socket lost", peer.in.speaking && "speaking"];
     set(this.mark, marks.filter(Boolean).join(", ") || "quiet");
     for (const { svg, text, side } of this.plots) {
-      plot(svg, pastOf(`peer ${peer.id} ${side}`), 20);
-      set(text, bits(peer[side].bitsPerSecond));
+      plot(svg, pastOf(`peer ${peer.id} ${side}`), 20, 20);
+      set(text, String(Math.round(peer[side].bitsPerSecond / 1000)));
     }
     set(this.cells[5], ms(peer.roundTripMs));
-    set(this.cells[6], `${percent(peer.in.lossPercent)} / ${percent(peer.out.lossPercent)}`);
+    set(this.cells[6], `${share(peer.in.lossPercent)} / ${share(peer.out.lossPercent)}`);
     this.cells[6].classList.toggle("bad", Math.max(peer.in.lossPercent ?? 0, peer.out.lossPercent ?? 0) >= 3);
     set(this.cells[7], age(peer.lastPacketMs));
     this.cells[7].classList.toggle("bad", peer.state === "disconnected");
@@ -365,7 +367,7 @@ function facts(peer, slots) {
     ["In, lost", peer.in.lost === null ? "publishes nothing" : `${peer.in.lost}, now ${percent(peer.in.lossPercent)}, jitter ${ms(peer.in.jitterMs)}`],
     ["Out", `${count(peer.out.packetsPerSecond)} /s, ${bits(peer.out.bitsPerSecond)}; ${peer.out.packets} packets, ${bytes(peer.out.bytes)}`],
     ["Out, lost", peer.out.lost === null ? "not reported" : `${peer.out.lost}, now ${percent(peer.out.lossPercent)}, jitter ${ms(peer.out.jitterMs)}`],
-    ["Voice", peer.in.level === null ? "none" : `level −${peer.in.level} dBov${peer.muted ? ", muted" : ""}${peer.deafened ? ", deafened" : ""}`],
+    ["Voice", peer.in.level === null ? "none" : `${peer.in.level === 127 ? "silent" : `−${peer.in.level} dBov`}${peer.muted ? ", muted" : ""}${peer.deafened ? ", deafened" : ""}`],
     ["Drops", drops || "none"],
     ["Ids", `peer ${peer.id}, connection ${peer.connection ?? "lost"}, transport ${peer.transport ?? "none"}`],
   ];

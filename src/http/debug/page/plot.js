@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [120, 32];
-export const SAMPLES = 60;
+const SAMPLES = 60;
 
 // A number's last minute.
 export class History {
@@ -14,7 +14,9 @@ export class History {
   }
 }
 
-export function plot(svg, { values }, least = 1) {
+// `samples` is how far back it goes, one a second.
+export function plot(svg, past, least = 1, samples = SAMPLES) {
+  const values = past.values.slice(-samples);
   let [area, line] = svg.children;
   if (!line) {
     svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
@@ -25,9 +27,9 @@ export function plot(svg, { values }, least = 1) {
     svg.append(area, line);
   }
   const most = Math.max(least, ...values.map((value) => value ?? 0));
-  const from = SAMPLES - values.length;
+  const from = samples - values.length;
   const points = values.map((value, at) => {
-    const x = ((from + at) / (SAMPLES - 1)) * WIDTH;
+    const x = ((from + at) / (samples - 1)) * WIDTH;
     const y = HEIGHT - 2 - ((value ?? 0) / most) * (HEIGHT - 4);
     return `${x.toFixed(1)},${y.toFixed(1)}`;
   });
