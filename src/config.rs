@@ -11,11 +11,11 @@ mod ice_url;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use self::debug::DEBUG_TOKEN;
+use self::debug::{CAPTURE_DIR, DEBUG_TOKEN};
 pub use self::hidden::Hidden;
 pub use self::ice_url::{IceUrl, Scheme, Transport};
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
@@ -51,7 +51,7 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
     ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW]),
     ("Machine", &[IO_BACKEND, BATCH_WAIT_US]),
     ("Log", &[LOG_LEVEL]),
-    ("Debug", &[DEBUG_TOKEN]),
+    ("Debug", &[DEBUG_TOKEN, CAPTURE_DIR]),
 ];
 
 const PORT: Variable = Variable {
@@ -230,6 +230,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// What opens `/debug` from anywhere.
     pub debug_token: Option<Hidden>,
+    /// Where captures go; there is a token then.
+    pub capture_dir: Option<PathBuf>,
 }
 
 /// Why the start ends.
@@ -265,6 +267,9 @@ pub enum Error {
     /// Nobody to ask for our address.
     #[error("ICE_DISCOVER=\"true\" is not accepted alone; it needs a stun: server in STUN_SERVERS")]
     NobodyToAsk,
+    /// Decrypted voices for anybody on this machine.
+    #[error("CAPTURE_DIR is not accepted alone; it needs DEBUG_TOKEN")]
+    CaptureUnguarded,
     /// `.env` is there and cannot be read.
     #[error(".env: {0}")]
     File(String),
@@ -331,6 +336,8 @@ impl Config {
         if !turn_servers.is_empty() && !is_signed {
             return Err(Error::TurnUnsigned);
         }
+        let debug_token = debug::token(&source)?;
+        let capture_dir = debug::capture_dir(&source, debug_token.is_some())?;
         Ok(Config {
             port: source.value(&PORT)?,
             ice_udp_mux_port,
@@ -355,7 +362,8 @@ impl Config {
                 number(text, 0..=Limits::BATCH_WAIT_MAX.as_micros() as u64).map(Duration::from_micros)
             })?,
             log_level: source.value(&LOG_LEVEL)?,
-            debug_token: debug::token(&source)?,
+            debug_token,
+            capture_dir,
         })
     }
 
@@ -396,6 +404,10 @@ impl Config {
             (BATCH_WAIT_US.name, self.batch_wait.as_micros().to_string()),
             (LOG_LEVEL.name, self.log_level.to_string()),
             (DEBUG_TOKEN.name, secret(&self.debug_token)),
+            (
+                CAPTURE_DIR.name,
+                self.capture_dir.as_ref().map(|it| it.display().to_string()).unwrap_or_default(),
+            ),
         ]
     }
 }

@@ -42,6 +42,7 @@ fn defaults() {
             batch_wait: Duration::ZERO,
             log_level: LogLevel::Info,
             debug_token: None,
+            capture_dir: None,
         }
     );
     let empty: Vec<_> = config.values().into_iter().map(|(name, _)| (name, "")).collect();
@@ -72,6 +73,7 @@ fn what_is_printed_is_accepted() {
         ("BATCH_WAIT_US", "500"),
         ("LOG_LEVEL", "Debug"),
         ("DEBUG_TOKEN", "0123456789-._~+/abc=="),
+        ("CAPTURE_DIR", "/var/lib/gryt-sfu/captures"),
     ])
     .unwrap();
     assert_eq!(config.ice_advertise_ip.len(), 4, "a mapped address is the address that it maps");
@@ -224,6 +226,9 @@ fn what_needs_something_else_says_so() {
     }
     assert!(parse(&[turn, name, password]).is_ok());
     assert!(parse(&[turn, ("TURN_SECRET", "sixteen and more bytes")]).is_ok());
+    let capture = ("CAPTURE_DIR", "/tmp");
+    assert_eq!(parse(&[capture]), Err(Error::CaptureUnguarded));
+    assert!(parse(&[capture, ("DEBUG_TOKEN", "sixteen-and-more")]).is_ok());
     let discover = ("ICE_DISCOVER", "true");
     assert_eq!(parse(&[discover]), Err(Error::NobodyToAsk));
     assert_eq!(parse(&[discover, ("STUN_SERVERS", "stuns:stun.example")]), Err(Error::NobodyToAsk));

@@ -1,10 +1,13 @@
 //! Who may look inside.
 
+use std::path::PathBuf;
+
 use super::{Error, Hidden, Source, Variable};
 
 /// Shortest token: a shorter one can be guessed.
 const TOKEN_LEN_MIN: usize = 16;
 const TOKEN_LEN_MAX: usize = 256;
+const PATH_LEN_MAX: usize = 1024;
 
 pub(super) const DEBUG_TOKEN: Variable = Variable {
     name: "DEBUG_TOKEN",
@@ -13,6 +16,21 @@ pub(super) const DEBUG_TOKEN: Variable = Variable {
     meaning: "Opens /debug to whoever shows it (Authorization: Bearer …), from anywhere. Unset: /debug answers browsers \
               and tools on this machine alone, and nobody through a proxy.",
 };
+
+pub(super) const CAPTURE_DIR: Variable = Variable {
+    name: "CAPTURE_DIR",
+    default: "",
+    accepted: "a folder that this process may write to, up to 1024 bytes; needs DEBUG_TOKEN",
+    meaning: "Where POST /debug/peers/ID/capture writes a peer's decrypted packets: what people said, so keep it to \
+              yourself. At most 32 files of 64 MiB. Unset: no captures.",
+};
+
+/// Where captures go, if anywhere.
+pub(super) fn capture_dir(source: &Source<'_>, has_token: bool) -> Result<Option<PathBuf>, Error> {
+    let is_path = |text: &str| text.len() <= PATH_LEN_MAX && !text.chars().any(char::is_control);
+    let folder = source.given(&CAPTURE_DIR, |text| is_path(text).then(|| PathBuf::from(text)))?;
+    if folder.is_some() && !has_token { Err(Error::CaptureUnguarded) } else { Ok(folder) }
+}
 
 /// The token, if there is one.
 pub(super) fn token(source: &Source<'_>) -> Result<Option<Hidden>, Error> {

@@ -32,7 +32,7 @@ mod probe;
 mod routes;
 mod websocket;
 
-pub use debug::{Debug, Inspect, View, WorkerSilent};
+pub use debug::{CaptureRefused, Capturing, Debug, Inspect, View, WorkerSilent};
 pub use listener::serve;
 pub use probe::{ProbeError, probe};
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::captures::Captures;
 use super::house::House;
 use crate::control::workers::Workers;
-use crate::http::{Inspect, Status, View, WorkerSilent};
+use crate::http::{CaptureRefused, Capturing, Inspect, Status, View, WorkerSilent};
 use crate::ids::WorkerId;
 use crate::signalling::Signalling;
 use crate::time::Now;
@@ -34,6 +35,7 @@ struct Inner {
     house: House,
     /// Where each worker's media comes in.
     ports: Vec<u16>,
+    captures: Captures,
     lanes: RefCell<Vec<Lane>>,
     told: Notify,
 }
@@ -49,9 +51,15 @@ struct Lane {
 
 impl Inspector {
     /// Worker i's UDP port is `ports[i]`.
-    pub(super) fn new(workers: Workers, signalling: Signalling, house: House, ports: Vec<u16>) -> Inspector {
+    pub(super) fn new(
+        workers: Workers,
+        signalling: Signalling,
+        house: House,
+        ports: Vec<u16>,
+        captures: Captures,
+    ) -> Inspector {
         let lanes = RefCell::new(ports.iter().map(|_| Lane::default()).collect());
-        Inspector(Rc::new(Inner { workers, signalling, house, ports, lanes, told: Notify::new() }))
+        Inspector(Rc::new(Inner { workers, signalling, house, ports, captures, lanes, told: Notify::new() }))
     }
 
     /// A worker told a piece. One of a snapshot that nobody waits for any more is dropped.
@@ -121,5 +129,22 @@ impl Inspect for Inspector {
                 }
             }
         })
+    }
+
+    fn capture(&self, peer: u64, time: Duration) -> Result<Capturing, CaptureRefused> {
+        let inner = &self.0;
+        let members = inner.signalling.members();
+        let member = members.iter().find(|member| member.id.0 == peer).ok_or(CaptureRefused::NoPeer)?;
+        let transport = member.transport.ok_or(CaptureRefused::NoTransport)?;
+        let rooms = inner.signalling.rooms();
+        let room = rooms.iter().find(|room| room.id == member.room).ok_or(CaptureRefused::NoPeer)?;
+        let port = inner.ports.get(usize::from(room.worker.0)).copied().unwrap_or_default();
+        let capturing = inner.captures.begin(&inner.workers, room.worker, transport, port, time)?;
+        let connection = member.connection.map(|connection| connection.0);
+        tracing::warn!(
+            room = %room.name, user = %member.user, connection, seconds = time.as_secs(), file = capturing.file,
+            "an operator captures this peer's packets"
+        );
+        Ok(capturing)
     }
 }

@@ -3,6 +3,7 @@
 //! Control is one thread: HTTP, sessions, DTLS handshakes and this room's tasks. Each worker is a thread of its
 //! own, with its ring. They exchange values over bounded queues and wake each other by eventfd.
 
+mod captures;
 mod discover;
 mod handshakes;
 mod house;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
 
+use self::captures::Captures;
 use self::handshakes::Handshakes;
 use self::house::House;
 use self::inspector::Inspector;
@@ -85,7 +87,8 @@ impl Server {
         };
         let signalling = Signalling::new(now, settings, workers.clone(), handshakes.clone());
         let house = House::new(config.workers.into(), signalling.clone(), handshakes.clone());
-        let inspector = Inspector::new(workers, signalling.clone(), house.clone(), worker_ports);
+        let captures = Captures::new(config.capture_dir.clone()).context("CAPTURE_DIR")?;
+        let inspector = Inspector::new(workers, signalling.clone(), house.clone(), worker_ports, captures);
         spawn_local(keep_time(signalling.clone()));
         spawn_local(hear_failures(signalling.clone(), failures));
         spawn_local(news.pass_on(signalling.clone(), handshakes, house.clone(), inspector.clone()));

@@ -1,5 +1,6 @@
 //! Media: one packet in, decrypted once; a batch out, sealed receiver by receiver.
 
+use super::capture::copy;
 use super::peer::Peer;
 use super::{BATCH_LEN_MAX, PeerKey, Worker};
 use crate::metrics::counters::WorkerCounters;
@@ -28,6 +29,9 @@ impl Worker {
         peer.traffic.bytes_in += bytes.len() as u64;
         peer.traffic.last_in = Some(now.instant);
         let packet = &bytes[..len];
+        if peer.capture.is_some() {
+            copy(&mut peer.capture, now, peer.transport.selected(), false, [packet, &[]]);
+        }
         self.counters.rtp_in += 1;
         let room_key = peer.room;
         let (publication, values, is_new_ssrc) = peer.publication_of(&header, packet)?;
@@ -113,7 +117,7 @@ fn seal_run<E: Egress>(
     out: &mut E,
 ) {
     // Before the handshake's end there is nothing to seal with; that is no loss.
-    let Peer { transport, traffic, .. } = peer;
+    let Peer { transport, traffic, capture, .. } = peer;
     let Some((tx, path)) = transport.sending() else { return };
     let mut open: Option<Result<Run<'_, E>, DropReason>> = None;
     let mut out = Some(out);
@@ -154,6 +158,9 @@ fn seal_run<E: Egress>(
                 counters.bytes_out += len as u64;
                 traffic.rtp_out += 1;
                 traffic.bytes_out += len as u64;
+                if capture.is_some() {
+                    copy(capture, now, Some(path), true, [&header[..header_len], payload]);
+                }
             }
             Err(reason) => {
                 counters.drop_one(reason);

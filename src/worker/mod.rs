@@ -4,6 +4,7 @@
 //! seals the batch receiver by receiver, and takes [`Worker::take_events`] and [`Worker::take_relays`].
 //! On this path nothing allocates, locks, formats or reads a clock.
 
+pub mod capture;
 pub mod command;
 pub mod event;
 mod forward;
@@ -330,6 +331,7 @@ impl Worker {
                     self.counters.drop_one(reason);
                 }
             }
+            self.end_capture(now.instant, key);
             if now.instant >= self.peers[key].report_at {
                 self.report(now, key, out);
             }

@@ -77,6 +77,7 @@ impl Worker {
                 self.tell_changes();
             }
             Command::Snapshot(request) => self.ask_snapshot(now.instant, request),
+            Command::Capture { transport, capture } => self.begin_capture(transport, capture),
             Command::Stop => self.stop(out),
         }
     }
@@ -141,6 +142,7 @@ impl Worker {
             ufrags: Vec::new(),
             ssrc: Ssrc(self.random.number() as u32),
             traffic: Traffic::new(now.instant),
+            capture: None,
             rtcp_bucket: TokenBucket::new(now.instant),
             report_at: now.instant + FIRST_REPORT,
         });

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::capture::Capture;
 use super::command::PublishedStream;
 use super::traffic::Traffic;
 use crate::ice::credentials::LocalUfrag;
@@ -28,6 +29,7 @@ pub(super) struct Peer {
     pub ssrc: Ssrc,
     pub report_at: Instant,
     pub traffic: Traffic,
+    pub capture: Option<Box<Capture>>,
     pub rtcp_bucket: TokenBucket,
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::capture::copy;
 use super::{PeerKey, Worker};
 use crate::ids::Ssrc;
 use crate::packet::{DropReason, Egress, run};
@@ -38,6 +39,9 @@ impl Worker {
         let len = peer.transport.open_rtcp(bytes)?;
         peer.traffic.bytes_in += bytes.len() as u64;
         peer.traffic.last_in = Some(now.instant);
+        if peer.capture.is_some() {
+            copy(&mut peer.capture, now, peer.transport.selected(), false, [&bytes[..len], &[]]);
+        }
         peer.rtcp_bucket.take(now.instant, len)?;
         for packet in Compound::parse(&bytes[..len])?.packets() {
             match packet {
@@ -114,11 +118,18 @@ impl Worker {
         reports.blocks.extend(blocks);
         reports.infos.clear();
         sender_infos(now, room, receiver, &mut reports.infos);
-        self.send_reports(key, ssrc, &mut reports, out);
+        self.send_reports(now, key, ssrc, &mut reports, out);
         self.reports = reports;
     }
 
-    fn send_reports(&mut self, key: PeerKey, ssrc: Ssrc, reports: &mut Reports, out: &mut impl Egress) {
+    fn send_reports(
+        &mut self,
+        now: Now,
+        key: PeerKey,
+        ssrc: Ssrc,
+        reports: &mut Reports,
+        out: &mut impl Egress,
+    ) {
         let Reports { blocks, infos } = reports;
         if blocks.is_empty() && infos.is_empty() {
             return;
@@ -138,7 +149,7 @@ impl Worker {
             }
             let len = writer.len();
             if begun.is_ok() {
-                self.send_rtcp(key, &compound[..len], out);
+                self.send_rtcp(Some(now), key, &compound[..len], out);
             }
             if infos.is_empty() || begun.is_err() {
                 return;
@@ -161,12 +172,13 @@ impl Worker {
                 .and_then(|()| writer.bye(ssrcs));
             let len = writer.len();
             if written.is_ok() {
-                self.send_rtcp(key, &compound[..len], out);
+                self.send_rtcp(None, key, &compound[..len], out);
             }
         }
     }
 
-    fn send_rtcp(&mut self, key: PeerKey, compound: &[u8], out: &mut impl Egress) {
+    /// `now` is not known of goodbyes; those are in no capture.
+    fn send_rtcp(&mut self, now: Option<Now>, key: PeerKey, compound: &[u8], out: &mut impl Egress) {
         let Some((tx, path)) = self.peers[key].transport.sending() else { return };
         let sent = run(out, path).and_then(|mut run| {
             let segment = run.segment(compound.len() + SRTCP_OVERHEAD_MAX)?;
@@ -178,7 +190,11 @@ impl Worker {
             Ok(len) => {
                 self.counters.datagrams_out += 1;
                 self.counters.bytes_out += len as u64;
-                self.peers[key].traffic.bytes_out += len as u64;
+                let peer = &mut self.peers[key];
+                peer.traffic.bytes_out += len as u64;
+                if let (Some(now), true) = (now, peer.capture.is_some()) {
+                    copy(&mut peer.capture, now, Some(path), true, [compound, &[]]);
+                }
             }
             Err(reason) => {
                 self.counters.drop_one(reason);

@@ -170,6 +170,7 @@ pub(crate) fn word(command: &Command) -> &'static str {
         Command::AddSlot { .. } => "AddSlot",
         Command::AssignSlot { .. } => "AssignSlot",
         Command::Snapshot(_) => "Snapshot",
+        Command::Capture { .. } => "Capture",
         Command::Stop => "Stop",
     }
 }

@@ -97,7 +97,11 @@ impl Books {
                 self.check_source(transport, source);
                 *self.slots.get_mut(&(transport, slot)).expect("a slot that was added") = source;
             }
-            Command::SendDtls { .. } | Command::SetKeys { .. } | Command::Snapshot(_) | Command::Stop => {
+            Command::SendDtls { .. }
+            | Command::SetKeys { .. }
+            | Command::Snapshot(_)
+            | Command::Capture { .. }
+            | Command::Stop => {
                 panic!("not signalling's")
             }
         }

@@ -1,6 +1,7 @@
 //! `/debug`: how rooms, peers, tracks and workers are, as JSON and as a page. For operators: see `guard`. What it
 //! says names users and addresses, so it is never shared across origins and never kept.
 
+mod capture;
 mod guard;
 mod json;
 mod page;
@@ -19,6 +20,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 
+pub use self::capture::{CaptureRefused, Capturing};
 use self::guard::{Guard, Refused};
 use super::health::JSON;
 use super::routes::{Body, respond, text};
@@ -62,6 +64,12 @@ pub struct WorkerSilent(pub WorkerId);
 pub trait Inspect: 'static {
     /// Looks at everything; takes a bounded time.
     fn look(&self) -> Pin<Box<dyn Future<Output = Result<View, WorkerSilent>>>>;
+
+    /// Begins to write down what this peer says and is sent.
+    ///
+    /// # Errors
+    /// Why not.
+    fn capture(&self, peer: u64, time: Duration) -> Result<Capturing, CaptureRefused>;
 }
 
 /// What is behind `/debug`.
@@ -134,6 +142,15 @@ impl Debug {
         let is_open = file.is_some() && self.guard.has_token();
         if !is_open && let Err(refused) = self.guard.admit(request, remote) {
             return refuse(refused);
+        }
+        if let Some(peer) = capture::peer(path) {
+            if *request.method() != Method::POST {
+                return method_not_allowed("POST only.\n", "POST");
+            }
+            if !self.guard.has_token() {
+                return text(StatusCode::FORBIDDEN, "Captures need DEBUG_TOKEN to be set.\n");
+            }
+            return capture::begin(&*self.inspect, peer, request.uri().query().unwrap_or_default());
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return method_not_allowed("GET only.\n", "GET, HEAD");
