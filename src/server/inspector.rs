@@ -148,3 +148,65 @@ impl Inspect for Inspector {
         Ok(capturing)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::super::handshakes::Handshakes;
+    use super::*;
+    use crate::config::Config;
+    use crate::control::workers::WorkerQueue;
+    use crate::dtls::endpoint::Acceptor;
+    use crate::dtls::identity::Identity;
+    use crate::ice::credentials::Secret;
+    use crate::signalling::{IceServers, Settings};
+
+    /// An inspector of a worker that is nothing but its queue.
+    fn inspector() -> (Inspector, crossbeam_channel::Receiver<Command>) {
+        let (commands, queue) = crossbeam_channel::bounded(8);
+        let workers = Workers::new(vec![WorkerQueue { commands, wake: Box::new(|| ()) }]);
+        let config = Config::parse(1, |_| None).unwrap();
+        let identity = Identity::generate().unwrap();
+        let settings = Settings {
+            audio_slots: 1,
+            max_connections: 1,
+            resume_window: Duration::ZERO,
+            secret: Secret::random(),
+            fingerprint: identity.fingerprint(),
+            candidates: vec![Rc::from([])],
+            ice_servers: IceServers::new(&config, |_| 0),
+        };
+        let (handshakes, _) = Handshakes::new(Acceptor::new(identity), workers.clone());
+        let signalling = Signalling::new(Now::read().instant, settings, workers.clone(), handshakes.clone());
+        let house = House::new(1, signalling.clone(), handshakes);
+        let captures = Captures::new(None).unwrap();
+        (Inspector::new(workers, signalling, house, vec![9], captures), queue)
+    }
+
+    #[tokio::test]
+    async fn however_many_ask_a_worker_is_asked_once_and_a_silent_one_is_named() {
+        let (inspector, queue) = inspector();
+        let crowd = LocalSet::new();
+        let asked: Vec<_> = (0..50).map(|_| crowd.spawn_local(inspector.look())).collect();
+        crowd
+            .run_until(async {
+                for asked in asked {
+                    assert_eq!(asked.await.unwrap().err(), Some(WorkerSilent(WorkerId(0))));
+                }
+            })
+            .await;
+        assert_eq!(queue.len(), 1);
+        // It comes to itself: a snapshot that nobody asked for counts for nothing, its own is shared.
+        let piece = |request, is_last| Piece { request, peers: vec![], is_last };
+        inspector.take(WorkerId(0), piece(7, true));
+        assert!(inspector.0.ask(Now::read().instant).is_err());
+        inspector.take(WorkerId(0), piece(1, false));
+        assert!(inspector.0.ask(Now::read().instant).is_err(), "half of one is none");
+        inspector.take(WorkerId(0), piece(1, true));
+        assert!((0..50).all(|_| inspector.0.ask(Now::read().instant).is_ok()));
+        assert_eq!(queue.len(), 1, "nobody asks again within the moment");
+        assert!(inspector.0.ask(Now::read().instant + FRESH).is_err());
+        assert_eq!(queue.len(), 2);
+    }
+}
