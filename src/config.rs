@@ -5,6 +5,7 @@
 //! help text, `env.example` and the error messages are written from it.
 
 mod auth;
+mod debug;
 mod door;
 mod hidden;
 mod ice_url;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use self::auth::{AUTH_PUBLIC_KEY, AUTH_SECRET};
 pub use self::auth::{Auth, KeyFault, KeyKind, PublicKey, read_key_file};
+use self::debug::{CAPTURE_DIR, DEBUG_TOKEN};
 pub use self::door::{Door, Rate, TlsFiles, TrustedProxies};
 pub use self::hidden::Hidden;
 pub use self::ice_url::{IceUrl, Scheme, Transport};
@@ -60,6 +62,7 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
     ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
     ("Machine", &[IO_BACKEND, BATCH_WAIT_US]),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
+    ("Debug", &[DEBUG_TOKEN, CAPTURE_DIR]),
 ];
 
 const PORT: Variable = Variable {
@@ -203,7 +206,7 @@ const LOG_FILE: Variable = Variable {
 };
 
 /// Variables whose values are shown to nobody.
-const HIDDEN: &[&str] = &[TURN_PASSWORD.name, TURN_SECRET.name, AUTH_SECRET.name];
+const HIDDEN: &[&str] = &[TURN_PASSWORD.name, TURN_SECRET.name, AUTH_SECRET.name, DEBUG_TOKEN.name];
 
 /// What the command line takes; everything else is in the environment.
 #[derive(clap::Parser, Debug)]
@@ -269,6 +272,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where the log goes besides standard error.
     pub log_file: Option<PathBuf>,
+    /// What opens `/debug` from anywhere.
+    pub debug_token: Option<Hidden>,
+    /// Where captures go; there is a token then.
+    pub capture_dir: Option<PathBuf>,
 }
 
 /// Why the start ends.
@@ -318,6 +325,9 @@ pub enum Error {
         /// What is wrong with it.
         fault: KeyFault,
     },
+    /// Decrypted voices for anybody on this machine.
+    #[error("CAPTURE_DIR is not accepted alone; it needs DEBUG_TOKEN")]
+    CaptureUnguarded,
     /// `.env` is there and cannot be read.
     #[error(".env: {0}")]
     File(String),
@@ -384,6 +394,8 @@ impl Config {
         if !turn_servers.is_empty() && !is_signed {
             return Err(Error::TurnUnsigned);
         }
+        let debug_token = debug::token(&source)?;
+        let capture_dir = debug::capture_dir(&source, debug_token.is_some())?;
         Ok(Config {
             port: source.value(&PORT)?,
             ice_udp_mux_port,
@@ -415,6 +427,8 @@ impl Config {
             log_level: source.value(&LOG_LEVEL)?,
             log_format: source.value(&LOG_FORMAT)?,
             log_file: source.given(&LOG_FILE, |text| Some(PathBuf::from(text)))?,
+            debug_token,
+            capture_dir,
         })
     }
 
@@ -435,6 +449,8 @@ impl Config {
         let urls = |urls: &[IceUrl]| urls.iter().map(IceUrl::to_string).collect::<Vec<_>>().join(",");
         let secret =
             |hidden: &Option<Hidden>| hidden.as_ref().map(Hidden::reveal).unwrap_or_default().to_owned();
+        let path =
+            |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         let [auth_secret, auth_public_key] = auth::values(self.auth.as_ref());
         let mut values = vec![
             (PORT.name, self.port.to_string()),
@@ -462,7 +478,9 @@ impl Config {
             (BATCH_WAIT_US.name, self.batch_wait.as_micros().to_string()),
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
-            (LOG_FILE.name, self.log_file.as_deref().unwrap_or(Path::new("")).display().to_string()),
+            (LOG_FILE.name, path(&self.log_file)),
+            (DEBUG_TOKEN.name, secret(&self.debug_token)),
+            (CAPTURE_DIR.name, path(&self.capture_dir)),
         ]);
         values
     }

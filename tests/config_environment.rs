@@ -56,6 +56,8 @@ fn defaults() {
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
             log_file: None,
+            debug_token: None,
+            capture_dir: None,
         }
     );
     let empty: Vec<_> = config.values().into_iter().map(|(name, _)| (name, "")).collect();
@@ -96,6 +98,8 @@ fn what_is_printed_is_accepted() {
         ("LOG_LEVEL", "Debug"),
         ("LOG_FORMAT", "JSON"),
         ("LOG_FILE", "/var/log/sfu.log"),
+        ("DEBUG_TOKEN", "0123456789-._~+/abc=="),
+        ("CAPTURE_DIR", "/var/lib/gryt-sfu/captures"),
     ])
     .unwrap();
     assert_eq!(config.ice_advertise_ip.len(), 4, "a mapped address is the address that it maps");
@@ -245,12 +249,17 @@ fn secrets_are_not_shown() {
         ("TURN_PASSWORD", "hunter2"),
         ("TURN_SECRET", "a secret of the house"),
         ("AUTH_SECRET", "thirty-two bytes at the very least"),
+        ("DEBUG_TOKEN", "the-key-to-the-cellar"),
     ];
     let config = parse(&secrets).unwrap();
     let shown = config.to_string() + &format!("{config:?}");
     assert!(shown.contains("TURN_PASSWORD=…\n") && shown.contains("TURN_SECRET=…\n"), "{shown}");
     assert!(shown.contains("AUTH_SECRET=…\n"), "{shown}");
     assert!(secrets.iter().all(|(_, secret)| !shown.contains(secret)), "{shown}");
+    for bad in ["fifteen-letters", "a blank in the middle", "=0123456789abcdef", &"x".repeat(257)] {
+        let said = parse(&[("DEBUG_TOKEN", bad)]).unwrap_err().to_string();
+        assert!(said.starts_with("DEBUG_TOKEN=\"…\" is not accepted; accepted: 16 to 256"), "{said}");
+    }
     let short = parse(&[("TURN_SECRET", "fifteen letters")]).unwrap_err().to_string();
     assert!(short.starts_with("TURN_SECRET=\"…\" is not accepted; accepted: 16 to 256 bytes"), "{short}");
 }
@@ -268,6 +277,9 @@ fn what_needs_something_else_says_so() {
         let alone = parse(&[(one, "a.pem")]).unwrap_err();
         assert_eq!(alone.to_string(), format!("{one} is not accepted alone; it needs {other}"));
     }
+    let capture = ("CAPTURE_DIR", "/tmp");
+    assert_eq!(parse(&[capture]), Err(Error::CaptureUnguarded));
+    assert!(parse(&[capture, ("DEBUG_TOKEN", "sixteen-and-more")]).is_ok());
     let discover = ("ICE_DISCOVER", "true");
     assert_eq!(parse(&[discover]), Err(Error::NobodyToAsk));
     assert_eq!(parse(&[discover, ("STUN_SERVERS", "stuns:stun.example")]), Err(Error::NobodyToAsk));

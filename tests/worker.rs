@@ -1016,3 +1016,40 @@ fn a_panic_outside_of_any_room_goes_on() {
     let (mut sim, _callers) = room_of(2);
     sim.worker.contain(|_| panic!("nobody's fault"));
 }
+
+/// However large a worker's rooms are, what it tells of them in one wake-up is bounded, and all is told.
+#[test]
+fn a_snapshot_is_told_in_pieces() {
+    let (mut sim, mut callers) = room_of(30);
+    sim.speak(&mut callers[0], 20, b"voice");
+    sim.flush();
+    sim.command(Command::Snapshot(7));
+    let (mut told, mut pieces) = (Vec::new(), 0);
+    loop {
+        assert!(sim.worker.next_timeout() <= sim.now.instant, "the next piece waits for nothing");
+        sim.worker.handle_timeout(sim.now, &mut sim.sent);
+        let piece = |event| match event {
+            Event::Snapshot(piece) => Some(piece),
+            _ => None,
+        };
+        let [piece] = &mut sim.events().into_iter().filter_map(piece).collect::<Vec<_>>()[..] else {
+            panic!("one piece a wake-up");
+        };
+        assert_eq!(piece.request, 7);
+        let rows: usize = piece.peers.iter().map(|peer| 1 + peer.published.len() + peer.slots.len()).sum();
+        assert!(rows <= 128 + 32, "{rows} rows in one wake-up");
+        told.append(&mut piece.peers);
+        pieces += 1;
+        if piece.is_last {
+            break;
+        }
+    }
+    assert!(pieces > 5, "{pieces}");
+    assert_eq!(told.len(), 30);
+    assert!(told.iter().all(|peer| peer.slots.len() == 29 && peer.state == ConnectionState::Connected));
+    let first = told.iter().find(|peer| peer.transport == TransportId(1)).expect("the speaker");
+    assert_eq!((first.traffic.rtp_in, first.published[0].packets), (1, 1));
+    let sent: u64 = told.iter().map(|peer| peer.traffic.rtp_out).sum();
+    assert_eq!(sent, 29);
+    assert!(sim.worker.next_timeout() > sim.now.instant, "it rests again");
+}

@@ -34,7 +34,8 @@ python3 python3-venv
 systemd-analyze systemd
 /usr/bin/chromium chromium
 /usr/bin/chromedriver chromium-driver
-/usr/bin/turnserver coturn'
+/usr/bin/turnserver coturn
+tshark tshark'
 
 missing() {
     while read -r command package; do

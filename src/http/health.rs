@@ -6,7 +6,7 @@ use hyper::{Response, StatusCode};
 use super::routes::{Body, respond};
 use crate::time::NtpTime;
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 /// Open to every origin: clients on other sites measure which of several servers answers first.
 pub(super) fn health(now: NtpTime, is_draining: bool) -> Response<Body> {
@@ -32,7 +32,7 @@ pub(super) fn ready(state: Result<(), &'static str>) -> Response<Body> {
 }
 
 /// RFC 3339 §5.6 in UTC, whole seconds.
-fn rfc3339(time: NtpTime) -> String {
+pub(super) fn rfc3339(time: NtpTime) -> String {
     const UNIX_EPOCH_NTP: u64 = 2_208_988_800;
     let seconds = time.0 >> 32;
     // Seconds before 1970 can only be those after the wrap of 2036 (RFC 5905 §6).

@@ -16,7 +16,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::routes::route;
-use super::{App, Service};
+use super::{App, Service, debug};
 
 /// Pause after `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -97,8 +97,13 @@ async fn answer_requests<S: Service>(
 ) {
     let limits = app.limits.clone();
     let service = service_fn(move |request| {
-        let response = route(&app, request, remote);
-        async move { Ok::<_, Infallible>(response) }
+        let app = Rc::clone(&app);
+        async move {
+            Ok::<_, Infallible>(match debug::answer(&app, &request, remote).await {
+                Some(response) => response,
+                None => route(&app, request, remote),
+            })
+        }
     });
     let mut builder = http1::Builder::new();
     builder

@@ -9,11 +9,12 @@
 //! - `client`, `rate`, `origin`: who asks, how often, from which page
 //! - `routes`: which path answers what
 //! - `demo`: the page and its headers
+//! - `debug`: how rooms and peers are, for operators only
 //! - `health`: liveness and readiness
 //! - `probe`: the client of `health`, for `sfu --health`
 //! - `websocket`: one client's frames, to and from a [`Session`]
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -29,6 +30,7 @@ use crate::signalling::{Inbound, Outbound, Signalling};
 use crate::time::Now;
 
 mod client;
+mod debug;
 mod demo;
 mod health;
 mod listener;
@@ -39,6 +41,7 @@ mod routes;
 mod tls;
 mod websocket;
 
+pub use debug::{CaptureRefused, Capturing, Debug, Inspect, View, WorkerSilent};
 pub use listener::serve;
 pub use probe::{ProbeError, probe};
 pub use tls::{Tls, TlsError};
@@ -155,6 +158,7 @@ pub struct App<S> {
     counters: RefCell<HttpCounters>,
     /// Connections that are no WebSocket (yet), by the order of their coming; the oldest first.
     requests: RefCell<VecDeque<(u64, AbortHandle)>>,
+    debug: OnceCell<Debug>,
 }
 
 impl<S: Service> App<S> {
@@ -165,9 +169,14 @@ impl<S: Service> App<S> {
 
     /// Ready for [`serve`].
     pub fn with_policy(service: S, status: impl Status, limits: Limits, policy: Policy) -> Rc<App<S>> {
-        let (counters, requests) = (RefCell::default(), RefCell::default());
+        let (counters, requests, debug) = (RefCell::default(), RefCell::default(), OnceCell::new());
         let rates = policy.rate.map(|rate| Rates::new(Now::read().instant, rate));
-        Rc::new(App { service, policy, rates, status: Box::new(status), limits, counters, requests })
+        Rc::new(App { service, policy, rates, status: Box::new(status), limits, counters, requests, debug })
+    }
+
+    /// Lets `/debug` be seen, by whom it concerns; for good.
+    pub fn open_debug(&self, debug: Debug) {
+        let _ = self.debug.set(debug);
     }
 
     /// What the front door has counted so far.

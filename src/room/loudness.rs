@@ -64,6 +64,11 @@ impl Loudness {
         self.is_speaking
     }
 
+    /// Whether it was a speaker when that was looked at last.
+    pub fn is_speaking(&self) -> bool {
+        self.is_speaking
+    }
+
     /// Nothing is heard of this publisher any more.
     pub fn silence(&mut self) {
         *self = Loudness::default();

@@ -137,6 +137,11 @@ impl Room {
     }
 
     /// A listener.
+    pub fn receiver(&self, key: ReceiverKey) -> Option<&Receiver> {
+        self.receivers.get(key)
+    }
+
+    /// A listener.
     pub fn receiver_mut(&mut self, key: ReceiverKey) -> Option<&mut Receiver> {
         self.receivers.get_mut(key)
     }
@@ -174,6 +179,9 @@ impl Room {
                 loudness: Loudness::default(),
                 reception: None,
                 last_report: None,
+                packet_count: 0,
+                octet_count: 0,
+                fraction_lost: 0,
                 is_started: false,
             })
         });

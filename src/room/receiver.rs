@@ -7,6 +7,7 @@ use super::stage::HOLD_MIN;
 use super::track::TrackKey;
 use super::{Packet, PeerKey};
 use crate::ids::{Mid, PayloadType, SlotIndex, Ssrc, TrackId};
+use crate::rtcp::report::ReportBlock;
 use crate::rtp::extension::ExtensionIds;
 
 /// Place of a receiver in its room; reused after the receiver's end.
@@ -47,6 +48,8 @@ pub struct Seat {
     pub octet_count: u32,
     /// Something was sealed since the last sender report.
     pub is_active: bool,
+    /// What its receiver said of it last, and when.
+    pub report: Option<(ReportBlock, Instant)>,
 }
 
 impl Seat {
@@ -60,6 +63,7 @@ impl Seat {
             packet_count: 0,
             octet_count: 0,
             is_active: false,
+            report: None,
         }
     }
 

@@ -27,6 +27,12 @@ pub struct Track {
     pub reception: Option<Reception>,
     /// What its publisher's last sender report said, and when it came (RFC 3550 §6.4.1).
     pub last_report: Option<(RtpTime, Instant)>,
+    /// Packets that verified, muted ones included.
+    pub packet_count: u64,
+    /// Their payload's bytes.
+    pub octet_count: u64,
+    /// As the last report to its publisher said, in 256ths.
+    pub fraction_lost: u8,
     /// Some packet of it has passed since it was published on its present transport.
     pub is_started: bool,
 }

@@ -104,6 +104,11 @@ impl Reception {
         })
     }
 
+    /// Of the arrival of packets, in clock ticks.
+    pub fn jitter(&self) -> u32 {
+        self.stream.as_ref().map_or(0, |stream| stream.jitter_16ths >> 4)
+    }
+
     /// Packets received since the sender began.
     pub fn received_count(&self) -> u32 {
         self.stream.as_ref().map_or(0, |stream| stream.sequence.received_count)

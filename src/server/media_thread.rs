@@ -217,7 +217,9 @@ fn send_events(worker: &mut Worker, queues: &Queues, backlog: &mut VecDeque<Even
         let Some(event) = backlog.pop_front() else { break };
         match queues.events.try_send(event) {
             Ok(()) => {}
-            Err(TrySendError::Full(Event::Dtls { .. } | Event::Counters(_))) => dropped += 1,
+            Err(TrySendError::Full(Event::Dtls { .. } | Event::Counters(_) | Event::Snapshot(_))) => {
+                dropped += 1
+            }
             Err(TrySendError::Full(event)) => backlog.push_back(event),
             // Control is gone, and the process with it.
             Err(TrySendError::Disconnected(_)) => {}

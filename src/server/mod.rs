@@ -3,9 +3,11 @@
 //! Control is one thread: HTTP, sessions, DTLS handshakes and this room's tasks. Each worker is a thread of its
 //! own, with its ring. They exchange values over bounded queues and wake each other by eventfd.
 
+mod captures;
 mod discover;
 mod handshakes;
 mod house;
+mod inspector;
 pub mod logging;
 mod media_thread;
 mod supervision;
@@ -20,14 +22,16 @@ use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use self::captures::Captures;
 use self::handshakes::Handshakes;
 use self::house::House;
+use self::inspector::Inspector;
 use self::workers::Fleet;
 use crate::auth::Verifier;
 use crate::config::{Config, Door};
 use crate::dtls::endpoint::Acceptor;
 use crate::dtls::identity::Identity;
-use crate::http::{self, App, Policy, Tls};
+use crate::http::{self, App, Debug, Policy, Tls};
 use crate::ice::credentials::Secret;
 use crate::ids::{TransportId, WorkerId};
 use crate::net::socket::{self, WorkerSockets};
@@ -71,7 +75,8 @@ impl Server {
         let range = config.ice_udp_mux_port.of(WorkerId(0))..=config.ice_udp_mux_port.of(last);
         let sockets = socket::bind(range, config.workers.into(), true).context("ICE_UDP_MUX_PORT")?;
         let candidates = candidates(config, &sockets, &seen(config, &sockets).await?)?;
-        let ports: BTreeSet<u16> = sockets.iter().map(WorkerSockets::port).collect();
+        let worker_ports: Vec<u16> = sockets.iter().map(WorkerSockets::port).collect();
+        let ports: BTreeSet<u16> = worker_ports.iter().copied().collect();
         let buffers = sockets.iter().map(WorkerSockets::buffer_lens).min_by_key(|lens| lens.receive);
 
         let (fleet, news) = Fleet::start(config, sockets, &secret)?;
@@ -90,11 +95,13 @@ impl Server {
                 .as_ref()
                 .map(|auth| Verifier::new(auth, |_| Now::read().ntp.unix_seconds().into())),
         };
-        let signalling = Signalling::new(now, settings, workers, handshakes.clone());
+        let signalling = Signalling::new(now, settings, workers.clone(), handshakes.clone());
         let house = House::new(now, config.workers.into(), signalling.clone(), handshakes.clone());
+        let captures = Captures::new(config.capture_dir.clone()).context("CAPTURE_DIR")?;
+        let inspector = Inspector::new(workers, signalling.clone(), house.clone(), worker_ports, captures);
         supervision::essential("the sessions' clock", keep_time(signalling.clone()));
         supervision::essential("the handshakes' failures", hear_failures(signalling.clone(), failures));
-        let news = news.pass_on(signalling.clone(), handshakes, house.clone());
+        let news = news.pass_on(signalling.clone(), handshakes, house.clone(), inspector.clone());
         supervision::essential("the workers' news", news);
         let limits = http::Limits { websockets_max: 2 * config.max_connections, ..http::Limits::default() };
         let port = listener.local_addr().context("the TCP socket has no address")?.port();
@@ -102,6 +109,7 @@ impl Server {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let policy = policy(&config.door, tls.clone());
         let app = App::with_policy(signalling.clone(), house.clone(), limits, policy);
+        app.open_debug(Debug::new(config.debug_token.clone(), inspector));
         let serve = http::serve(listener, app);
         supervision::essential("the front door", async { match serve.await {} });
 

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::handshakes::Handshakes;
 use super::house::House;
+use super::inspector::Inspector;
 use super::media_thread::{self, Queues, RELAY_QUEUE_LEN, RelayOut};
 use crate::config::{Config, Limits};
 use crate::control::workers::{WorkerQueue, Workers};
@@ -226,7 +227,13 @@ impl fmt::Display for Placement {
 
 impl News {
     /// Takes news for ever and hands them to whom they concern.
-    pub(super) async fn pass_on(self, signalling: Signalling, handshakes: Handshakes, house: House) {
+    pub(super) async fn pass_on(
+        self,
+        signalling: Signalling,
+        handshakes: Handshakes,
+        house: House,
+        inspector: Inspector,
+    ) {
         let News { wake, queues, workers } = self;
         let wake = match WakeListener::new(wake) {
             Ok(wake) => wake,
@@ -254,6 +261,7 @@ impl News {
                             handshakes.handle_datagram(now, transport, datagram)
                         }
                         Event::Counters(counters) => house.take(now, worker, *counters),
+                        Event::Snapshot(piece) => inspector.take(worker, *piece),
                         event => signalling.handle_event(now, worker, event),
                     }
                     count += 1;

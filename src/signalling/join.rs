@@ -69,6 +69,7 @@ impl State {
             resume: ResumeToken::random(),
             grants,
             media: Some(media),
+            since: now,
         };
         self.sessions.insert(id, session);
         self.welcome(now, connection, id, false);

@@ -36,7 +36,7 @@ impl State {
             Event::SlotsChanged { transport, changes } => self.handle_slots_changed(now, transport, &changes),
             Event::ActiveSpeakers { room, speakers } => self.tell_speakers(now, worker, room, &speakers),
             Event::RoomFailed(room) => self.handle_room_failed(now, room),
-            Event::Dtls { .. } | Event::Counters(_) => {}
+            Event::Dtls { .. } | Event::Counters(_) | Event::Snapshot(_) => {}
         }
     }
 
@@ -81,6 +81,7 @@ impl State {
         Media {
             transport,
             negotiation: Negotiation::new(now, parameters),
+            made_at: now,
             is_started: false,
             asked_at: Some(now),
             publishes: false,
@@ -239,6 +240,9 @@ impl State {
         }
         self.totals.media_failed += 1;
         self.end_media(id);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.since = now;
+        }
         let Some(connection) = connection else {
             return self.leave(now, id, LeaveReason::Failed);
         };

@@ -7,6 +7,7 @@ pub mod message;
 pub mod negotiation;
 mod connection;
 mod ice_servers;
+mod inspect;
 mod join;
 mod media;
 mod moderation;
@@ -22,5 +23,6 @@ pub use connection::{
     OUTBOUND_LEN, Outbound,
 };
 pub use ice_servers::{CREDENTIAL_LIFETIME, CREDENTIAL_REFRESH, IceServers, UnixTime};
+pub use inspect::{Member, RoomView};
 pub use service::{Handshakes, Inbound, Settings, Signalling};
 pub use state::{ConnectionId, Counts};

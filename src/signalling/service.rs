@@ -155,6 +155,11 @@ impl Signalling {
         }
     }
 
+    /// To look at, between two inputs.
+    pub(super) fn state(&self) -> std::cell::Ref<'_, State> {
+        self.0.state.borrow()
+    }
+
     /// Every input passes here.
     fn enter<R>(&self, now: Instant, input: impl FnOnce(&mut State) -> R) -> R {
         let before = self.next_timeout();

@@ -20,12 +20,15 @@ pub(super) struct Session {
     pub(super) grants: Grants,
     /// `None` once its negotiation or its transport has failed: only a new `join` mends that.
     pub(super) media: Option<Media>,
+    /// When it was made, or its media failed.
+    pub(super) since: Instant,
 }
 
 /// Negotiation and transport, which begin and end together.
 pub(super) struct Media {
     pub(super) transport: TransportId,
     pub(super) negotiation: Negotiation,
+    pub(super) made_at: Instant,
     /// The worker has been told of the transport.
     pub(super) is_started: bool,
     /// When it was asked for, by a join; `None` once media could flow.

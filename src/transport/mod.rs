@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::dtls::keying::KeyingMaterial;
+use crate::dtls::keying::{KeyingMaterial, SrtpProfile};
 use crate::ice::agent::{Agent, Answered, Consent};
 use crate::ice::credentials::{LocalCredentials, LocalUfrag, RemoteCredentials};
 use crate::ice::stun::{Request, Response};
@@ -47,6 +47,8 @@ pub struct Transport {
     dtls_path: Option<Path>,
     dtls_window: (Instant, u32),
     state: ConnectionState,
+    since: Instant,
+    profile: Option<SrtpProfile>,
     made_at: Instant,
 }
 
@@ -67,6 +69,8 @@ impl Transport {
             dtls_path: None,
             dtls_window: (now, 0),
             state: ConnectionState::New,
+            since: now,
+            profile: None,
             made_at: now,
         }
     }
@@ -75,7 +79,7 @@ impl Transport {
     pub fn restart_ice(&mut self, now: Instant, local: LocalCredentials, remote: RemoteCredentials) {
         self.agent.restart(now, local, remote);
         if self.state == ConnectionState::Failed {
-            (self.state, self.made_at) = (ConnectionState::Connecting, now);
+            (self.state, self.since, self.made_at) = (ConnectionState::Connecting, now, now);
         }
     }
 
@@ -153,6 +157,7 @@ impl Transport {
 
     /// The handshake finished.
     pub fn set_keys(&mut self, now: Instant, keys: &KeyingMaterial) {
+        self.profile = Some(keys.profile);
         self.rx = Some(SrtpRx::new(keys.profile, &keys.client));
         self.tx = Some(SrtpTx::new(keys.profile, &keys.server));
         if let Some(path) = self.dtls_path {
@@ -200,11 +205,26 @@ impl Transport {
         self.tx.is_some()
     }
 
+    /// As [`Transport::update_state`] found it last.
+    pub fn state(&self) -> ConnectionState {
+        self.state
+    }
+
+    /// Since when the state is what it is.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// What media is sealed with, once there are keys.
+    pub fn profile(&self) -> Option<SrtpProfile> {
+        self.profile
+    }
+
     /// Looks at the state again; returns it when it has changed.
     pub fn update_state(&mut self, now: Instant) -> Option<ConnectionState> {
         let state = self.present_state(now);
         (state != self.state).then(|| {
-            self.state = state;
+            (self.state, self.since) = (state, now);
             state
         })
     }

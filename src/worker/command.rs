@@ -7,6 +7,7 @@ use crate::ice::credentials::{LocalCredentials, RemoteCredentials};
 use crate::ids::{Mid, PayloadType, RoomId, SlotIndex, Ssrc, TrackId, TransportId};
 pub use crate::room::receiver::Slot;
 use crate::rtp::extension::ExtensionIds;
+use crate::worker::capture::Capture;
 
 /// An order. Orders about something gone are ignored: its end crossed them on the way.
 pub enum Command {
@@ -93,6 +94,16 @@ pub enum Command {
         slot: SlotIndex,
         /// A track of the room. `None`: the m-line is inactive, and nothing is sent until it is assigned again.
         source: Option<TrackId>,
+    },
+    /// Asks how all peers are; told as [`Event::Snapshot`](super::event::Event::Snapshot) under this number. Takes the
+    /// place of a snapshot that is not finished.
+    Snapshot(u64),
+    /// Copies what this transport's peer says and is sent to whoever writes it down.
+    Capture {
+        /// The transport.
+        transport: TransportId,
+        /// Where to, and for how long.
+        capture: Box<Capture>,
     },
     /// End of the worker: says goodbye (BYE) on every transport and stops.
     Stop,

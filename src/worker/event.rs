@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::ids::{RoomId, SlotIndex, TrackId, TransportId};
 use crate::metrics::counters::WorkerCounters;
 pub use crate::transport::ConnectionState;
+use crate::worker::snapshot::Piece;
 
 /// News from a worker.
 pub enum Event {
@@ -40,6 +41,8 @@ pub enum Event {
     },
     /// A fault of ours struck while the worker dealt with this room; the room and its transports are gone.
     RoomFailed(RoomId),
+    /// Some of what [`Command::Snapshot`](super::command::Command::Snapshot) asked for.
+    Snapshot(Box<Piece>),
     /// Everything counted since the start; once a second.
     Counters(Box<WorkerCounters>),
 }
@@ -54,6 +57,7 @@ impl Event {
             Event::TrackStarted(_)
             | Event::ActiveSpeakers { .. }
             | Event::RoomFailed(_)
+            | Event::Snapshot(_)
             | Event::Counters(_) => None,
         }
     }

@@ -1,5 +1,7 @@
 //! Media: one packet in, decrypted once; a batch out, sealed receiver by receiver.
 
+use super::capture::copy;
+use super::peer::Peer;
 use super::{BATCH_LEN_MAX, PeerKey, Worker};
 use crate::metrics::counters::WorkerCounters;
 use crate::packet::{DATAGRAM_LEN_MAX, DropReason, Egress, Run, run};
@@ -10,7 +12,6 @@ use crate::rtcp::reception::Reception;
 use crate::rtp::header::{OUTGOING_LEN_MAX, OutgoingHeader};
 use crate::srtp::context::SRTP_OVERHEAD_MAX;
 use crate::time::Now;
-use crate::transport::Transport;
 use crate::worker::event::Event;
 
 impl Worker {
@@ -24,7 +25,13 @@ impl Worker {
     ) -> Result<(), DropReason> {
         let peer = &mut self.peers[key];
         let (header, index, len) = peer.transport.open_rtp(bytes)?;
+        peer.traffic.rtp_in += 1;
+        peer.traffic.bytes_in += bytes.len() as u64;
+        peer.traffic.last_in = Some(now.instant);
         let packet = &bytes[..len];
+        if peer.capture.is_some() {
+            copy(&mut peer.capture, now, peer.transport.selected(), false, [packet, &[]]);
+        }
         self.counters.rtp_in += 1;
         let room_key = peer.room;
         let (publication, values, is_new_ssrc) = peer.publication_of(&header, packet)?;
@@ -48,6 +55,8 @@ impl Worker {
             header.sequence_number,
             OPUS_CLOCK_RATE,
         );
+        track.packet_count += 1;
+        track.octet_count += payload.len() as u64;
         if track.muted {
             return Err(DropReason::Muted);
         }
@@ -90,7 +99,7 @@ impl Worker {
             room.forward(|receiver, packets| {
                 let Some(peer) = self.peers.get_mut(receiver.peer) else { return };
                 let batch = &self.batch.bytes;
-                seal_run(now, &mut peer.transport, receiver, packets, batch, &mut self.counters, out);
+                seal_run(now, peer, receiver, packets, batch, &mut self.counters, out);
             });
         }
         self.batch.bytes.clear();
@@ -101,7 +110,7 @@ impl Worker {
 /// the line stays empty: the receiver sees the loss.
 fn seal_run<E: Egress>(
     now: Now,
-    transport: &mut Transport,
+    peer: &mut Peer,
     receiver: &mut Receiver,
     packets: &[Packet],
     batch: &[u8],
@@ -109,12 +118,14 @@ fn seal_run<E: Egress>(
     out: &mut E,
 ) {
     // Before the handshake's end there is nothing to seal with; that is no loss.
+    let Peer { transport, traffic, capture, .. } = peer;
     let Some((tx, path)) = transport.sending() else { return };
     let mut open: Option<Result<Run<'_, E>, DropReason>> = None;
     let mut out = Some(out);
     for packet in packets {
         if packet.payload.len() + OUTGOING_LEN_MAX + SRTP_OVERHEAD_MAX > DATAGRAM_LEN_MAX {
             counters.drop_one(DropReason::TooLong);
+            traffic.drop_one(DropReason::TooLong);
             continue;
         }
         let Some((rewritten, slot)) = receiver.rewrite(now.instant, packet) else { continue };
@@ -146,8 +157,16 @@ fn seal_run<E: Egress>(
                 counters.rtp_out += 1;
                 counters.datagrams_out += 1;
                 counters.bytes_out += len as u64;
+                traffic.rtp_out += 1;
+                traffic.bytes_out += len as u64;
+                if capture.is_some() {
+                    copy(capture, now, Some(path), true, [&header[..header_len], payload]);
+                }
             }
-            Err(reason) => counters.drop_one(reason),
+            Err(reason) => {
+                counters.drop_one(reason);
+                traffic.drop_one(reason);
+            }
         }
     }
 }

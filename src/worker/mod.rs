@@ -4,6 +4,7 @@
 //! seals the batch receiver by receiver, and takes [`Worker::take_events`] and [`Worker::take_relays`].
 //! On this path nothing allocates, locks, formats or reads a clock.
 
+pub mod capture;
 pub mod command;
 mod contain;
 pub mod event;
@@ -13,6 +14,8 @@ mod peer;
 mod random;
 pub mod relay;
 mod reports;
+pub mod snapshot;
+pub mod traffic;
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +27,7 @@ use self::peer::{Peer, RoomKey};
 use self::random::Random;
 use self::relay::{Relay, RelayBytes};
 use self::reports::Reports;
+use self::snapshot::Asked;
 use crate::demux::Protocol;
 use crate::ice::agent::Answered;
 use crate::ice::credentials::{LocalUfrag, Secret};
@@ -83,6 +87,7 @@ pub struct Worker {
     random: Random,
     interval_at: Instant,
     counters_at: Instant,
+    asked: Option<Asked>,
     is_stopped: bool,
     /// Everything counted; the owner of the ring adds what it sees.
     pub counters: WorkerCounters,
@@ -116,6 +121,7 @@ impl Worker {
             relays: Vec::new(),
             interval_at: now.instant,
             counters_at: now.instant,
+            asked: None,
             is_stopped: false,
             counters: WorkerCounters::default(),
         }
@@ -173,11 +179,12 @@ impl Worker {
             return Ok(());
         };
         self.works_for(key);
-        match protocol {
+        let handled = match protocol {
             Protocol::Rtp => self.handle_rtp(now, key, bytes, out),
             Protocol::Rtcp => self.handle_rtcp(now, key, bytes),
             Protocol::Dtls | Protocol::Stun => self.handle_dtls(now, key, path, bytes),
-        }
+        };
+        handled.inspect_err(|reason| self.peers[key].traffic.drop_one(*reason))
     }
 
     fn handle_stun(
@@ -192,7 +199,8 @@ impl Worker {
             Message::Request(request) => {
                 let ufrag = request.local_ufrag()?;
                 if let Some(&key) = self.by_ufrag.get(&ufrag) {
-                    return self.answer(now, key, path, &request, out);
+                    let answered = self.answer(now, key, path, &request, out);
+                    return answered.inspect_err(|reason| self.peers[key].traffic.drop_one(*reason));
                 }
                 let owner = ufrag.owner();
                 if !may_relay || owner == self.settings.id || owner.0 >= self.settings.port_sharers {
@@ -297,6 +305,9 @@ impl Worker {
 
     /// When [`Worker::handle_timeout`] has something to do.
     pub fn next_timeout(&self) -> Instant {
+        if let Some(asked) = &self.asked {
+            return asked.at;
+        }
         if self.peers.is_empty() { self.counters_at } else { self.interval_at.min(self.counters_at) }
     }
 
@@ -307,10 +318,12 @@ impl Worker {
             self.look_after_peers(now, out);
             self.look_after_rooms(now.instant);
         }
+        self.at_work = None; // What follows is about all rooms.
         if now.instant >= self.counters_at {
             self.counters_at = now.instant + COUNTERS_INTERVAL;
             self.publish_counters();
         }
+        self.tell_snapshot(now.instant);
     }
 
     fn look_after_peers(&mut self, now: Now, out: &mut impl Egress) {
@@ -326,6 +339,7 @@ impl Worker {
                     self.counters.drop_one(reason);
                 }
             }
+            self.end_capture(now.instant, key);
             if now.instant >= self.peers[key].report_at {
                 self.report(now, key, out);
             }

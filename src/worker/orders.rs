@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::command::{Command, PublishedStream, Slot};
 use super::peer::{Peer, Publication, TokenBucket};
+use super::traffic::Traffic;
 use super::{PeerKey, Worker};
 use crate::ice::credentials::{LocalCredentials, RemoteCredentials};
 use crate::ids::{RoomId, Ssrc, TrackId, TransportId};
@@ -75,6 +76,8 @@ impl Worker {
                 self.rooms[room_key].assign_slot(now.instant, receiver, slot, source, &mut self.changes);
                 self.tell_changes();
             }
+            Command::Snapshot(request) => self.ask_snapshot(now.instant, request),
+            Command::Capture { transport, capture } => self.begin_capture(transport, capture),
             Command::Stop => self.stop(out),
         }
     }
@@ -140,6 +143,8 @@ impl Worker {
             publications: Vec::new(),
             ufrags: Vec::new(),
             ssrc: Ssrc(self.random.number() as u32),
+            traffic: Traffic::new(now.instant),
+            capture: None,
             rtcp_bucket: TokenBucket::new(now.instant),
             report_at: now.instant + FIRST_REPORT,
         });

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::capture::Capture;
 use super::command::PublishedStream;
+use super::traffic::Traffic;
 use crate::ice::credentials::LocalUfrag;
 use crate::ids::{Ssrc, TrackId};
 use crate::packet::DropReason;
@@ -26,6 +28,8 @@ pub(super) struct Peer {
     /// Ours, in receiver reports.
     pub ssrc: Ssrc,
     pub report_at: Instant,
+    pub traffic: Traffic,
+    pub capture: Option<Box<Capture>>,
     pub rtcp_bucket: TokenBucket,
 }
 

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use super::capture::copy;
 use super::{PeerKey, Worker};
 use crate::ids::Ssrc;
 use crate::packet::{DropReason, Egress, run};
 use crate::room::Room;
 use crate::room::rewrite::OPUS_CLOCK_RATE;
 use crate::rtcp::packet::{Compound, Packet};
-use crate::rtcp::report::{ReportBlock, SenderInfo};
+use crate::rtcp::report::{ReportBlock, ReportBlocks, SenderInfo};
 use crate::rtcp::writer::{OutOfRoom, Writer};
 use crate::sdp::local::CNAME;
 use crate::srtp::context::SRTCP_OVERHEAD_MAX;
@@ -36,10 +37,19 @@ impl Worker {
     pub(super) fn handle_rtcp(&mut self, now: Now, key: PeerKey, bytes: &mut [u8]) -> Result<(), DropReason> {
         let peer = &mut self.peers[key];
         let len = peer.transport.open_rtcp(bytes)?;
+        peer.traffic.bytes_in += bytes.len() as u64;
+        peer.traffic.last_in = Some(now.instant);
+        if peer.capture.is_some() {
+            copy(&mut peer.capture, now, peer.transport.selected(), false, [&bytes[..len], &[]]);
+        }
         peer.rtcp_bucket.take(now.instant, len)?;
         for packet in Compound::parse(&bytes[..len])?.packets() {
             match packet {
-                Packet::SenderReport { info, .. } => self.handle_sender_report(now, key, &info),
+                Packet::SenderReport { info, reports } => {
+                    self.handle_sender_report(now, key, &info);
+                    self.handle_reports(now, key, reports);
+                }
+                Packet::ReceiverReport { reports, .. } => self.handle_reports(now, key, reports),
                 Packet::Bye { ssrcs } => ssrcs.iter().for_each(|ssrc| self.handle_bye(key, ssrc)),
                 // Loss is left to the receiver's concealment and in-band FEC: nothing else is negotiated.
                 _ => {}
@@ -53,6 +63,22 @@ impl Worker {
         if let Some(reception) = &mut track.reception {
             reception.handle_sender_report(now.instant, info.ntp);
             track.last_report = Some((info.rtp_time, now.instant));
+        }
+    }
+
+    /// What the peer says of its slots; it moves nothing but figures.
+    fn handle_reports(&mut self, now: Now, key: PeerKey, blocks: ReportBlocks<'_>) {
+        let peer = &mut self.peers[key];
+        let room = self.rooms.get_mut(peer.room);
+        let Some(receiver) = room.and_then(|room| room.receiver_mut(peer.receiver)) else { return };
+        for block in blocks.iter() {
+            let Some(seat) = receiver.seats_mut().iter_mut().find(|seat| seat.slot.ssrc == block.ssrc) else {
+                continue;
+            };
+            seat.report = Some((block, now.instant));
+            if let Some(round_trip) = block.round_trip(now.ntp) {
+                peer.traffic.round_trip = Some(round_trip);
+            }
         }
     }
 
@@ -73,28 +99,37 @@ impl Worker {
     pub(super) fn report(&mut self, now: Now, key: PeerKey, out: &mut impl Egress) {
         let peer = &mut self.peers[key];
         peer.report_at = now.instant + REPORT_INTERVAL;
+        peer.traffic.rate(now.instant);
         let (ssrc, receiver) = (peer.ssrc, peer.receiver);
         let Some(room) = self.rooms.get_mut(peer.room) else { return };
         let publications = &peer.publications;
         let blocks = publications.iter().filter_map(|publication| {
             let track = room.track_mut(publication.key)?;
             // The block of who publishes it now: a track may have moved to another transport.
-            track
-                .reception
-                .as_mut()
+            let reception = track.reception.as_mut();
+            let block = reception
                 .filter(|reception| Some(reception.ssrc()) == publication.ssrc)?
-                .report_block(now.instant)
+                .report_block(now.instant)?;
+            track.fraction_lost = block.fraction_lost;
+            Some(block)
         });
         let mut reports = std::mem::take(&mut self.reports);
         reports.blocks.clear();
         reports.blocks.extend(blocks);
         reports.infos.clear();
         sender_infos(now, room, receiver, &mut reports.infos);
-        self.send_reports(key, ssrc, &mut reports, out);
+        self.send_reports(now, key, ssrc, &mut reports, out);
         self.reports = reports;
     }
 
-    fn send_reports(&mut self, key: PeerKey, ssrc: Ssrc, reports: &mut Reports, out: &mut impl Egress) {
+    fn send_reports(
+        &mut self,
+        now: Now,
+        key: PeerKey,
+        ssrc: Ssrc,
+        reports: &mut Reports,
+        out: &mut impl Egress,
+    ) {
         let Reports { blocks, infos } = reports;
         if blocks.is_empty() && infos.is_empty() {
             return;
@@ -114,7 +149,7 @@ impl Worker {
             }
             let len = writer.len();
             if begun.is_ok() {
-                self.send_rtcp(key, &compound[..len], out);
+                self.send_rtcp(Some(now), key, &compound[..len], out);
             }
             if infos.is_empty() || begun.is_err() {
                 return;
@@ -137,12 +172,13 @@ impl Worker {
                 .and_then(|()| writer.bye(ssrcs));
             let len = writer.len();
             if written.is_ok() {
-                self.send_rtcp(key, &compound[..len], out);
+                self.send_rtcp(None, key, &compound[..len], out);
             }
         }
     }
 
-    fn send_rtcp(&mut self, key: PeerKey, compound: &[u8], out: &mut impl Egress) {
+    /// `now` is not known of goodbyes; those are in no capture.
+    fn send_rtcp(&mut self, now: Option<Now>, key: PeerKey, compound: &[u8], out: &mut impl Egress) {
         let Some((tx, path)) = self.peers[key].transport.sending() else { return };
         let sent = run(out, path).and_then(|mut run| {
             let segment = run.segment(compound.len() + SRTCP_OVERHEAD_MAX)?;
@@ -154,8 +190,16 @@ impl Worker {
             Ok(len) => {
                 self.counters.datagrams_out += 1;
                 self.counters.bytes_out += len as u64;
+                let peer = &mut self.peers[key];
+                peer.traffic.bytes_out += len as u64;
+                if let (Some(now), true) = (now, peer.capture.is_some()) {
+                    copy(&mut peer.capture, now, Some(path), true, [compound, &[]]);
+                }
             }
-            Err(reason) => self.counters.drop_one(reason),
+            Err(reason) => {
+                self.counters.drop_one(reason);
+                self.peers[key].traffic.drop_one(reason);
+            }
         }
     }
 }

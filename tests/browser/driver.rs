@@ -175,8 +175,8 @@ impl Browser {
             if begun.elapsed() > PATIENCE {
                 let page = self
                     .run(
-                        "return {state: gryt.state, members: gryt.members, text: document.body.innerText, \
-                    voices: gryt.voices().map((v) => [v.mid, v.userId, gryt.peak(v.userId)])}",
+                        "return {text: document.body.innerText, ...(window.gryt && {state: gryt.state, members: gryt.members, \
+                    voices: gryt.voices().map((v) => [v.mid, v.userId, gryt.peak(v.userId)])})}",
                     )
                     .await;
                 panic!("waited in vain for {what}: {expression}\n{page:#}\n{:#?}", self.console());

@@ -175,6 +175,8 @@ pub(crate) fn word(command: &Command) -> &'static str {
         Command::SetDeafened { .. } => "SetDeafened",
         Command::AddSlot { .. } => "AddSlot",
         Command::AssignSlot { .. } => "AssignSlot",
+        Command::Snapshot(_) => "Snapshot",
+        Command::Capture { .. } => "Capture",
         Command::Stop => "Stop",
     }
 }

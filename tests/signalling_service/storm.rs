@@ -97,7 +97,13 @@ impl Books {
                 self.check_source(transport, source);
                 *self.slots.get_mut(&(transport, slot)).expect("a slot that was added") = source;
             }
-            Command::SendDtls { .. } | Command::SetKeys { .. } | Command::Stop => panic!("not signalling's"),
+            Command::SendDtls { .. }
+            | Command::SetKeys { .. }
+            | Command::Snapshot(_)
+            | Command::Capture { .. }
+            | Command::Stop => {
+                panic!("not signalling's")
+            }
         }
     }
 

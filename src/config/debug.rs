@@ -1,0 +1,46 @@
+//! Who may look inside.
+
+use std::path::PathBuf;
+
+use super::{Error, Hidden, Source, Variable};
+
+/// Shortest token: a shorter one can be guessed.
+const TOKEN_LEN_MIN: usize = 16;
+const TOKEN_LEN_MAX: usize = 256;
+const PATH_LEN_MAX: usize = 1024;
+
+pub(super) const DEBUG_TOKEN: Variable = Variable {
+    name: "DEBUG_TOKEN",
+    default: "",
+    accepted: "16 to 256 letters, digits and -._~+/, with = at the end only",
+    meaning: "Opens /debug to whoever shows it (Authorization: Bearer …), from anywhere. Unset: /debug answers browsers \
+              and tools on this machine alone, and nobody through a proxy.",
+};
+
+pub(super) const CAPTURE_DIR: Variable = Variable {
+    name: "CAPTURE_DIR",
+    default: "",
+    accepted: "a folder that this process may write to, up to 1024 bytes; needs DEBUG_TOKEN",
+    meaning: "Where POST /debug/peers/ID/capture writes a peer's decrypted packets: what people said, so keep it to \
+              yourself. At most 32 files of 64 MiB. Unset: no captures.",
+};
+
+/// Where captures go, if anywhere.
+pub(super) fn capture_dir(source: &Source<'_>, has_token: bool) -> Result<Option<PathBuf>, Error> {
+    let is_path = |text: &str| text.len() <= PATH_LEN_MAX && !text.chars().any(char::is_control);
+    let folder = source.given(&CAPTURE_DIR, |text| is_path(text).then(|| PathBuf::from(text)))?;
+    if folder.is_some() && !has_token { Err(Error::CaptureUnguarded) } else { Ok(folder) }
+}
+
+/// The token, if there is one.
+pub(super) fn token(source: &Source<'_>) -> Result<Option<Hidden>, Error> {
+    let hidden = source.given(&DEBUG_TOKEN, |text| is_token(text).then(|| Hidden::new(text)));
+    hidden.map_err(|_| Error::Value { variable: &DEBUG_TOKEN, value: "…".to_owned() })
+}
+
+/// `b64token` of RFC 6750 §2.1.
+fn is_token(text: &str) -> bool {
+    let body = text.trim_end_matches('=');
+    let is_char = |c: u8| c.is_ascii_alphanumeric() || b"-._~+/".contains(&c);
+    (TOKEN_LEN_MIN..=TOKEN_LEN_MAX).contains(&text.len()) && !body.is_empty() && body.bytes().all(is_char)
+}

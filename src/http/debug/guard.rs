@@ -1,0 +1,149 @@
+//! Who may look: with a token whoever shows it, without one only who sits at this machine. A reverse proxy makes
+//! everybody look local, and so does a web page in a local browser, so both are told apart by what they send along.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, HeaderName, ORIGIN, VIA};
+use hyper::{Request, StatusCode, Uri};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::config::Hidden;
+
+pub(super) struct Guard {
+    /// Of the token: equal in length, so that comparing takes the same time whatever was shown.
+    token: Option<[u8; 32]>,
+}
+
+/// Why not, in words for an operator.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) words: &'static str,
+}
+
+const fn forbidden(words: &'static str) -> Refused {
+    Refused { status: StatusCode::FORBIDDEN, words }
+}
+
+const NO_TOKEN: Refused = Refused {
+    status: StatusCode::UNAUTHORIZED,
+    words: "The debug token is needed: Authorization: Bearer followed by DEBUG_TOKEN.\n",
+};
+const WRONG_TOKEN: Refused =
+    Refused { status: StatusCode::UNAUTHORIZED, words: "This is not the debug token.\n" };
+const NOT_LOCAL: Refused = forbidden("Only from this machine; set DEBUG_TOKEN to look from elsewhere.\n");
+const PROXIED: Refused = forbidden("Not through a proxy; set DEBUG_TOKEN to look from elsewhere.\n");
+const FOREIGN_HOST: Refused = forbidden("Only as localhost; set DEBUG_TOKEN to use another name.\n");
+const FOREIGN_ORIGIN: Refused = forbidden("Not for another site's page.\n");
+
+impl Guard {
+    pub(super) fn new(token: Option<Hidden>) -> Guard {
+        Guard { token: token.map(|token| Sha256::digest(token.reveal()).into()) }
+    }
+
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    pub(super) fn admit<B>(&self, request: &Request<B>, remote: SocketAddr) -> Result<(), Refused> {
+        match &self.token {
+            Some(token) => has_shown(token, request.headers()),
+            None => is_local(request.uri(), request.headers(), remote),
+        }
+    }
+}
+
+fn has_shown(token: &[u8; 32], headers: &HeaderMap) -> Result<(), Refused> {
+    let shown = only(headers, &AUTHORIZATION).map_err(|_| WRONG_TOKEN)?.ok_or(NO_TOKEN)?;
+    let (scheme, shown) = shown.split_once(' ').ok_or(NO_TOKEN)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(NO_TOKEN);
+    }
+    let shown: [u8; 32] = Sha256::digest(shown.trim()).into();
+    if bool::from(shown.ct_eq(token)) { Ok(()) } else { Err(WRONG_TOKEN) }
+}
+
+fn is_local(uri: &Uri, headers: &HeaderMap, remote: SocketAddr) -> Result<(), Refused> {
+    if !remote.ip().to_canonical().is_loopback() {
+        return Err(NOT_LOCAL);
+    }
+    let by_proxy = |name: &HeaderName| {
+        *name == FORWARDED || *name == VIA || name == "x-real-ip" || name.as_str().starts_with("x-forwarded")
+    };
+    if headers.keys().any(by_proxy) {
+        return Err(PROXIED);
+    }
+    // A name of a stranger's that leads here (DNS rebinding) is not ours.
+    let host = only(headers, &HOST).ok().flatten().ok_or(FOREIGN_HOST)?;
+    let authority = uri.authority().map_or(host, |authority| authority.as_str());
+    if !is_this_machine(host) || authority != host {
+        return Err(FOREIGN_HOST);
+    }
+    match only(headers, &ORIGIN) {
+        Ok(None) => Ok(()),
+        Ok(Some(origin)) => {
+            let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            if site == Some(host) { Ok(()) } else { Err(FOREIGN_ORIGIN) }
+        }
+        Err(Several) => Err(FOREIGN_ORIGIN),
+    }
+}
+
+/// More than one, or none that is text.
+struct Several;
+
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Several> {
+    let mut all = headers.get_all(name).iter();
+    let first = all.next();
+    match (first.map(|value| value.to_str()), all.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(value)), None) => Ok(Some(value)),
+        _ => Err(Several),
+    }
+}
+
+/// `localhost` or a loopback address, with or without a port.
+fn is_this_machine(host: &str) -> bool {
+    let has_port = |rest: &str| {
+        rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+    };
+    if let Some((address, rest)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        return address.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback()) && has_port(rest);
+    }
+    let (name, rest) = host.split_at(host.find(':').unwrap_or(host.len()));
+    let is_loopback = name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    (name.eq_ignore_ascii_case("localhost") || is_loopback) && has_port(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_this_machine() {
+        for host in ["localhost", "LOCALHOST:80", "127.0.0.1", "127.1.2.3:5005", "[::1]", "[::1]:5005"] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in [
+            "",
+            ":80",
+            "localhost.",
+            "localhost.evil.example",
+            "evil.example:80",
+            "localhost:80:80",
+            "localhost:99999",
+            "[::1",
+            "[::2]",
+            "[localhost]",
+            "[::1]x",
+            "127.0.0.1.nip.example",
+            "0.0.0.0",
+            "10.0.0.1",
+            "localhost:http",
+            "localhost@evil",
+        ] {
+            assert!(!is_this_machine(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Who is where, for whoever asks why audio does not flow.
+
+use std::time::Instant;
+
+use super::{ConnectionId, Signalling};
+use crate::control::participant::{ParticipantId, UserInfo};
+use crate::ids::{RoomId, RoomName, TrackId, TransportId, UserId, WorkerId};
+
+/// A participant as control knows it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its id.
+    pub id: ParticipantId,
+    /// Its room.
+    pub room: RoomId,
+    /// Its name there.
+    pub user: UserId,
+    /// What it says of itself.
+    pub info: UserInfo,
+    /// What it publishes, or would.
+    pub track: TrackId,
+    /// It publishes.
+    pub is_voice: bool,
+    /// Its WebSocket; `None` while it is lost.
+    pub connection: Option<ConnectionId>,
+    /// Its transport; `None` once that has failed.
+    pub transport: Option<TransportId>,
+    /// Since when there is a transport, or none.
+    pub since: Instant,
+}
+
+/// A room as control knows it.
+#[derive(Clone, Debug)]
+pub struct RoomView {
+    /// Its id.
+    pub id: RoomId,
+    /// As the clients call it.
+    pub name: RoomName,
+    /// Where it lives.
+    pub worker: WorkerId,
+}
+
+impl Signalling {
+    /// All participants in the order of joining.
+    pub fn members(&self) -> Vec<Member> {
+        let state = self.state();
+        let member = |(&id, session): (&ParticipantId, &super::session::Session)| {
+            let participant = state.registry.participant(id)?;
+            let media = session.media.as_ref();
+            Some(Member {
+                id,
+                room: participant.room,
+                user: participant.user.clone(),
+                info: participant.info.clone(),
+                track: participant.track,
+                is_voice: state.registry.is_voice(id),
+                connection: session.connection,
+                transport: media.map(|media| media.transport),
+                since: media.map_or(session.since, |media| media.made_at),
+            })
+        };
+        state.sessions.iter().filter_map(member).collect()
+    }
+
+    /// All rooms in the order of their making.
+    pub fn rooms(&self) -> Vec<RoomView> {
+        let state = self.state();
+        let view = |(id, room): (RoomId, &crate::control::registry::Room)| RoomView {
+            id,
+            name: room.name.clone(),
+            worker: room.worker,
+        };
+        state.registry.rooms().map(view).collect()
+    }
+}

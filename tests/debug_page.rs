@@ -1,0 +1,162 @@
+//! The debug page in a real browser, before the running server with a call going on.
+//!
+//! Needs Debian's `chromium` and `chromium-driver`. Screenshots are left in `target/screenshots`.
+
+#[path = "browser/driver.rs"]
+#[allow(dead_code, reason = "shared with tests/browser.rs; each takes what it needs")]
+mod driver;
+mod support;
+
+use driver::{Browser, Driver, Screen};
+use support::{Client, Options, Server};
+
+const TOKEN: &str = "a-token-of-more-than-16-bytes";
+const BOBBY: &str = "<b>Bobby</b> Tables & sons";
+
+/// Somebody with a name to show.
+fn called(nickname: &str) -> Options {
+    Options { user_info: serde_json::json!({ "nickname": nickname }), ..Options::default() }
+}
+
+async fn call(server: &Server) -> Vec<Client> {
+    let mut members = Vec::new();
+    for (room, user, name) in [
+        ("tea & <i>biscuits</i>", "ann", "Ann Lovelace"),
+        ("tea & <i>biscuits</i>", "bob", BOBBY),
+        ("tea & <i>biscuits</i>", "cleo", "Cleo"),
+        ("standup", "dora", "Dora"),
+        ("standup", "edda", "Edda Karlsdóttir of the very long and splendid name that goes on"),
+    ] {
+        members.push(Client::join(server, room, user, called(name)).await);
+    }
+    members[0].speak(18);
+    members[1].speak(40);
+    members[3].speak(30);
+    members[2].set_muted(true);
+    members[2].hears(&members[0], 50).await;
+    members
+}
+
+/// What a peer's row says in this cell.
+fn cell(user: &str, at: usize) -> String {
+    format!(
+        "[...document.querySelectorAll('#peers tr')].find((row) => row.querySelector('.user').textContent\
+         .startsWith('{user}'))?.cells[{at}].textContent"
+    )
+}
+
+async fn shots(page: &Browser, name: &str) {
+    for (screen, of_screen) in [(Screen::Desktop, "desktop"), (Screen::Phone, "phone")] {
+        page.set_screen(screen);
+        for scheme in ["light", "dark"] {
+            page.set_scheme(scheme);
+            page.screenshot(&format!("debug-{name}-{of_screen}-{scheme}")).await;
+            let overflow = page.run("return document.documentElement.scrollWidth - innerWidth").await;
+            assert!(
+                overflow.as_i64().is_some_and(|px| px <= 0),
+                "{of_screen} scrolls sideways by {overflow}"
+            );
+        }
+    }
+    page.set_screen(Screen::Desktop);
+    page.set_scheme("light");
+}
+
+#[tokio::test]
+async fn the_page_shows_a_call() {
+    let server = Server::spawn(&[]);
+    let members = call(&server).await;
+    let driver = Driver::start("debug");
+    let page = driver.browser().await;
+    page.set_screen(Screen::Desktop);
+    page.goto(&format!("http://localhost:{}/debug", server.http.port())).await;
+    page.until("five peers", "document.querySelectorAll('#peers tr').length === 5").await;
+
+    // Names are text.
+    assert_eq!(page.until("Bobby", "document.querySelector('#peers [data-peer] .nick') && [...document.querySelectorAll('.nick')].map((e) => e.textContent).find((t) => t.includes('Tables'))").await, BOBBY);
+    assert_eq!(
+        page.run("return document.querySelectorAll('#board b i, #board i i, #rooms i, .nick b').length")
+            .await,
+        0
+    );
+    let rooms =
+        page.run("return [...document.querySelectorAll('.room-name')].map((e) => e.textContent)").await;
+    assert_eq!(rooms, serde_json::json!(["All rooms", "tea & <i>biscuits</i>", "standup"]));
+
+    // Figures move, marks are right.
+    page.until("who speaks", &format!("{}?.includes('speaking')", cell("ann", 2))).await;
+    page.until("who is muted", &format!("{}?.includes('muted')", cell("cleo", 2))).await;
+    page.until("a rate", &format!("Number({}) > 10", cell("ann", 3))).await;
+    page.until("a round trip", &format!("/\\d ms/.test({})", cell("cleo", 5))).await;
+    page.until("packets in", "Number(document.getElementById('f-in').textContent) > 100").await;
+    page.until("a worker's load", "/\\d % busy/.test(document.getElementById('workers').textContent)").await;
+    page.until(
+        "plots",
+        "document.querySelector('#p-in polyline')?.getAttribute('points').split(' ').length > 5",
+    )
+    .await;
+    shots(&page, "board").await;
+
+    // A room, a name, a peer; by keyboard.
+    page.run("document.querySelectorAll('.room')[2].click()").await;
+    page.until("the room's peers", "document.querySelectorAll('#peers tr').length === 2").await;
+    page.run("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: '/', bubbles: true}))").await;
+    assert_eq!(page.run("return document.activeElement.id").await, "find");
+    page.fill("find", "EDDA").await;
+    page.until("the one", "document.querySelectorAll('#peers tr').length === 1").await;
+    page.run("document.querySelector('.who').click()").await;
+    page.until("the sheet", "document.getElementById('sheet').open").await;
+    page.until("its line", "document.querySelector('#slots')?.textContent.includes('dora')").await;
+    let facts = page.run("return document.getElementById('facts').textContent").await;
+    let facts = facts.as_str().expect("text");
+    assert!(
+        facts.contains("↔ 127.0.0.1:") && facts.contains("SRTP_") && facts.contains("connected for"),
+        "{facts}"
+    );
+    shots(&page, "peer").await;
+    page.run("document.getElementById('sheet-close').click()").await;
+
+    // Paused: nothing is asked.
+    page.click("pause").await;
+    page.until("a pause", "document.getElementById('state-text').textContent === 'Paused'").await;
+    page.click("pause").await;
+    page.until("life", "document.getElementById('state-text').textContent === 'Live'").await;
+    assert_eq!(page.console(), Vec::<String>::new());
+    drop(members);
+    drop(server);
+    page.until(
+        "that nobody answers",
+        "document.getElementById('notice').textContent.includes('cannot be reached')",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_page_asks_for_the_token() {
+    let server = Server::spawn(&[("DEBUG_TOKEN", TOKEN)]);
+    let driver = Driver::start("debug-token");
+    let page = driver.browser().await;
+    let url = format!("http://localhost:{}/debug", server.http.port());
+    page.goto(&url).await;
+    page.until("a question", "!document.getElementById('key').hidden").await;
+    shots(&page, "token").await;
+    let show = |token: &str| {
+        format!(
+            "document.getElementById('token').value = '{token}'; document.getElementById('key').requestSubmit()"
+        )
+    };
+    page.run(&show("not-the-token-of-this-server")).await;
+    page.until("a word", "!document.getElementById('key-notice').hidden").await;
+    page.run(&show(TOKEN)).await;
+    page.until("the board", "!document.getElementById('board').hidden").await;
+    page.reload().await;
+    page.until("the board still", "!document.getElementById('board').hidden").await;
+
+    // From the fragment, which no server sees, and which does not stay in the address.
+    let page = driver.browser().await;
+    page.goto(&format!("{url}#token={TOKEN}")).await;
+    page.until("the board", "!document.getElementById('board').hidden").await;
+    assert_eq!(page.run("return location.href").await, url);
+    page.until("nobody", "!document.getElementById('no-peers').hidden").await;
+    shots(&page, "empty").await;
+}
