@@ -29,13 +29,13 @@ needed='cc build-essential
 openssl openssl
 curl curl
 python3 python3
-systemd-analyze systemd
 python3 python3-venv
 systemd-analyze systemd
 /usr/bin/chromium chromium
 /usr/bin/chromedriver chromium-driver
 /usr/bin/turnserver coturn
-tshark tshark'
+tshark tshark
+npm npm'
 
 missing() {
     while read -r command package; do
@@ -89,13 +89,22 @@ linters() { # Of what is shipped (tests/deploy); kept below target/, made anew w
         -r tests/deploy/requirements.txt && cp tests/deploy/requirements.txt target/tools/
 }
 
+wscat() { # For README's own lines (tests/integration.rs); anew when its version changes.
+    local version=6.1.0
+    grep -qs "\"version\": \"$version\"" target/tools/node/node_modules/wscat/package.json && return
+    npm install --silent --no-audit --no-fund --no-package-lock --prefix target/tools/node "wscat@$version"
+}
+
 say "$(uname -sr), $(nproc) CPUs, $(rustc --version)"
 step "fmt" cargo fmt --check
 step "clippy" cargo clippy --locked --all-targets --all-features -- -D warnings
 step "linters" linters
+step "wscat" wscat
 step "test" cargo test --locked --no-fail-fast
 step "test --benches" cargo test --locked --benches
 step "test tools" cargo test --locked --features tools --test replay
+step "test integration" cargo test --locked --features integration --test integration
+step "test load" cargo test --locked --features load --test load --bin sfu-load
 RUSTDOCFLAGS="-D warnings" step "doc" cargo doc --locked --no-deps --document-private-items
 step "deny" deny
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::client::ClientHandshake;
 use tokio_tungstenite::tungstenite::handshake::{HandshakeError, MidHandshake};
-use tokio_tungstenite::tungstenite::protocol::WebSocket;
+use tokio_tungstenite::tungstenite::protocol::{WebSocket, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, client::client_with_config};
 
 struct NonBlocking(TcpStream);
@@ -36,10 +36,21 @@ impl Socket {
     /// # Errors
     /// What tungstenite says, an HTTP answer other than 101 among it.
     pub async fn open(address: SocketAddr, path: &str) -> Result<Socket, Error> {
+        Socket::open_url(address, &format!("ws://{address}{path}"), None).await
+    }
+
+    /// Connects to this address and upgrades by this URL, within the limits of `config`.
+    ///
+    /// # Errors
+    /// As [`Socket::open`].
+    pub async fn open_url(
+        address: SocketAddr,
+        url: &str,
+        config: Option<WebSocketConfig>,
+    ) -> Result<Socket, Error> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let url = format!("ws://{address}{path}");
-        let mut attempt = client_with_config(url, NonBlocking(stream), None);
+        let mut attempt = client_with_config(url, NonBlocking(stream), config);
         loop {
             attempt = match attempt {
                 Ok((socket, _)) => return Ok(Socket(socket)),

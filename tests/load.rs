@@ -1,0 +1,310 @@
+//! `sfu-load` against the real server, and against servers that are not there, refuse, or say nonsense:
+//! `cargo test --features load`.
+//!
+//! Needs Debian's `chromium` and `chromium-driver` for the report. Screenshots are left in `target/screenshots`.
+
+#[allow(dead_code, reason = "the tests of the demo page use the rest")]
+#[path = "browser/driver.rs"]
+mod driver;
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use driver::{Driver, Screen};
+use ogg::writing::{PacketWriteEndInfo, PacketWriter};
+use serde_json::Value;
+use support::Server;
+
+fn sfu_load(url: &str, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sfu-load"));
+    command.arg(url).args(arguments.split_whitespace()).stdin(Stdio::null());
+    command
+}
+
+fn url_of(server: &Server) -> String {
+    format!("ws://{}/", server.http)
+}
+
+/// Runs it to its end: exit status, and what it said.
+fn run(url: &str, arguments: &str) -> (Option<i32>, String) {
+    let output: Output = sfu_load(url, arguments).output().expect("sfu-load starts");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("load-{}-{name}", std::process::id()))
+}
+
+fn json(path: &PathBuf) -> Value {
+    let text = std::fs::read_to_string(path).expect("it wrote JSON");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+#[tokio::test]
+async fn a_small_room_is_heard_and_reported() {
+    let server = Server::spawn(&[]);
+    let (results, report) = (file("room.json"), file("room.html"));
+    let (status, said) = run(
+        &url_of(&server),
+        &format!(
+            "--rooms 2 --speakers 2 --listeners 2 --seconds 6 --pid {} --max-loss 50 --json {} --report {}",
+            server.pid(),
+            results.display(),
+            report.display()
+        ),
+    );
+    assert_eq!(status, Some(0), "{said}");
+    for word in ["to first audio", "p99.9", "pairs heard", "server memory"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let found = json(&results);
+    let number = |pointer: &str| found.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    assert_eq!(number("/joins/connected"), 8.0, "{found:#}");
+    assert_eq!(number("/joins/failed") + number("/joins/lost"), 0.0, "{found:#}");
+    // In each room two listeners hear two, and two speakers hear one.
+    assert_eq!((number("/packets/pairs_heard"), number("/packets/pairs_unheard")), (12.0, 0.0), "{found:#}");
+    assert!(number("/packets/sent") > 400.0, "four voices for six seconds: {found:#}");
+    let heard = number("/packets/received") + number("/packets/missing");
+    // Who joins later hears less.
+    assert!(heard > 2.0 * number("/packets/sent") && heard <= 3.0 * number("/packets/sent"), "{found:#}");
+    assert_eq!(number("/packets/unreadable") + number("/packets/doubles"), 0.0, "{found:#}");
+    assert!(number("/latency_ms/p50") > 0.0 && number("/latency_ms/p50") <= number("/latency_ms/max"));
+    assert!(number("/joins/to_connected_ms/p50") <= number("/joins/to_first_audio_ms/max"), "{found:#}");
+    assert!(number("/server/mib_max") > 1.0 && number("/server/cpu_percent_max") > 0.0, "{found:#}");
+    assert!(found["seconds"].as_array().is_some_and(|seconds| seconds.len() >= 6), "{found:#}");
+
+    let page = Driver::start("load").browser().await;
+    page.set_screen(Screen::Desktop);
+    page.goto(&format!("file://{}", report.display())).await;
+    assert_eq!(page.run("return document.querySelectorAll('figure svg path.line').length").await, 11);
+    let spoilt =
+        "[...document.querySelectorAll('path')].filter((p) => /NaN|inf/.test(p.getAttribute('d'))).length";
+    assert_eq!(page.run(&format!("return {spoilt}")).await, 0);
+    for (screen, scheme, name) in [
+        (Screen::Desktop, "light", "load-report"),
+        (Screen::Desktop, "dark", "load-report-dark"),
+        (Screen::Phone, "light", "load-report-phone"),
+        (Screen::Phone, "dark", "load-report-phone-dark"),
+    ] {
+        page.set_screen(screen);
+        page.set_scheme(scheme);
+        let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+        assert_eq!(page.run(&format!("return {overflow}")).await, 0, "{name} is wider than the screen");
+        page.screenshot(name).await;
+    }
+    // Every element has been closed: what the page says last is in the body, not in a figure.
+    let last = page.run("return document.body.lastElementChild.tagName").await;
+    assert_eq!(last, "SECTION");
+    assert_eq!(page.console(), Vec::<String>::new());
+}
+
+#[test]
+fn light_members_come_and_go_and_speak_from_a_file() {
+    let server = Server::spawn(&[]);
+    let (results, voice) = (file("light.json"), file("voice.opus"));
+    std::fs::write(&voice, sound_file()).expect("a file is written");
+    let (status, said) = run(
+        &url_of(&server),
+        &format!(
+            "--light --speakers 2 --listeners 6 --seconds 8 --churn 60 --mute 3/1 --dtx --threads 2 --max-loss 50 --input {} --json {}",
+            voice.display(),
+            results.display()
+        ),
+    );
+    assert_eq!(status, Some(0), "{said}");
+    let found = json(&results);
+    let number = |pointer: &str| found.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    assert!(number("/joins/rejoined") >= 4.0, "{found:#}");
+    assert_eq!(number("/joins/connected"), number("/joins/started"), "{found:#}");
+    assert_eq!(number("/packets/unreadable"), 0.0, "what is looked into can be read: {found:#}");
+    assert!(number("/packets/received") > 100.0 && number("/latency_ms/p99") > 0.0, "{found:#}");
+}
+
+#[test]
+fn the_light_ones_hear_what_the_others_hear() {
+    let server = Server::spawn(&[]);
+    let results = file("same.json");
+    let arguments = "--speakers 1 --listeners 4 --seconds 8 --max-loss 50 --light --json";
+    let (status, said) = run(&url_of(&server), &format!("{arguments} {}", results.display()));
+    assert_eq!(status, Some(0), "{said}");
+    let found = json(&results);
+    let number = |pointer: &str| found.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    assert_eq!(number("/packets/pairs_heard"), 4.0, "{found:#}");
+    let heard = number("/packets/received") + number("/packets/missing");
+    assert!(heard > 3.0 * number("/packets/sent") && heard <= 4.0 * number("/packets/sent"), "{found:#}");
+    // Consent lasts 30 s at most, the server forgets a silent client far sooner than it forgets a listener.
+    assert_eq!(number("/joins/lost"), 0.0, "{found:#}");
+}
+
+#[test]
+fn broken_thresholds_end_with_status_1() {
+    let server = Server::spawn(&[]);
+    let (status, said) = run(&url_of(&server), "--speakers 1 --listeners 1 --seconds 2 --max-p99 0");
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("BROKEN") && said.contains("99th percentile"), "{said}");
+}
+
+#[test]
+fn a_full_server_is_named_and_counted() {
+    let server = Server::spawn(&[("MAX_CONNECTIONS", "2")]);
+    let (status, said) = run(&url_of(&server), "--speakers 1 --listeners 3 --seconds 2 --join-timeout 10");
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("2 joins failed") && said.contains("full"), "{said}");
+    let (status, said) =
+        run(&url_of(&server), "--speakers 1 --listeners 3 --seconds 2 --max-failures 2 --room second");
+    assert_eq!(status, Some(0), "{said}");
+}
+
+#[test]
+fn a_server_that_is_not_there_or_no_server_of_ours_ends_with_status_2() {
+    let nobody =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a port");
+    let (status, said) = run(&format!("ws://{nobody}/"), "");
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("no server at") && said.contains("refused"), "{said}");
+
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = other.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for stream in other.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream);
+            let head =
+                reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).count();
+            if head > 0 {
+                let _ = reader.get_mut().write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+            }
+        }
+    });
+    let (status, said) = run(&format!("ws://{address}/"), "--speakers 1 --listeners 1");
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("404"), "{said}");
+}
+
+/// The server is anybody: what it says is bounded, and shown so that it does no harm.
+#[test]
+fn a_server_that_says_nonsense_is_quoted_with_care() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        use tokio_tungstenite::tungstenite::{Message, accept};
+        for stream in listener.incoming().map_while(Result::ok) {
+            let Ok(mut socket) = accept(stream) else { continue };
+            let _ = socket.read();
+            let _ = socket.send(Message::text(format!("\u{1b}[2Jnonsense{}", "x".repeat(5_000))));
+            while socket.read().is_ok() {}
+        }
+    });
+    let (status, said) = run(&format!("ws://{address}/"), "--speakers 1 --listeners 0");
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("nonsense") && !said.contains('\u{1b}') && said.len() < 1_000, "{said}");
+}
+
+#[test]
+fn bad_usage_ends_with_status_2() {
+    let cut = file("cut.opus");
+    std::fs::write(&cut, &sound_file()[..60]).expect("a file is written");
+    for (url, arguments, expected) in [
+        ("ws://localhost/", "--max-loss 200", "percentage"),
+        ("ws://localhost/", "--mute 7", "20/5"),
+        ("wss://localhost/", "", "TLS"),
+        ("http://localhost/", "", "ws://"),
+        ("ws://localhost/", "--report /nowhere/report.html", "cannot be written"),
+        ("--no-such-option", "", "unexpected argument"),
+    ] {
+        let (status, said) = run(url, arguments);
+        assert_eq!(status, Some(2), "{url} {arguments}: {said}");
+        assert!(said.contains(expected), "{url} {arguments}: {said}");
+    }
+    let server = Server::spawn(&[]);
+    let (status, said) = run(&url_of(&server), &format!("--input {}", cut.display()));
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("cannot be played"), "{said}");
+    let (status, said) = run(&url_of(&server), "--pid 4194305");
+    assert_eq!(status, Some(2), "{said}");
+}
+
+#[test]
+fn a_signal_ends_it_with_the_report() {
+    let server = Server::spawn(&[]);
+    let results = file("interrupted.json");
+    let arguments = format!("--speakers 1 --listeners 1 --seconds 600 --json {}", results.display());
+    let mut command = sfu_load(&url_of(&server), &arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sfu-load starts");
+    // Every five seconds it says how it goes.
+    let mut progress = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let line = progress.by_ref().filter(|line| line.contains("2 of 2 connected")).nth(1).expect("progress");
+    assert!(line.contains("loss") && line.contains("p99"), "{line}");
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill exists").success());
+    progress.for_each(drop);
+    let output = child.wait_with_output().expect("our child");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("interrupted") && said.contains("latency"), "{said}");
+    let found = json(&results);
+    assert_eq!(found["interrupted"], true);
+    assert!(found["packets"]["received"].as_u64().is_some_and(|received| received > 50), "{found:#}");
+}
+
+/// Runs for a while, then something happens to the server; returns exit status, output, and the results.
+fn run_until(server: &Server, arguments: &str, name: &str, signal: &str) -> (Option<i32>, String, Value) {
+    let results = file(name);
+    let arguments =
+        format!("--speakers 1 --listeners 2 --seconds 12 {arguments} --json {}", results.display());
+    let mut command = sfu_load(&url_of(server), &arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sfu-load starts");
+    let mut progress = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    progress.find(|line| line.contains("3 of 3 connected")).expect("progress");
+    let pid = server.pid().to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().expect("kill exists").success());
+    progress.for_each(drop);
+    let output = child.wait_with_output().expect("our child");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.code(), said, json(&results))
+}
+
+/// A server that falls silent leaves no gaps in the sequence numbers: what came last is compared with what was sent.
+#[test]
+fn a_server_that_falls_silent_has_lost_what_it_did_not_send() {
+    let server = Server::spawn(&[]);
+    let (status, said, found) = run_until(&server, "--max-loss 5", "silent.json", "-STOP");
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("of the packets were lost"), "{said}");
+    let loss = found["packets"]["loss_percent"].as_f64().expect("a number");
+    assert!((5.0..100.0).contains(&loss), "{found:#}");
+    assert_eq!(found["packets"]["pairs_heard"], 2, "{found:#}");
+}
+
+#[test]
+fn a_server_that_dies_has_lost_its_members() {
+    let server = Server::spawn(&[]);
+    let (status, said, found) = run_until(&server, "", "dead.json", "-KILL");
+    assert_eq!(status, Some(1), "{said}");
+    assert_eq!(found["joins"]["lost"], 3, "{found:#}");
+    assert!(said.contains("3 joins failed or connections were lost"), "{said}");
+}
+
+/// Two seconds of silence in packets of different kinds and lengths.
+fn sound_file() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = PacketWriter::new(&mut bytes);
+    let head = b"OpusHead\x01\x01\x38\x01\x80\xBB\0\0\0\0\0".to_vec();
+    let tags = b"OpusTags\0\0\0\0\0\0\0\0".to_vec();
+    for (i, packet) in [head, tags].into_iter().enumerate() {
+        writer.write_packet(packet, 1, PacketWriteEndInfo::EndPage, i as u64).expect("memory");
+    }
+    for i in 0..80_u64 {
+        let packet = match i % 3 {
+            0 => vec![0xF8, 0xFF, 0xFE],
+            1 => vec![0xF9, 0xFF, 0xFE, 0xFF, 0xFE],
+            _ => vec![0xFB, 0x41, 9, 0xFF, 0xFE, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        };
+        let end = if i == 79 { PacketWriteEndInfo::EndStream } else { PacketWriteEndInfo::NormalPacket };
+        writer.write_packet(packet, 1, end, i * 960).expect("memory");
+    }
+    bytes
+}

@@ -1,0 +1,128 @@
+//! What the server says, taken with care: it may be anybody.
+
+use serde_json::Value;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+/// A message is no longer; a room of ten thousand is told within it.
+const MESSAGE_LEN_MAX: usize = 4 << 20;
+/// A description is no longer.
+const SDP_LEN_MAX: usize = 256 << 10;
+/// A description has no more m-lines.
+const MEDIA_COUNT_MAX: usize = 300;
+/// What is shown of a server's words.
+const SHOWN_LEN_MAX: usize = 100;
+
+/// Limits of the WebSocket.
+pub(crate) fn socket_limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(4 << 10)
+        .write_buffer_size(0)
+        .max_write_buffer_size(1 << 20)
+        .max_message_size(Some(MESSAGE_LEN_MAX))
+        .max_frame_size(Some(MESSAGE_LEN_MAX))
+}
+
+/// The messages that matter here.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum FromServer {
+    Joined,
+    /// `joined` without success, or `error`: what it says.
+    Refused(String),
+    Offer(String),
+    Answer(String),
+    Candidate(String),
+    /// Lines changed hands.
+    Slots,
+    /// Everything else, known or not.
+    Other,
+}
+
+impl FromServer {
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<FromServer, String> {
+        let Ok(Value::Object(mut envelope)) = serde_json::from_str(text) else {
+            return Err(format!("not a message of this protocol: {}", shown(text)));
+        };
+        let data = envelope.remove("data").unwrap_or_default();
+        let Some(event) = envelope.get("event").and_then(Value::as_str) else {
+            return Err(format!("a message without an event: {}", shown(text)));
+        };
+        let said = |key: &str| data[key].as_str().unwrap_or_default();
+        Ok(match event {
+            "joined" if data["success"] == true => FromServer::Joined,
+            "joined" => FromServer::Refused(shown(said("message"))),
+            // Nothing of ours is lost: the one offer that we make cannot collide.
+            "error" if data["code"] == "glare" => FromServer::Other,
+            "error" => FromServer::Refused(shown(&format!("{}: {}", said("code"), said("message")))),
+            "offer" => FromServer::Offer(sdp(said("sdp"))?),
+            "answer" => FromServer::Answer(sdp(said("sdp"))?),
+            "ice-candidate" => FromServer::Candidate(said("candidate").to_owned()),
+            "slots" => FromServer::Slots,
+            _ => FromServer::Other,
+        })
+    }
+}
+
+fn sdp(text: &str) -> Result<String, String> {
+    if text.len() > SDP_LEN_MAX {
+        return Err(format!("a description of {} bytes", text.len()));
+    }
+    let media = text.lines().filter(|line| line.starts_with("m=")).count();
+    if media > MEDIA_COUNT_MAX {
+        return Err(format!("a description of {media} m-lines"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Somebody else's words, fit for a terminal and a report.
+pub(crate) fn shown(text: &str) -> String {
+    let clean = |c: char| if c.is_control() || is_bidi(c) { '\u{FFFD}' } else { c };
+    let mut short: String = text.chars().take(SHOWN_LEN_MAX).map(clean).collect();
+    if text.chars().nth(SHOWN_LEN_MAX).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// Characters that turn the text around them.
+fn is_bidi(c: char) -> bool {
+    matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_what_they_say() {
+        let parse = |text: &str| FromServer::parse(text).unwrap();
+        assert_eq!(parse(r#"{"event":"joined","data":{"success":true}}"#), FromServer::Joined);
+        let full = r#"{"event":"joined","data":{"success":false,"message":"full\u001b[2J"}}"#;
+        assert_eq!(parse(full), FromServer::Refused("full\u{FFFD}[2J".into()));
+        let error = r#"{"event":"error","data":{"code":"server-full","message":"no"}}"#;
+        assert_eq!(parse(error), FromServer::Refused("server-full: no".into()));
+        assert_eq!(parse(r#"{"event":"error","data":{"code":"glare"}}"#), FromServer::Other);
+        assert_eq!(parse(r#"{"event":"offer","data":{"sdp":"v=0"}}"#), FromServer::Offer("v=0".into()));
+        assert_eq!(parse(r#"{"event":"offer","data":7}"#), FromServer::Offer(String::new()));
+        assert_eq!(parse(r#"{"event":"news","data":[]}"#), FromServer::Other);
+    }
+
+    #[test]
+    fn what_is_too_much_or_no_message_is_an_error() {
+        let lines = "m=audio\\n".repeat(MEDIA_COUNT_MAX + 1);
+        let long = "x".repeat(SDP_LEN_MAX + 1);
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"{"event":7}"#,
+            &format!(r#"{{"event":"offer","data":{{"sdp":"{lines}"}}}}"#),
+            &format!(r#"{{"event":"answer","data":{{"sdp":"{long}"}}}}"#),
+            &"[".repeat(100_000),
+        ] {
+            let said = FromServer::parse(text).unwrap_err();
+            assert!(said.chars().count() < 200, "{said}");
+        }
+    }
+}
