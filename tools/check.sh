@@ -35,6 +35,7 @@ systemd-analyze systemd
 /usr/bin/chromedriver chromium-driver
 /usr/bin/turnserver coturn
 tshark tshark
+promtool prometheus
 npm npm'
 
 missing() {

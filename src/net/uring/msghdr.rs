@@ -153,11 +153,10 @@ pub(in crate::net) struct Said {
 }
 
 /// Reads control messages; what cannot be read ends the search.
-pub(in crate::net) fn parse_control(control: &[u8]) -> Said {
+pub(in crate::net) fn parse_control(mut control: &[u8]) -> Said {
     let mut said = Said::default();
-    let mut rest = Some(control);
-    while let Some((level, kind, data, next)) = rest.and_then(split_message) {
-        match (level, kind) {
+    while let Some((kind, data, rest)) = split_message(control) {
+        match kind {
             // The address to answer from, which for a broadcast is not the one in the header.
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 said.local =
@@ -169,18 +168,19 @@ pub(in crate::net) fn parse_control(control: &[u8]) -> Said {
             (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => said.arrived = parse_timespec(data),
             _ => {}
         }
-        rest = next;
+        control = rest;
     }
     said
 }
 
-/// Level, kind and data of the first message, and what follows it.
-fn split_message(control: &[u8]) -> Option<(i32, i32, &[u8], Option<&[u8]>)> {
+/// Level and type of the first message, its data, and what follows it.
+fn split_message(control: &[u8]) -> Option<((i32, i32), &[u8], &[u8])> {
     let len = usize::from_ne_bytes(*control.first_chunk()?);
     let level = i32::from_ne_bytes(*control.get(WORD_LEN..)?.first_chunk()?);
     let kind = i32::from_ne_bytes(*control.get(WORD_LEN + 4..)?.first_chunk()?);
     let data = control.get(HEADER_LEN..len)?;
-    Some((level, kind, data, control.get(len.next_multiple_of(WORD_LEN)..)))
+    let rest = control.get(len.next_multiple_of(WORD_LEN)..).unwrap_or_default();
+    Some(((level, kind), data, rest))
 }
 
 fn parse_timespec(data: &[u8]) -> Option<NtpTime> {

@@ -1,0 +1,174 @@
+//! The shipped Prometheus configuration, alert rules and Grafana dashboard, against what the server really exports:
+//! checked by Debian's `promtool`, and run by a real Prometheus that scrapes a live server.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{Client, Options, PATIENCE, Server, now};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/deploy");
+const PREFIX: &str = "gryt_sfu_";
+
+fn shipped(file: &str) -> String {
+    fs::read_to_string(Path::new(FOLDER).join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// All that Grafana would ask for, its variables replaced as it does.
+fn dashboard_queries() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&shipped("grafana/dashboard.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let queries = targets.map(|target| target["expr"].as_str().expect("a query"));
+    queries.map(|query| query.replace("$__rate_interval", "1m").replace("$instance", ".*")).collect()
+}
+
+/// The server's metrics that a text names.
+fn named(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let names = text.match_indices(PREFIX).map(|(at, _)| text[at..].split(|c| !is_part(c)).next());
+    names.flatten().map(str::to_owned).collect()
+}
+
+/// Prometheus as a child process. Ends with the value.
+struct Prometheus {
+    child: Child,
+    address: SocketAddr,
+    folder: PathBuf,
+}
+
+impl Prometheus {
+    /// With the shipped configuration and rules; only whom it scrapes and how often is another's.
+    fn start(server: &Server) -> Prometheus {
+        let folder = std::env::temp_dir().join(format!("prometheus-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let config = shipped("prometheus/prometheus.yml");
+        let here = config.replace("sfu:5005", &server.http.to_string()).replace(": 5s", ": 1s");
+        assert_ne!(here, config);
+        fs::write(folder.join("prometheus.yml"), here).expect("our own folder");
+        fs::write(folder.join("alerts.yml"), shipped("prometheus/alerts.yml")).expect("our own folder");
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
+        let address = port.expect("a free port");
+        let child = Command::new("prometheus")
+            .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("Debian's `prometheus` is installed");
+        Prometheus { child, address, folder }
+    }
+
+    /// `None` while it does not answer.
+    fn get(&self, path: &str) -> Option<Value> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    fn query(&self, query: &str) -> Option<Value> {
+        let escaped: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        self.get(&format!("/api/v1/query?query={escaped}"))
+    }
+
+    /// Asks until the answer is as wanted: nobody tells when it has scraped.
+    async fn until<T>(&self, what: &str, mut find: impl FnMut(&Prometheus) -> Option<T>) -> T {
+        let deadline = now() + 2 * PATIENCE;
+        loop {
+            if let Some(found) = find(self) {
+                return found;
+            }
+            assert!(now() < deadline, "no sign of {what}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_wrong() {
+    for (what, file) in [("config", "prometheus/prometheus.yml"), ("rules", "prometheus/alerts.yml")] {
+        let mut promtool = Command::new("promtool");
+        promtool.args(["check", what]).arg(Path::new(FOLDER).join(file));
+        let output = promtool.output().expect("Debian's `prometheus` is installed");
+        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn what_they_name_is_exported() {
+    let (_, metrics) = Server::spawn(&[]).get("/metrics");
+    let exported = named(&metrics);
+    for file in ["grafana/dashboard.json", "prometheus/alerts.yml"] {
+        let names = named(&shipped(file));
+        assert!(names.len() > 8, "{file}: {names:?}");
+        let unknown: Vec<_> = names.difference(&exported).collect();
+        assert!(unknown.is_empty(), "{file} names {unknown:?}, which the server does not export");
+    }
+}
+
+#[tokio::test]
+async fn a_real_prometheus_scrapes_a_live_room_and_understands_every_query() {
+    let server = Server::spawn(&[]);
+    let ann = Client::join(&server, "hall", "ann", Options::default()).await;
+    let ben = Client::join(&server, "hall", "ben", Options::default()).await;
+    ann.speak(20);
+    ben.hears(&ann, 10).await;
+    let prometheus = Prometheus::start(&server);
+
+    let value = |answer: &Value| answer["data"]["result"][0]["value"][1].as_str()?.parse::<f64>().ok();
+    let of =
+        |query: &'static str| move |it: &Prometheus| value(&it.query(query)?).filter(|value| *value > 0.0);
+    assert_eq!(prometheus.until("a scrape", of("up{job=\"gryt-sfu\"}")).await, 1.0);
+    assert_eq!(prometheus.until("peers", of("sum(gryt_sfu_peers_active)")).await, 2.0);
+    let rate = prometheus.until("voice packets", of("sum(rate(gryt_sfu_rtp_out_total[1m]))")).await;
+    assert!((1.0..100.0).contains(&rate), "one voice for one listener: {rate}");
+    // The p99 of what a packet waits for here: a figure, and not one of minutes.
+    let quantile =
+        "histogram_quantile(0.99, sum by (le) (rate(gryt_sfu_forwarding_latency_seconds_bucket[1m])))";
+    let latency = prometheus.until("latencies", of(quantile)).await;
+    assert!(latency > 0.0 && latency < 1.0, "{latency}");
+    let joins = prometheus.until("joins", of("sum(gryt_sfu_join_to_media_seconds_count)")).await;
+    assert_eq!(joins, 2.0);
+
+    for query in dashboard_queries() {
+        let answer = prometheus.query(&query).unwrap_or_else(|| panic!("no answer to {query}"));
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+    }
+    let is_evaluated = |rule: &Value| rule["health"] == "ok";
+    let rules = |it: &Prometheus| {
+        let answer = it.get("/api/v1/rules")?;
+        let rules = answer["data"]["groups"][0]["rules"].as_array()?.clone();
+        rules.iter().all(is_evaluated).then_some(rules)
+    };
+    let rules = prometheus.until("evaluated rules", rules).await;
+    assert!(rules.len() >= 10 && rules.iter().all(|rule| rule["state"] == "inactive"), "{rules:#?}");
+
+    // And one that fires: the server dies.
+    drop(server);
+    let pending = |it: &Prometheus| {
+        let answer = it.get("/api/v1/alerts")?;
+        let alerts = answer["data"]["alerts"].as_array()?.clone();
+        alerts.iter().any(|alert| alert["labels"]["alertname"] == "SfuDown").then_some(())
+    };
+    prometheus.until("the alert", pending).await;
+}
