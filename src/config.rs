@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use self::auth::{AUTH_PUBLIC_KEY, AUTH_SECRET};
 pub use self::auth::{Auth, KeyFault, KeyKind, PublicKey, read_key_file};
-use self::debug::{CAPTURE_DIR, DEBUG_TOKEN};
+use self::debug::{CAPTURE_DIR, DEBUG_TOKEN, METRICS_TOKEN};
 pub use self::door::{Door, Rate, TlsFiles, TrustedProxies};
 pub use self::hidden::Hidden;
 pub use self::ice_url::{IceUrl, Scheme, Transport};
@@ -62,7 +62,7 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
     ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
     ("Machine", &[IO_BACKEND, BATCH_WAIT_US]),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
-    ("Debug", &[DEBUG_TOKEN, CAPTURE_DIR]),
+    ("Debug", &[METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR]),
 ];
 
 const PORT: Variable = Variable {
@@ -206,7 +206,8 @@ const LOG_FILE: Variable = Variable {
 };
 
 /// Variables whose values are shown to nobody.
-const HIDDEN: &[&str] = &[TURN_PASSWORD.name, TURN_SECRET.name, AUTH_SECRET.name, DEBUG_TOKEN.name];
+const HIDDEN: &[&str] =
+    &[TURN_PASSWORD.name, TURN_SECRET.name, AUTH_SECRET.name, METRICS_TOKEN.name, DEBUG_TOKEN.name];
 
 /// What the command line takes; everything else is in the environment.
 #[derive(clap::Parser, Debug)]
@@ -272,6 +273,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where the log goes besides standard error.
     pub log_file: Option<PathBuf>,
+    /// What has to be shown to read `/metrics`.
+    pub metrics_token: Option<Hidden>,
     /// What opens `/debug` from anywhere.
     pub debug_token: Option<Hidden>,
     /// Where captures go; there is a token then.
@@ -394,7 +397,7 @@ impl Config {
         if !turn_servers.is_empty() && !is_signed {
             return Err(Error::TurnUnsigned);
         }
-        let debug_token = debug::token(&source)?;
+        let debug_token = debug::token(&source, &DEBUG_TOKEN)?;
         let capture_dir = debug::capture_dir(&source, debug_token.is_some())?;
         Ok(Config {
             port: source.value(&PORT)?,
@@ -427,6 +430,7 @@ impl Config {
             log_level: source.value(&LOG_LEVEL)?,
             log_format: source.value(&LOG_FORMAT)?,
             log_file: source.given(&LOG_FILE, |text| Some(PathBuf::from(text)))?,
+            metrics_token: debug::token(&source, &METRICS_TOKEN)?,
             debug_token,
             capture_dir,
         })
@@ -479,6 +483,7 @@ impl Config {
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
             (LOG_FILE.name, path(&self.log_file)),
+            (METRICS_TOKEN.name, secret(&self.metrics_token)),
             (DEBUG_TOKEN.name, secret(&self.debug_token)),
             (CAPTURE_DIR.name, path(&self.capture_dir)),
         ]);

@@ -2,8 +2,7 @@
 //! the reasons why one went no further.
 
 use std::net::{IpAddr, SocketAddr};
-
-use crate::time::NtpTime;
+use std::time::Duration;
 
 /// Largest datagram taken in or sent; anything longer is dropped and counted.
 pub const DATAGRAM_LEN_MAX: usize = 1500;
@@ -29,8 +28,8 @@ pub struct Path {
 pub struct Datagram<'a> {
     /// Where it came from.
     pub path: Path,
-    /// When the kernel took it from the network, by the wall clock; `None` where it did not say.
-    pub arrived: Option<NtpTime>,
+    /// When the kernel took it from the network, by the wall clock since 1970; `None` where it did not say.
+    pub arrived: Option<Duration>,
     /// All of it: 1 to [`DATAGRAM_LEN_MAX`] bytes.
     pub bytes: &'a mut [u8],
 }

@@ -36,8 +36,7 @@ const NTP_UNIX_OFFSET: u64 = 2_208_988_800;
 impl NtpTime {
     /// Times before 1970 become 1970; NTP eras wrap in 2036 as the format does.
     pub fn from_system(time: SystemTime) -> NtpTime {
-        let since_unix = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        NtpTime(NTP_UNIX_OFFSET << 32).after(since_unix)
+        NtpTime::from_unix(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
     /// This time moved on by `elapsed`.
@@ -46,9 +45,9 @@ impl NtpTime {
         NtpTime(self.0.wrapping_add((elapsed.as_secs() << 32).wrapping_add(fraction)))
     }
 
-    /// From seconds and nanoseconds since 1970.
-    pub fn from_unix(seconds: u64, nanos: u32) -> NtpTime {
-        NtpTime(NTP_UNIX_OFFSET << 32).after(Duration::new(seconds, nanos.min(999_999_999)))
+    /// From the time since 1970.
+    pub fn from_unix(since_unix: Duration) -> NtpTime {
+        NtpTime(NTP_UNIX_OFFSET << 32).after(since_unix)
     }
 
     /// The time from `earlier` to this, to about a nanosecond; `None` if it is the later one (a clock was set).
@@ -94,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_time_between_two_instants() {
-        let earlier = NtpTime::from_unix(1_000_000_000, 999_000_000);
+        let earlier = NtpTime::from_unix(Duration::new(1_000_000_000, 999_000_000));
         let later = earlier.after(Duration::from_micros(2_500));
         let since = later.since(earlier).unwrap();
         assert!(since.abs_diff(Duration::from_micros(2_500)) < Duration::from_nanos(3), "{since:?}");

@@ -56,6 +56,7 @@ fn defaults() {
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
             log_file: None,
+            metrics_token: None,
             debug_token: None,
             capture_dir: None,
         }
@@ -98,6 +99,7 @@ fn what_is_printed_is_accepted() {
         ("LOG_LEVEL", "Debug"),
         ("LOG_FORMAT", "JSON"),
         ("LOG_FILE", "/var/log/sfu.log"),
+        ("METRICS_TOKEN", "another-one-of-more-than-16"),
         ("DEBUG_TOKEN", "0123456789-._~+/abc=="),
         ("CAPTURE_DIR", "/var/lib/gryt-sfu/captures"),
     ])
@@ -249,6 +251,7 @@ fn secrets_are_not_shown() {
         ("TURN_PASSWORD", "hunter2"),
         ("TURN_SECRET", "a secret of the house"),
         ("AUTH_SECRET", "thirty-two bytes at the very least"),
+        ("METRICS_TOKEN", "the-key-to-the-counters"),
         ("DEBUG_TOKEN", "the-key-to-the-cellar"),
     ];
     let config = parse(&secrets).unwrap();

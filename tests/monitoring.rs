@@ -15,6 +15,7 @@ use serde_json::Value;
 use support::{Client, Options, PATIENCE, Server, now};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/deploy");
+const TOKEN: &str = "shown-by-whoever-scrapes";
 const PREFIX: &str = "gryt_sfu_";
 
 fn shipped(file: &str) -> String {
@@ -46,11 +47,12 @@ struct Prometheus {
 
 impl Prometheus {
     /// With the shipped configuration and rules; only whom it scrapes and how often is another's.
-    fn start(server: &Server) -> Prometheus {
+    fn start(server: &Server, token: &str) -> Prometheus {
         let folder = std::env::temp_dir().join(format!("prometheus-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let config = shipped("prometheus/prometheus.yml");
         let here = config.replace("sfu:5005", &server.http.to_string()).replace(": 5s", ": 1s");
+        let here = format!("{here}    authorization:\n      credentials: {token}\n");
         assert_ne!(here, config);
         fs::write(folder.join("prometheus.yml"), here).expect("our own folder");
         fs::write(folder.join("alerts.yml"), shipped("prometheus/alerts.yml")).expect("our own folder");
@@ -128,12 +130,14 @@ fn what_they_name_is_exported() {
 
 #[tokio::test]
 async fn a_real_prometheus_scrapes_a_live_room_and_understands_every_query() {
-    let server = Server::spawn(&[]);
+    let server = Server::spawn(&[("METRICS_TOKEN", TOKEN)]);
+    assert_eq!(server.get("/metrics").0, 401, "not without the token");
+    assert_eq!(server.get("/health").0, 200);
     let ann = Client::join(&server, "hall", "ann", Options::default()).await;
     let ben = Client::join(&server, "hall", "ben", Options::default()).await;
     ann.speak(20);
     ben.hears(&ann, 10).await;
-    let prometheus = Prometheus::start(&server);
+    let prometheus = Prometheus::start(&server, TOKEN);
 
     let value = |answer: &Value| answer["data"]["result"][0]["value"][1].as_str()?.parse::<f64>().ok();
     let of =

@@ -17,6 +17,13 @@ pub(super) const DEBUG_TOKEN: Variable = Variable {
               and tools on this machine alone, and nobody through a proxy.",
 };
 
+pub(super) const METRICS_TOKEN: Variable = Variable {
+    name: "METRICS_TOKEN",
+    default: "",
+    accepted: DEBUG_TOKEN.accepted,
+    meaning: "Has to be shown to read /metrics (Authorization: Bearer …). Unset: /metrics is open.",
+};
+
 pub(super) const CAPTURE_DIR: Variable = Variable {
     name: "CAPTURE_DIR",
     default: "",
@@ -32,10 +39,10 @@ pub(super) fn capture_dir(source: &Source<'_>, has_token: bool) -> Result<Option
     if folder.is_some() && !has_token { Err(Error::CaptureUnguarded) } else { Ok(folder) }
 }
 
-/// The token, if there is one.
-pub(super) fn token(source: &Source<'_>) -> Result<Option<Hidden>, Error> {
-    let hidden = source.given(&DEBUG_TOKEN, |text| is_token(text).then(|| Hidden::new(text)));
-    hidden.map_err(|_| Error::Value { variable: &DEBUG_TOKEN, value: "…".to_owned() })
+/// The token of this variable, if there is one.
+pub(super) fn token(source: &Source<'_>, variable: &'static Variable) -> Result<Option<Hidden>, Error> {
+    let hidden = source.given(variable, |text| is_token(text).then(|| Hidden::new(text)));
+    hidden.map_err(|_| Error::Value { variable, value: "…".to_owned() })
 }
 
 /// `b64token` of RFC 6750 §2.1.

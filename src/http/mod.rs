@@ -6,7 +6,7 @@
 //!
 //! - `listener`: accepts, for ever, and bounds how many connections there are and how long they idle
 //! - `tls`: certificate and key
-//! - `client`, `rate`, `origin`: who asks, how often, from which page
+//! - `bearer`, `client`, `rate`, `origin`: who asks, with which token, how often, from which page
 //! - `routes`: which path answers what
 //! - `demo`: the page and its headers
 //! - `debug`: how rooms and peers are, for operators only
@@ -23,12 +23,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use self::bearer::Token;
 use self::rate::Rates;
-use crate::config::{Origin, Rate, TrustedProxies};
+use crate::config::{Hidden, Origin, Rate, TrustedProxies};
 use crate::metrics::exposition::{HttpCounters, Snapshot};
 use crate::signalling::{Inbound, Outbound, Signalling};
 use crate::time::Now;
 
+mod bearer;
 mod client;
 mod debug;
 mod demo;
@@ -144,6 +146,8 @@ pub struct Policy {
     pub trusted_proxies: TrustedProxies,
     /// What one client may ask for.
     pub rate: Option<Rate>,
+    /// What has to be shown to read `/metrics`.
+    pub metrics_token: Option<Hidden>,
     /// Speak TLS, and nothing else.
     pub tls: Option<Rc<Tls>>,
 }
@@ -153,6 +157,7 @@ pub struct App<S> {
     service: S,
     policy: Policy,
     rates: Option<Rates>,
+    metrics_token: Option<Token>,
     status: Box<dyn Status>,
     limits: Limits,
     counters: RefCell<HttpCounters>,
@@ -171,7 +176,18 @@ impl<S: Service> App<S> {
     pub fn with_policy(service: S, status: impl Status, limits: Limits, policy: Policy) -> Rc<App<S>> {
         let (counters, requests, debug) = (RefCell::default(), RefCell::default(), OnceCell::new());
         let rates = policy.rate.map(|rate| Rates::new(Now::read().instant, rate));
-        Rc::new(App { service, policy, rates, status: Box::new(status), limits, counters, requests, debug })
+        let metrics_token = policy.metrics_token.as_ref().map(Token::new);
+        Rc::new(App {
+            service,
+            policy,
+            rates,
+            metrics_token,
+            status: Box::new(status),
+            limits,
+            counters,
+            requests,
+            debug,
+        })
     }
 
     /// Lets `/debug` be seen, by whom it concerns; for good.

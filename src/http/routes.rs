@@ -11,7 +11,7 @@ use fastwebsockets::upgrade::is_upgrade_request;
 use http_body_util::Full;
 use hyper::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, X_CONTENT_TYPE_OPTIONS,
+    SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -97,6 +97,14 @@ fn is_read<B>(request: &Request<B>) -> bool {
 }
 
 fn metrics<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> {
+    if let Some(token) = &app.metrics_token
+        && token.check(request.headers()).is_err()
+    {
+        let words = "The metrics token is needed: Authorization: Bearer followed by METRICS_TOKEN.\n";
+        let mut response = text(StatusCode::UNAUTHORIZED, words);
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return response;
+    }
     let mut snapshot = app.status.snapshot();
     snapshot.http = app.counters();
     // The older format's readers take the newer text too, but insist on the older name.

@@ -60,7 +60,7 @@ pub(super) struct RelayOut {
 pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Queues) -> std::io::Result<()> {
     let mut backlog: VecDeque<Event> = VecDeque::new();
     // Of the voice packets of a wake-up.
-    let mut arrivals: Vec<NtpTime> = Vec::with_capacity(BATCH_LEN_MAX);
+    let mut arrivals: Vec<Duration> = Vec::with_capacity(BATCH_LEN_MAX);
     let mut now = Now::read();
     let mut is_behind = false;
     while !worker.is_stopped() {
@@ -93,7 +93,7 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
         send_relays(&mut worker, &mut queues.relays_out);
         send_events(&mut worker, &queues, &mut backlog);
         let end = Now::read();
-        for latency in arrivals.drain(..).filter_map(|arrived| end.ntp.since(arrived)) {
+        for latency in arrivals.drain(..).filter_map(|arrived| end.ntp.since(NtpTime::from_unix(arrived))) {
             worker.counters.forwarding_latency.record(latency.as_nanos() as u64);
         }
         worker.counters.busy_ns += end.instant.duration_since(now.instant).as_nanos() as u64;

@@ -28,7 +28,7 @@ use self::house::House;
 use self::inspector::Inspector;
 use self::workers::Fleet;
 use crate::auth::Verifier;
-use crate::config::{Config, Door};
+use crate::config::Config;
 use crate::dtls::endpoint::Acceptor;
 use crate::dtls::identity::Identity;
 use crate::http::{self, App, Debug, Policy, Tls};
@@ -107,7 +107,7 @@ impl Server {
         let port = listener.local_addr().context("the TCP socket has no address")?.port();
         let tls = tls.map(Rc::new);
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let policy = policy(&config.door, tls.clone());
+        let policy = policy(config, tls.clone());
         let app = App::with_policy(signalling.clone(), house.clone(), limits, policy);
         app.open_debug(Debug::new(config.debug_token.clone(), inspector));
         let serve = http::serve(listener, app);
@@ -170,8 +170,10 @@ impl Server {
     }
 }
 
-fn policy(door: &Door, tls: Option<Rc<Tls>>) -> Policy {
+fn policy(config: &Config, tls: Option<Rc<Tls>>) -> Policy {
+    let door = &config.door;
     Policy {
+        metrics_token: config.metrics_token.clone(),
         origins: door.cors_origins.clone(),
         trusted_proxies: door.trusted_proxies.clone(),
         rate: door.is_rate_limited.then_some(door.rate),

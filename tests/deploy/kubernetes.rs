@@ -74,7 +74,7 @@ fn the_server_is_set_up_with_values_that_it_takes() {
     Config::parse(2, |name| match name {
         "ICE_ADVERTISE_IP" => Some("192.0.2.1".to_owned()),
         // The shipped ones are too short on purpose.
-        _ if secrets.contains_key(name) => Some("a secret as long as it takes to be accepted".to_owned()),
+        _ if secrets.contains_key(name) => Some("a-secret-as-long-as-it-takes-to-be-accepted".to_owned()),
         _ => settings.get(name).map(|value| text_of(value).to_owned()),
     })
     .unwrap_or_else(|error| panic!("{FOLDER}: {error}"));

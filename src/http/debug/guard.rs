@@ -3,16 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hyper::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, HeaderName, ORIGIN, VIA};
+use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, ORIGIN, VIA};
 use hyper::{Request, StatusCode, Uri};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use crate::config::Hidden;
+use crate::http::bearer::{NotShown, Token};
 
 pub(super) struct Guard {
-    /// Of the token: equal in length, so that comparing takes the same time whatever was shown.
-    token: Option<[u8; 32]>,
+    token: Option<Token>,
 }
 
 /// Why not, in words for an operator.
@@ -39,7 +37,7 @@ const FOREIGN_ORIGIN: Refused = forbidden("Not for another site's page.\n");
 
 impl Guard {
     pub(super) fn new(token: Option<Hidden>) -> Guard {
-        Guard { token: token.map(|token| Sha256::digest(token.reveal()).into()) }
+        Guard { token: token.as_ref().map(Token::new) }
     }
 
     pub(super) fn has_token(&self) -> bool {
@@ -48,20 +46,13 @@ impl Guard {
 
     pub(super) fn admit<B>(&self, request: &Request<B>, remote: SocketAddr) -> Result<(), Refused> {
         match &self.token {
-            Some(token) => has_shown(token, request.headers()),
+            Some(token) => token.check(request.headers()).map_err(|not_shown| match not_shown {
+                NotShown::Missing => NO_TOKEN,
+                NotShown::Wrong => WRONG_TOKEN,
+            }),
             None => is_local(request.uri(), request.headers(), remote),
         }
     }
-}
-
-fn has_shown(token: &[u8; 32], headers: &HeaderMap) -> Result<(), Refused> {
-    let shown = only(headers, &AUTHORIZATION).map_err(|_| WRONG_TOKEN)?.ok_or(NO_TOKEN)?;
-    let (scheme, shown) = shown.split_once(' ').ok_or(NO_TOKEN)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(NO_TOKEN);
-    }
-    let shown: [u8; 32] = Sha256::digest(shown.trim()).into();
-    if bool::from(shown.ct_eq(token)) { Ok(()) } else { Err(WRONG_TOKEN) }
 }
 
 fn is_local(uri: &Uri, headers: &HeaderMap, remote: SocketAddr) -> Result<(), Refused> {

@@ -6,6 +6,7 @@ use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, RecvMsgOut};
 
@@ -13,7 +14,6 @@ use super::msghdr::{NAME_LEN, parse_control, parse_name};
 use super::ring::Ring;
 use super::slab::Slab;
 use crate::packet::{DATAGRAM_LEN_MAX, DropReason, Path, SocketId};
-use crate::time::NtpTime;
 
 /// Length of `io_uring_recvmsg_out`, which the kernel writes first.
 const HEADER_LEN: usize = 16;
@@ -122,7 +122,7 @@ impl BufferRing {
     }
 
     /// The way that a datagram came and when, or why it is none to be handed out.
-    pub(super) fn origin_of(&mut self, received: &Received) -> Result<(Path, Option<NtpTime>), DropReason> {
+    pub(super) fn origin_of(&mut self, received: &Received) -> Result<(Path, Option<Duration>), DropReason> {
         let layout = self.layout;
         let (local, remote, arrived) = parse(self.bytes_mut(received), &layout)?;
         Ok((Path { socket: received.socket, local, remote }, arrived))
@@ -141,7 +141,7 @@ impl BufferRing {
     }
 }
 
-fn parse(bytes: &[u8], layout: &libc::msghdr) -> Result<(IpAddr, SocketAddr, Option<NtpTime>), DropReason> {
+fn parse(bytes: &[u8], layout: &libc::msghdr) -> Result<(IpAddr, SocketAddr, Option<Duration>), DropReason> {
     let message = RecvMsgOut::parse(bytes, layout).map_err(|()| DropReason::TooShort)?;
     if message.is_payload_truncated() {
         return Err(DropReason::TooLong);

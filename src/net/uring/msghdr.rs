@@ -4,8 +4,7 @@
 
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-
-use crate::time::NtpTime;
+use std::time::Duration;
 
 /// Room for either family's socket address.
 pub(in crate::net) const NAME_LEN: usize = mem::size_of::<libc::sockaddr_in6>();
@@ -148,15 +147,16 @@ impl Control {
 pub(in crate::net) struct Said {
     /// The address of ours that it was sent to.
     pub(in crate::net) local: Option<IpAddr>,
-    /// When it came (`SO_TIMESTAMPNS`).
-    pub(in crate::net) arrived: Option<NtpTime>,
+    /// When it came, since 1970 (`SO_TIMESTAMPNS`).
+    pub(in crate::net) arrived: Option<Duration>,
 }
 
 /// Reads control messages; what cannot be read ends the search.
 pub(in crate::net) fn parse_control(mut control: &[u8]) -> Said {
     let mut said = Said::default();
-    while let Some((kind, data, rest)) = split_message(control) {
-        match kind {
+    while let Some((message, rest)) = split_message(control) {
+        let data = message.data;
+        match (message.level, message.kind) {
             // The address to answer from, which for a broadcast is not the one in the header.
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 said.local =
@@ -173,20 +173,28 @@ pub(in crate::net) fn parse_control(mut control: &[u8]) -> Said {
     said
 }
 
-/// Level and type of the first message, its data, and what follows it.
-fn split_message(control: &[u8]) -> Option<((i32, i32), &[u8], &[u8])> {
+/// A control message.
+struct Message<'a> {
+    level: i32,
+    kind: i32,
+    data: &'a [u8],
+}
+
+/// The first message, and what follows it.
+fn split_message(control: &[u8]) -> Option<(Message<'_>, &[u8])> {
     let len = usize::from_ne_bytes(*control.first_chunk()?);
     let level = i32::from_ne_bytes(*control.get(WORD_LEN..)?.first_chunk()?);
     let kind = i32::from_ne_bytes(*control.get(WORD_LEN + 4..)?.first_chunk()?);
     let data = control.get(HEADER_LEN..len)?;
     let rest = control.get(len.next_multiple_of(WORD_LEN)..).unwrap_or_default();
-    Some(((level, kind), data, rest))
+    Some((Message { level, kind, data }, rest))
 }
 
-fn parse_timespec(data: &[u8]) -> Option<NtpTime> {
+fn parse_timespec(data: &[u8]) -> Option<Duration> {
     let seconds = i64::from_ne_bytes(*data.first_chunk()?);
     let nanos = i64::from_ne_bytes(*data.get(8..)?.first_chunk()?);
-    Some(NtpTime::from_unix(seconds.try_into().ok()?, nanos.try_into().ok()?))
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(seconds.try_into().ok()?, nanos))
 }
 
 #[cfg(test)]
@@ -241,7 +249,7 @@ mod tests {
     #[test]
     fn the_time_of_arrival_stands_before_or_behind_the_address() {
         let source = IpAddr::from([127, 0, 0, 2]);
-        let arrived = NtpTime::from_unix(1_800_000_000, 5);
+        let arrived = Duration::new(1_800_000_000, 5);
         let timespec = [1_800_000_000_i64.to_ne_bytes(), 5_i64.to_ne_bytes()].concat();
         for is_before in [true, false] {
             let mut control = Control::new();
