@@ -8,7 +8,7 @@ use std::time::Duration;
 use gryt_sfu::dtls::keying::SrtpProfile;
 use gryt_sfu::ice::credentials::Secret;
 use gryt_sfu::ids::{Mid, PayloadType, RoomId, SlotIndex, Ssrc, TrackId, TransportId, WorkerId};
-use gryt_sfu::packet::DropReason;
+use gryt_sfu::packet::{Datagram, DropReason};
 use gryt_sfu::rtcp::packet::{Compound, Packet};
 use gryt_sfu::rtcp::report::{ReportBlock, SenderInfo};
 use gryt_sfu::rtcp::writer::Writer;
@@ -1007,6 +1007,21 @@ fn a_panic_ends_the_room_that_it_struck_and_no_other() {
     sim.sent.trap = None;
     let caller = sim.join(1, GCM);
     assert_eq!(states(&mut sim).last(), Some(&(caller.transport, ConnectionState::Connected)));
+}
+
+/// The room that was dealt with before is not to blame for what comes after.
+#[test]
+#[should_panic = "nobody's fault"]
+fn a_room_is_not_blamed_for_the_next_piece_of_work() {
+    let (mut sim, callers) = room_of(2);
+    let now = sim.now;
+    let mut request = binding_request(&callers[0].local, true);
+    sim.worker.contain(|worker| {
+        let datagram = Datagram { path: callers[0].path, arrived: None, bytes: &mut request };
+        worker.handle_datagram(now, datagram, &mut sim.sent);
+        worker.handle_command(now, Command::AddRoom(RoomId(2)), &mut sim.sent);
+        panic!("nobody's fault");
+    });
 }
 
 /// Nobody to blame: the process has to end.

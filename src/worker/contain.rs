@@ -31,7 +31,8 @@ impl Worker {
             self.forget_peer(key);
         }
         self.by_track.retain(|_, (track_room, _)| *track_room != room);
-        self.changes.clear();
+        // Of the others: what control is not told of, it would believe to be as before.
+        self.tell_changes();
         let id = self.rooms.remove(room).id;
         self.by_room.remove(&id);
         // A batch that was cut short: what waits in the other rooms still has its payloads.

@@ -70,6 +70,7 @@ impl Worker {
         let stretch = track.stretch;
         if self.batch.bytes.len() + payload.len() > BATCH_LEN_MAX {
             self.flush(now, out);
+            self.at_work = Some(room_key);
         }
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(payload);

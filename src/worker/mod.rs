@@ -129,6 +129,7 @@ impl Worker {
 
     /// Takes a datagram from the kernel.
     pub fn handle_datagram(&mut self, now: Now, datagram: Datagram<'_>, out: &mut impl Egress) {
+        self.at_work = None;
         self.counters.datagrams_in += 1;
         self.counters.bytes_in += datagram.bytes.len() as u64;
         if let Err(reason) = self.route(now, datagram, true, out) {
@@ -138,6 +139,7 @@ impl Worker {
 
     /// Takes a message from another worker.
     pub fn handle_relay(&mut self, now: Now, from: WorkerId, relay: &mut Relay, out: &mut impl Egress) {
+        self.at_work = None;
         match relay {
             Relay::Datagram { path, bytes, .. } => {
                 let datagram = Datagram { path: *path, arrived: None, bytes: bytes.as_mut_slice() };
@@ -360,6 +362,7 @@ impl Worker {
                 self.events.push(Event::ActiveSpeakers { room: room.id, speakers });
             }
         }
+        self.at_work = None;
         self.tell_changes();
     }
 

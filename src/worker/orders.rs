@@ -19,6 +19,7 @@ const FIRST_REPORT: Duration = Duration::from_secs(1);
 impl Worker {
     /// Obeys. Orders about something gone are ignored: its end crossed them on the way.
     pub fn handle_command(&mut self, now: Now, command: Command, out: &mut impl Egress) {
+        self.at_work = None;
         match command {
             Command::AddRoom(id) => self.add_room(id),
             Command::RemoveRoom(id) => self.remove_room(id, out),
@@ -56,6 +57,7 @@ impl Worker {
             Command::Unpublish(track) => self.unpublish(now, track),
             Command::SetMuted { track, muted } => {
                 if let Some(&(room, key)) = self.by_track.get(&track) {
+                    self.at_work = Some(room);
                     self.rooms[room].set_muted(key, muted);
                 }
             }
@@ -130,6 +132,7 @@ impl Worker {
         remote: RemoteCredentials,
     ) {
         let Some(&room) = self.by_room.get(&room) else { return };
+        self.at_work = Some(room);
         if self.by_transport.contains_key(&id) {
             return;
         }
@@ -211,6 +214,7 @@ impl Worker {
     fn unpublish(&mut self, now: Now, track: TrackId) {
         self.withdraw(track);
         if let Some((room, key)) = self.by_track.remove(&track) {
+            self.at_work = Some(room);
             self.rooms[room].unpublish(now.instant, key, &mut self.changes);
             self.tell_changes();
         }
