@@ -60,6 +60,7 @@ struct Books {
     transports: BTreeMap<TransportId, RoomId>,
     tracks: BTreeMap<TrackId, RoomId>,
     slots: BTreeMap<(TransportId, SlotIndex), Option<TrackId>>,
+    ssrcs: BTreeSet<(TransportId, u32)>,
     names_used: BTreeSet<u64>,
 }
 
@@ -91,7 +92,9 @@ impl Books {
             Command::SetMuted { track, .. } => assert!(self.tracks.contains_key(&track)),
             Command::AddSlot { transport, slot } => {
                 self.check_source(transport, slot.source);
-                assert!(self.slots.insert((transport, slot.slot), slot.source).is_none(), "added once");
+                // One that is taken up again comes with another SSRC (a nonce depends on it).
+                assert!(self.ssrcs.insert((transport, slot.ssrc.0)), "an SSRC is never used twice");
+                self.slots.insert((transport, slot.slot), slot.source);
             }
             Command::AssignSlot { transport, slot, source } => {
                 self.check_source(transport, source);
