@@ -14,6 +14,7 @@ pub mod coturn;
 pub mod frame;
 pub mod sdp;
 pub mod server;
+pub mod silence;
 pub mod socket;
 pub mod stun;
 pub mod turn;

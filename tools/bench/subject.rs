@@ -73,10 +73,11 @@ impl Running {
                 let mut command = network.at_server(&sfu);
                 command
                     .env_clear()
-                    .envs([("PORT", port.as_str()), ("WORKERS", "1"), ("MAX_CONNECTIONS", "20000")])
+                    .envs([("PORT", port.as_str()), ("WORKERS", "1"), ("MAX_CONNECTIONS", "8000")])
                     .envs([("LOG_LEVEL", "error"), ("ICE_ADVERTISE_IP", SERVER), ("PATH", env!("PATH"))])
                     .envs(variables.iter().copied())
-                    .stdin(Stdio::null());
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null());
                 let mut running = Running { child: command.spawn()?, url: format!("ws://{SERVER}:{PORT}/") };
                 let began = Instant::now();
                 let is_there = || -> Result<bool> {
