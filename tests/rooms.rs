@@ -349,6 +349,12 @@ async fn padding_is_taken_off_again() {
     }
     for listener in &all {
         assert_lines_count_on(&listener.state());
+        for speaker in voices.iter().filter(|speaker| speaker.id != listener.id) {
+            let state = listener.state();
+            let frames: Vec<u32> = state.from(speaker.id).map(|heard| heard.frame.counter).collect();
+            let span = (frames[frames.len() - 1] - frames[0] + 1) as usize;
+            assert!(frames.len() * 100 >= span * 95, "{} of {span} frames are intact", frames.len());
+        }
     }
 }
 
