@@ -45,6 +45,9 @@ fn main() -> ExitCode {
     };
     if flags.check {
         print!("{config}");
+        if let Some(warning) = tls.and_then(|tls| tls.warning(Now::read().ntp.unix_seconds())) {
+            eprintln!("sfu: warning: {warning}");
+        }
         return ExitCode::SUCCESS;
     }
     match logging::start(&config).and_then(|()| run(&config, tls)) {

@@ -2,8 +2,8 @@
 //! (Fetch §3.2). Browsers alone send and heed these; other programs are for other measures.
 
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderValue, ORIGIN, RETRY_AFTER, VARY,
 };
 use hyper::{HeaderMap, Method, Request, Response};
 
@@ -44,6 +44,10 @@ pub(super) fn share(
         && parsed(origin).is_some_and(|origin| allowed.contains(&origin))
     {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        // Of the headers a page is shown a few by default (Fetch §3.2.3), and when to come again is not among them.
+        if headers.contains_key(RETRY_AFTER) {
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
+        }
     }
 }
 

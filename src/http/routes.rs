@@ -37,6 +37,20 @@ pub(super) fn route<S: Service, B>(
         None => page(app, &request),
     };
     origin::share(&app.policy.origins, &path, page_origin.as_ref(), &mut response);
+    never_kept(response)
+}
+
+/// At the port that has `/metrics` and nothing else, for no page and without upgrades.
+pub(super) fn metrics_alone<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> {
+    app.count(|counters| counters.requests += 1);
+    never_kept(match request.uri().path() {
+        "/metrics" if is_read(request) => metrics(app, request),
+        "/metrics" => method_not_allowed(),
+        _ => text(StatusCode::NOT_FOUND, "Only /metrics is here.\n"),
+    })
+}
+
+fn never_kept(mut response: Response<Body>) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -82,7 +96,7 @@ fn page<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> {
     let answer: fn(&App<S>, &Request<B>) -> Response<Body> = match request.uri().path() {
         "/health" => |app, _| health::health(Now::read().ntp, app.status.is_draining()),
         "/ready" => |app, _| health::ready(app.status.ready()),
-        "/metrics" => metrics,
+        "/metrics" if !app.policy.metrics_are_apart => metrics,
         path => match demo::file(path) {
             Some(file) => return if is_read(request) { file.response() } else { method_not_allowed() },
             None => return text(StatusCode::NOT_FOUND, "Not found.\n"),
@@ -107,6 +121,7 @@ fn metrics<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> 
     }
     let mut snapshot = app.status.snapshot();
     snapshot.http = app.counters();
+    snapshot.http.certificate_expires = app.policy.tls.as_ref().and_then(|tls| tls.expires_at());
     // The older format's readers take the newer text too, but insist on the older name.
     let takes_openmetrics =
         request.headers().get_all(ACCEPT).iter().any(|accept| {

@@ -86,6 +86,8 @@ pub struct HttpCounters {
     pub origins_refused: u64,
     /// Connections that came to no TLS.
     pub tls_failed: u64,
+    /// Gauge: when the certificate of TLS_CERT ends, in seconds since 1970; `None` without TLS.
+    pub certificate_expires: Option<i64>,
     /// Gauge: WebSockets.
     pub websockets_open: u64,
     /// Upgrades refused because there were too many WebSockets.
@@ -196,6 +198,12 @@ impl Snapshot {
         out.counter("http_requests", "HTTP requests, upgrades included", http.requests)?;
         out.counter("http_requests_limited", "Requests answered with 429", http.requests_limited)?;
         out.counter("tls_handshakes_failed", "Connections that came to no TLS", http.tls_failed)?;
+        if let Some(expires) = http.certificate_expires {
+            let name = "tls_certificate_expiry_timestamp_seconds";
+            out.0
+                .encode_descriptor(name, "When the certificate of TLS_CERT expires", None, MetricType::Gauge)?
+                .encode_gauge(&expires)?;
+        }
         out.counter("websocket_origins_refused", "Upgrades from foreign pages", http.origins_refused)?;
         out.counter("websocket_refused", "Upgrades refused for want of room", http.websockets_refused)?;
         out.counter("websocket_ping_timeouts", "WebSockets whose peer fell silent", http.websockets_silent)?;
