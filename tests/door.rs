@@ -115,6 +115,41 @@ fn pages_of_listed_sites_come_in_and_no_others() {
 }
 
 #[test]
+fn a_flood_of_foreign_pages_is_one_line_of_the_log() {
+    let begun = now();
+    let mut server = Server::spawn(&[("CORS_ORIGINS", APP)]);
+    let long = format!("https://evil.example/{}", "x".repeat(8000));
+    for _ in 0..200 {
+        assert_eq!(upgrade(&server, &[("origin", &long)]).0, 403);
+    }
+    assert_eq!(server.metric("gryt_sfu_websocket_origins_refused_total", &[]), 200.0);
+    server.wait_for_log("the first", |log| log.contains("CORS_ORIGINS wants").then_some(()));
+    let lines = server.throttled_lines("CORS_ORIGINS wants", begun);
+    assert!(lines[0].contains("https://evil.example/xxx") && lines[0].len() < 300, "{lines:?}");
+    assert!(!lines[0].contains("127.0.0.1"), "addresses are for debug: {lines:?}");
+}
+
+#[test]
+fn wrong_tokens_are_counted_and_said() {
+    let begun = now();
+    let token = "shown-by-whoever-watches";
+    let mut server = Server::spawn(&[("METRICS_TOKEN", token), ("DEBUG_TOKEN", token)]);
+    for path in ["/metrics", "/debug/rooms"] {
+        for _ in 0..20 {
+            assert_eq!(ask(&server, path, &["-H", "Authorization: Bearer guessed"]).status, 401, "{path}");
+        }
+        assert_eq!(ask(&server, path, &[]).status, 401, "{path}");
+    }
+    let metrics = ask(&server, "/metrics", &["-H", &format!("Authorization: Bearer {token}")]).body;
+    assert!(metrics.contains("\ngryt_sfu_http_tokens_refused_total 42\n"), "{metrics}");
+    for what in ["is not METRICS_TOKEN", "is not DEBUG_TOKEN"] {
+        server.wait_for_log(what, |log| log.contains(what).then_some(()));
+        server.throttled_lines(what, begun);
+    }
+    assert!(!server.log().contains("guessed"), "what is shown may be another server's");
+}
+
+#[test]
 fn without_a_list_every_page_may_connect_and_read_health() {
     let server = Server::spawn(&[]);
     assert_eq!(upgrade(&server, &[("origin", "https://anybody.example")]).0, 101);

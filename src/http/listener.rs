@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::routes::{metrics_alone, route};
 use super::{App, Service, debug};
+use crate::throttle::throttled;
 
 /// Pause after `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -56,7 +57,7 @@ async fn accept<S: Service>(listener: TcpListener, app: Rc<App<S>>, door: Door) 
                 if is_about_one_connection(&error) {
                     continue;
                 }
-                tracing::warn!(%error, "cannot accept connections for now");
+                throttled!(warn, %error, "cannot accept connections for now");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -107,6 +108,7 @@ fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>, do
 fn refuse<S: Service>(app: &App<S>, peer: SocketAddr, fault: &str) {
     app.count(|counters| counters.tls_failed += 1);
     tracing::debug!(%peer, fault, "no TLS handshake");
+    throttled!(info, fault, "a connection came to no TLS");
 }
 
 async fn answer_requests<S: Service>(

@@ -26,6 +26,13 @@ pub(super) fn may_enter(allowed: &[Origin], headers: &HeaderMap) -> bool {
     }
 }
 
+/// What it says of where it is from, for the log: the beginning, for anybody may write what he likes there.
+pub(super) fn written(headers: &HeaderMap) -> String {
+    const LEN_MAX: usize = 100;
+    let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes).unwrap_or_default();
+    origin[..origin.len().min(LEN_MAX)].escape_ascii().to_string()
+}
+
 /// What the answer says of it. What is below `/debug` is for no page at all; without a list only `/health` is for
 /// all of them, by itself.
 pub(super) fn share(

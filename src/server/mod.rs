@@ -10,6 +10,7 @@ mod house;
 mod inspector;
 pub mod logging;
 mod media_thread;
+pub mod self_check;
 mod supervision;
 mod workers;
 
@@ -63,8 +64,7 @@ impl Server {
     /// # Errors
     /// What keeps it from starting, in words for an operator.
     pub async fn start(config: &Config, tls: Option<Tls>) -> Result<Server> {
-        let features = uring::probe()
-            .context("io_uring is not to be had here (IO_BACKEND=uring needs Linux 6.1 and no seccomp filter against it)")?;
+        let features = uring::probe().map_err(|error| anyhow::anyhow!(self_check::no_ring(&error)))?;
         let now = Now::read().instant;
         let secret = Secret::random();
         let identity = Identity::generate().context("cannot make a DTLS certificate")?;
@@ -132,12 +132,6 @@ impl Server {
         println!("  media:     udp {}", join(ports));
         metrics.iter().for_each(|url| println!("  metrics:   {url}"));
         println!("  addresses: {}", join(candidates.iter().flat_map(|list| list.iter())));
-        if let Some(lens) = buffers.filter(socket::BufferLens::are_short) {
-            println!(
-                "  warning:   socket buffers are {} KiB; raise net.core.rmem_max and wmem_max to 8388608",
-                lens.receive / 1024
-            );
-        }
         if config.auth.is_none() {
             println!(
                 "  warning:   open: anyone may join any room under any name, and take anyone's place; AUTH_SECRET or \
@@ -148,7 +142,7 @@ impl Server {
             println!("  warning:   {warning}");
         }
         println!("  demo page: {scheme}://localhost:{port}/");
-        for advice in supervision::self_check(config) {
+        for advice in self_check::advice(config, &features, buffers) {
             println!("  warning:   {advice}");
         }
         supervision::report_ready(house);
