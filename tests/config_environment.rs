@@ -58,6 +58,7 @@ fn defaults() {
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
             log_file: None,
+            metrics_addr: None,
             metrics_token: None,
             debug_token: None,
             capture_dir: None,
@@ -103,6 +104,7 @@ fn what_is_printed_is_accepted() {
         ("LOG_LEVEL", "Debug"),
         ("LOG_FORMAT", "JSON"),
         ("LOG_FILE", "/var/log/sfu.log"),
+        ("METRICS_ADDR", "[::1]:9464"),
         ("METRICS_TOKEN", "another-one-of-more-than-16"),
         ("DEBUG_TOKEN", "0123456789-._~+/abc=="),
         ("CAPTURE_DIR", "/var/lib/gryt-sfu/captures"),
@@ -210,6 +212,12 @@ fn a_bad_value_is_named_with_what_is_accepted() {
         ("GSO_PAD_MAX", "256"),
         ("GSO_PAD_MAX", "-1"),
         ("LOG_LEVEL", "loud"),
+        ("METRICS_ADDR", "9464"),
+        ("METRICS_ADDR", "localhost:9464"),
+        ("METRICS_ADDR", "127.0.0.1"),
+        ("METRICS_ADDR", "::1:9464"),
+        ("METRICS_ADDR", "127.0.0.1:65536"),
+        ("METRICS_ADDR", "224.0.0.1:9464"),
     ] {
         let message = parse(&[(name, bad)]).expect_err(bad).to_string();
         let accepted =

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up.
 const ROWS: &[&[&str]] = &[
     &["ids", "time", "packet"],
-    &["config", "metrics", "net", "demux", "rtp", "sdp", "dtls"],
+    &["throttle", "config", "metrics", "net", "demux", "rtp", "sdp", "dtls"],
     &["ice", "rtcp", "srtp"],
     &["bwe"],
     &["transport", "room"],

@@ -1,5 +1,6 @@
 //! Who may look inside.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{Error, Hidden, Source, Variable};
@@ -24,6 +25,15 @@ pub(super) const METRICS_TOKEN: Variable = Variable {
     meaning: "Has to be shown to read /metrics (Authorization: Bearer …). Unset: /metrics is open.",
 };
 
+pub(super) const METRICS_ADDR: Variable = Variable {
+    name: "METRICS_ADDR",
+    default: "",
+    accepted: "an address of this machine with a port: 127.0.0.1:9464, 0.0.0.0:9464, [::1]:9464; port 0 lets the \
+               kernel choose",
+    meaning: "Where /metrics is served instead, alone and as plain http, also where PORT speaks https; PORT answers \
+              404 to it then. METRICS_TOKEN holds here too. Unset: /metrics is on PORT.",
+};
+
 pub(super) const CAPTURE_DIR: Variable = Variable {
     name: "CAPTURE_DIR",
     default: "",
@@ -37,6 +47,15 @@ pub(super) fn capture_dir(source: &Source<'_>, has_token: bool) -> Result<Option
     let is_path = |text: &str| text.len() <= PATH_LEN_MAX && !text.chars().any(char::is_control);
     let folder = source.given(&CAPTURE_DIR, |text| is_path(text).then(|| PathBuf::from(text)))?;
     if folder.is_some() && !has_token { Err(Error::CaptureUnguarded) } else { Ok(folder) }
+}
+
+/// Where `/metrics` is served, if not at the front door.
+pub(super) fn metrics_addr(source: &Source<'_>) -> Result<Option<SocketAddr>, Error> {
+    let is_bindable = |address: &SocketAddr| {
+        let is_broadcast = matches!(address, SocketAddr::V4(v4) if v4.ip().is_broadcast());
+        !(address.ip().is_multicast() || is_broadcast)
+    };
+    source.given(&METRICS_ADDR, |text| text.parse().ok().filter(is_bindable))
 }
 
 /// The token of this variable, if there is one.

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::control::workers::Workers;
 use crate::http::{CaptureRefused, Capturing};
 use crate::ids::{TransportId, WorkerId};
+use crate::throttle::throttled;
 use crate::time::Now;
 use crate::worker::capture::{CAPTURE_QUEUE_LEN, Capture, Captured};
 use crate::worker::command::Command;
@@ -68,13 +69,13 @@ impl Captures {
         let now = Now::read();
         let name = format!("sfu-{}-transport-{transport}.pcap", now.ntp.unix_seconds());
         let file = create(&folder.join(&name)).map_err(|error| {
-            tracing::warn!(%error, "cannot make a capture's file");
+            throttled!(warn, %error, "cannot make a capture's file");
             CaptureRefused::Disk
         })?;
         let (queue, packets) = bounded(CAPTURE_QUEUE_LEN);
         let body = move || match write(file, &packets, port) {
             Ok(packets) => tracing::info!(packets, %transport, "capture written"),
-            Err(error) => tracing::warn!(%error, %transport, "capture ended early"),
+            Err(error) => throttled!(warn, %error, %transport, "capture ended early"),
         };
         let thread = thread::Builder::new().name("capture".into()).spawn(body);
         threads.push(thread.map_err(|_| CaptureRefused::Disk)?);
