@@ -59,6 +59,8 @@ pub struct Options {
     pub glare: Glare,
     /// What comes in through the UDP socket.
     pub incoming: Filter,
+    /// Most time between two checks of its path; str0m's own otherwise.
+    pub check_every: Option<Duration>,
     /// Names a fingerprint in its SDP that is not its certificate's.
     pub lies: bool,
     /// Keeps every packet it hears in [`State::heard`]; else only counts and latencies.
@@ -76,6 +78,7 @@ impl Default for Options {
             first_seq: 1000,
             glare: Glare::Never,
             incoming: Box::new(|_| true),
+            check_every: None,
             lies: false,
             keeps: true,
         }
@@ -524,7 +527,11 @@ impl Member {
         let udp = bind_udp(join.server).await;
         let local = udp.local_addr().expect("bound");
         shared.change(|state| state.address = Some(local));
-        let mut rtc = Rtc::builder().set_rtp_mode(true).clear_codecs().enable_opus(true, false).build(now());
+        let mut config = Rtc::builder().set_rtp_mode(true).clear_codecs().enable_opus(true, false);
+        if let Some(interval) = options.check_every {
+            config.set_max_stun_rto(interval);
+        }
+        let mut rtc = config.build(now());
         if !options.trickle {
             rtc.add_local_candidate(Candidate::host(local, "udp").expect("a host address"));
         }
