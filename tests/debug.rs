@@ -4,10 +4,10 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use serde_json::Value;
-use support::{Client, Options, PATIENCE, Server, assert_clean, now};
+use support::debug::{peer, peer_until};
+use support::{Client, Options, PATIENCE, Server, assert_clean};
 
 const TOKEN: &str = "a-token-of-more-than-16-bytes";
 
@@ -30,25 +30,6 @@ fn json(server: &Server, path: &str) -> Value {
     serde_json::from_str(&body).expect("JSON")
 }
 
-fn peer(server: &Server, user: &str) -> Value {
-    let peers = json(server, "/debug/peers");
-    let of = |peer: &&Value| peer["user"] == user;
-    peers["peers"].as_array().expect("a list").iter().find(of).cloned().unwrap_or_default()
-}
-
-/// Asks until what is looked for is so.
-async fn until(server: &Server, user: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let deadline = now() + 2 * PATIENCE;
-    loop {
-        let peer = peer(server, user);
-        if is_so(&peer) {
-            return peer;
-        }
-        assert!(now() < deadline, "{user} is not {what}: {peer:#}");
-        tokio::time::sleep(Duration::from_millis(200)).await; // Nobody tells when it changes.
-    }
-}
-
 #[tokio::test]
 async fn figures_are_true_and_move() {
     let server = Server::spawn(&[("RESUME_WINDOW", "2m"), ("WORKERS", "2")]);
@@ -58,7 +39,7 @@ async fn figures_are_true_and_move() {
     ann.speak(25);
     ben.hears(&ann, 60).await;
 
-    let seen = until(&server, "ann", "connected with a rate", |peer| {
+    let seen = peer_until(&server, "ann", "connected with a rate", |peer| {
         let rate = peer["in"]["packetsPerSecond"].as_u64().unwrap_or_default();
         peer["state"] == "connected" && (35..=65).contains(&rate)
     })
@@ -79,10 +60,10 @@ async fn figures_are_true_and_move() {
         "{seen:#}"
     );
     let packets = seen["in"]["packets"].as_u64().expect("a number");
-    until(&server, "ann", "sending more", |peer| peer["in"]["packets"].as_u64() > Some(packets)).await;
+    peer_until(&server, "ann", "sending more", |peer| peer["in"]["packets"].as_u64() > Some(packets)).await;
 
     // The listener's own reports say how it is sent to.
-    let heard = until(&server, "ben", "reporting", |peer| {
+    let heard = peer_until(&server, "ben", "reporting", |peer| {
         peer["roundTripMs"].is_number() && peer["out"]["lost"].is_number()
     })
     .await;
@@ -120,19 +101,19 @@ async fn figures_are_true_and_move() {
 
     // Muted: dropped by name. Deafened: said.
     ann.set_muted(true);
-    let muted = until(&server, "ann", "muted with drops", |peer| {
+    let muted = peer_until(&server, "ann", "muted with drops", |peer| {
         peer["muted"] == true && peer["drops"]["muted"].as_u64() > Some(0)
     })
     .await;
     assert_eq!(muted["in"]["speaking"], false, "{muted:#}");
     ben.set_deafened(true);
-    until(&server, "ben", "deafened", |peer| peer["deafened"] == true).await;
+    peer_until(&server, "ben", "deafened", |peer| peer["deafened"] == true).await;
 
-    // A client that dies is seen to go; one whose transport is gone is closed.
+    // A client that dies is seen to go.
     drop(ann);
-    let gone = until(&server, "ann", "disconnected", |peer| peer["state"] == "disconnected").await;
+    let gone = peer_until(&server, "ann", "disconnected", |peer| peer["state"] == "disconnected").await;
     assert_eq!(gone["connection"], Value::Null, "{gone:#}");
-    let gone = until(&server, "ben", "still connected", |peer| peer["state"] == "connected").await;
+    let gone = peer_until(&server, "ben", "still connected", |peer| peer["state"] == "connected").await;
     assert_eq!(gone["state"], "connected");
     drop(other);
 }
@@ -149,7 +130,7 @@ async fn a_garbled_packet_is_counted_for_its_peer() {
     for _ in 0..5 {
         ann.inject(forged.clone());
     }
-    let seen = until(&server, "ann", "with drops", |peer| peer["drops"]["bad_auth_tag"] == 5).await;
+    let seen = peer_until(&server, "ann", "with drops", |peer| peer["drops"]["bad_auth_tag"] == 5).await;
     assert_eq!(seen["state"], "connected");
     assert_eq!(peer(&server, "ben")["drops"], serde_json::json!({}));
 }

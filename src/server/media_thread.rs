@@ -142,6 +142,9 @@ fn count<B: Backend>(worker: &mut Worker, backend: &mut B) {
     for &reason in DropReason::ALL {
         worker.counters.drop_many(reason, counted.dropped(reason));
     }
+    for refused in counted.refused {
+        worker.handle_refused(&refused.path, refused.reason, refused.count);
+    }
 }
 
 fn send_relays(worker: &mut Worker, lanes: &mut [RelayOut]) {

@@ -71,6 +71,7 @@ impl State {
             grants,
             media: Some(media),
             since: now,
+            has_failed: false,
         };
         self.sessions.insert(id, session);
         self.welcome(now, connection, id, false);
@@ -104,6 +105,7 @@ impl State {
         let media = self.new_media(now, id, room.worker, grants);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.media = Some(media);
+            session.has_failed = false;
             session.grants = grants;
         }
         let info = UserInfo { is_server_muted, ..UserInfo::of(&join.user) };

@@ -21,6 +21,8 @@ pub struct Server {
     log: Arc<Log>,
     /// Where HTTP and WebSocket are served.
     pub http: SocketAddr,
+    /// Its first UDP port.
+    pub media: u16,
 }
 
 impl Server {
@@ -55,11 +57,12 @@ impl Server {
         let log = Arc::new(Log::default());
         collect(child.stdout.take().expect("piped"), Arc::clone(&log));
         collect(child.stderr.take().expect("piped"), Arc::clone(&log));
-        let mut server = Server { child, log, http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut server = Server { child, log, http, media: 0 };
         let port = server.wait_for_log("an HTTP port", http_port);
         server.http.set_port(port);
         // The line on media comes when the workers stand.
-        server.wait_for_log("a media port", |log| log.lines().find_map(media_port));
+        server.media = server.wait_for_log("a media port", |log| log.lines().find_map(media_port));
         server
     }
 

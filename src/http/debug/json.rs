@@ -162,6 +162,7 @@ impl<'a> Books<'a> {
         match (self.snapshot(member), member.transport) {
             (Some(peer), _) => (state_name(peer.state), peer.since),
             (None, Some(_)) => ("new", member.since),
+            (None, None) if member.has_failed => ("failed", member.since),
             (None, None) => ("closed", member.since),
         }
     }
@@ -354,7 +355,7 @@ fn profile_name(profile: SrtpProfile) -> &'static str {
 }
 
 fn ago(now: NtpTime, age: Duration) -> NtpTime {
-    NtpTime(now.0.wrapping_sub(age.as_secs() << 32))
+    NtpTime(now.0.wrapping_sub(NtpTime(0).after(age).0))
 }
 
 fn millis(duration: Duration) -> u64 {
