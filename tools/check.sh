@@ -24,12 +24,13 @@ step() { # name, command…
     if "$@"; then record ok "$name" "$((SECONDS - start)) s"; else record FAIL "$name" "$((SECONDS - start)) s"; fi
 }
 
-# Commands that the check cannot do without, each with its Debian package. The browser's are where the tests look.
+# What the check cannot do without, each with its Debian package: commands (the browser's where the tests look), and
+# modules of Python, as Debian's python3 has no `venv` that works.
 needed='cc build-essential
 openssl openssl
 curl curl
 python3 python3
-python3 python3-venv
+python3:ensurepip python3-venv
 systemd-analyze systemd
 /usr/bin/chromium chromium
 /usr/bin/chromedriver chromium-driver
@@ -38,9 +39,16 @@ tshark tshark
 promtool prometheus
 npm npm'
 
+is_there() { # command or python3:module
+    case $1 in
+        python3:*) python3 -c "import ${1#python3:}" ;;
+        *) command -v "$1" ;;
+    esac >/dev/null 2>&1
+}
+
 missing() {
-    while read -r command package; do
-        command -v "$command" >/dev/null 2>&1 || printf '%s ' "$package"
+    while read -r what package; do
+        is_there "$what" || printf '%s ' "$package"
     done <<<"$needed"
 }
 
