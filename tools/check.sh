@@ -111,7 +111,7 @@ step "linters" linters
 step "wscat" wscat
 step "test" cargo test --locked --no-fail-fast
 step "test --benches" cargo test --locked --benches
-step "test tools" cargo test --locked --features tools --test replay
+step "test tools" cargo test --locked --features tools --test replay --test explain
 step "test integration" cargo test --locked --features integration --test integration
 step "test load" cargo test --locked --features load --test load --bin sfu-load
 RUSTDOCFLAGS="-D warnings" step "doc" cargo doc --locked --no-deps --document-private-items

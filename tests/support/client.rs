@@ -27,6 +27,9 @@ use super::{PATIENCE, Server, now};
 /// Says which datagrams get through.
 pub type Filter = Box<dyn FnMut(&[u8]) -> bool + Send>;
 
+/// Sees datagrams.
+pub type Tap = Box<dyn FnMut(&[u8]) + Send>;
+
 /// What a client does when the server's offer comes while its own is out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Glare {
@@ -59,6 +62,8 @@ pub struct Options {
     pub glare: Glare,
     /// What comes in through the UDP socket.
     pub incoming: Filter,
+    /// Sees what leaves through it.
+    pub outgoing: Tap,
     /// Names a fingerprint in its SDP that is not its certificate's.
     pub lies: bool,
     /// Keeps every packet it hears in [`State::heard`]; else only counts and latencies.
@@ -76,6 +81,7 @@ impl Default for Options {
             first_seq: 1000,
             glare: Glare::Never,
             incoming: Box::new(|_| true),
+            outgoing: Box::new(|_| {}),
             lies: false,
             keeps: true,
         }
@@ -623,6 +629,7 @@ impl Member {
                             self.shared.state().last_rtp = transmit.contents.to_vec();
                         }
                     }
+                    (self.options.outgoing)(&transmit.contents);
                     // A candidate pair that cannot work, or a full buffer: a datagram may be lost.
                     let _ = self.udp.try_send_to(&transmit.contents, transmit.destination);
                 }
