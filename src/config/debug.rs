@@ -42,11 +42,26 @@ pub(super) const CAPTURE_DIR: Variable = Variable {
               yourself. At most 32 files of 64 MiB. Unset: no captures.",
 };
 
-/// Where captures go, if anywhere.
-pub(super) fn capture_dir(source: &Source<'_>, has_token: bool) -> Result<Option<PathBuf>, Error> {
+pub(super) const KEYLOG_DIR: Variable = Variable {
+    name: "KEYLOG_DIR",
+    default: "",
+    accepted: CAPTURE_DIR.accepted,
+    meaning: "Where the SRTP keys of every call are written, for sfu-replay --explain --keys: with them, whoever recorded \
+              the network hears what people said. At most 32 files of 1 MiB. Unset: keys are written nowhere.",
+};
+
+/// The folder of this variable, if it is set; never without a token.
+pub(super) fn folder(
+    source: &Source<'_>,
+    variable: &'static Variable,
+    has_token: bool,
+) -> Result<Option<PathBuf>, Error> {
     let is_path = |text: &str| text.len() <= PATH_LEN_MAX && !text.chars().any(char::is_control);
-    let folder = source.given(&CAPTURE_DIR, |text| is_path(text).then(|| PathBuf::from(text)))?;
-    if folder.is_some() && !has_token { Err(Error::CaptureUnguarded) } else { Ok(folder) }
+    let folder = source.given(variable, |text| is_path(text).then(|| PathBuf::from(text)))?;
+    if folder.is_some() && !has_token {
+        return Err(Error::Half(variable.name, DEBUG_TOKEN.name));
+    }
+    Ok(folder)
 }
 
 /// Where `/metrics` is served, if not at the front door.

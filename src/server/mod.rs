@@ -8,9 +8,11 @@ mod discover;
 mod handshakes;
 mod house;
 mod inspector;
+mod key_log;
 pub mod logging;
 mod media_thread;
 pub mod self_check;
+mod private_folder;
 mod supervision;
 mod workers;
 
@@ -27,6 +29,7 @@ use self::captures::Captures;
 use self::handshakes::Handshakes;
 use self::house::House;
 use self::inspector::Inspector;
+use self::key_log::KeyLog;
 use self::workers::Fleet;
 use crate::auth::Verifier;
 use crate::config::Config;
@@ -83,9 +86,10 @@ impl Server {
         let ports: BTreeSet<u16> = worker_ports.iter().copied().collect();
         let buffers = sockets.iter().map(WorkerSockets::buffer_lens).min_by_key(|lens| lens.receive);
 
+        let key_log = KeyLog::start(config.keylog_dir.clone()).context("KEYLOG_DIR")?;
         let (fleet, news) = Fleet::start(config, sockets, &secret)?;
         let workers = fleet.workers();
-        let (handshakes, failures) = Handshakes::new(Acceptor::new(identity), workers.clone());
+        let (handshakes, failures) = Handshakes::new(Acceptor::new(identity), workers.clone(), key_log);
         let settings = Settings {
             audio_slots: config.audio_slots,
             max_connections: config.max_connections,

@@ -78,6 +78,15 @@ impl SrtpRx {
             rtcp_streams: RtcpStreams::new(),
         }
     }
+
+    /// The stream has come to `index`: for recordings that begin in the middle of a call, never for a network.
+    ///
+    /// # Errors
+    /// [`DropReason::SsrcLimit`].
+    pub fn begin_at(&mut self, ssrc: Ssrc, index: PacketIndex) -> Result<(), DropReason> {
+        let place = self.rtp_streams.find(ssrc);
+        self.rtp_streams.accept(place, ssrc, index.0)
+    }
 }
 
 impl SrtpTx {

@@ -8,8 +8,12 @@ use super::traffic::Traffic;
 use super::{PeerKey, Worker};
 use crate::ice::credentials::{LocalCredentials, RemoteCredentials};
 use crate::ids::{RoomId, Ssrc, TrackId, TransportId};
+#[cfg(feature = "tools")]
+use crate::packet::DropReason;
 use crate::packet::Egress;
 use crate::room::Room;
+#[cfg(feature = "tools")]
+use crate::srtp::index::PacketIndex;
 use crate::time::Now;
 use crate::transport::Transport;
 
@@ -90,6 +94,21 @@ impl Worker {
         if let Some(key) = self.key_of(transport) {
             self.peers[key].transport.leave_plaintext(is_plaintext_out);
         }
+    }
+
+    /// As [`Transport::begin_at`].
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "tools")]
+    pub fn begin_at(
+        &mut self,
+        transport: TransportId,
+        ssrc: Ssrc,
+        index: PacketIndex,
+    ) -> Result<(), DropReason> {
+        let key = self.key_of(transport).ok_or(DropReason::UnknownPath)?;
+        self.peers[key].transport.begin_at(ssrc, index)
     }
 
     fn key_of(&mut self, transport: TransportId) -> Option<PeerKey> {
