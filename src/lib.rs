@@ -18,6 +18,8 @@ pub mod demux;
 pub mod ice;
 pub mod dtls;
 pub mod srtp;
+#[allow(unsafe_code, reason = "instructions that not every processor has")]
+pub mod vector;
 pub mod rtp;
 pub mod rtcp;
 pub mod sdp;

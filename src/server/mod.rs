@@ -41,6 +41,7 @@ use crate::ids::{TransportId, WorkerId};
 use crate::net::socket::{self, WorkerSockets};
 use crate::net::{interfaces, uring};
 use crate::signalling::{CLOSE_DRAINING, IceServers, Settings, Signalling};
+use crate::srtp::path::CryptoPath;
 use crate::time::Now;
 
 /// How long sessions have to take their Close frame, and workers to say goodbye.
@@ -131,6 +132,7 @@ impl Server {
 
         println!("gryt-sfu {}", env!("CARGO_PKG_VERSION"));
         println!("  backend:   {features}");
+        println!("  crypto:    {}", CryptoPath::best());
         println!("  workers:   {}", fleet.placement());
         println!("  listening: {scheme} {}", SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
         println!("  media:     udp {}", join(ports));

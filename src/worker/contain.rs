@@ -44,6 +44,8 @@ impl Worker {
 mod tests {
     use std::panic::resume_unwind;
 
+    use std::time::Duration;
+
     use super::*;
     use crate::ice::credentials::{RemoteCredentials, Secret};
     use crate::ids::{Mid, PayloadType, RoomId, SlotIndex, Ssrc, TrackId, TransportId, WorkerId};
@@ -57,6 +59,10 @@ mod tests {
     struct Nowhere;
 
     impl Egress for Nowhere {
+        fn cuts_segments(&self, _: Path) -> bool {
+            false
+        }
+
         fn open(&mut self, _: Path) -> bool {
             false
         }
@@ -110,6 +116,8 @@ mod tests {
             port_sharers: 1,
             secret: secret.clone(),
             audio_slots: 4,
+            tick: Duration::ZERO,
+            pad_max: 0,
             seed: [7; 32],
         };
         let mut worker = Worker::new(now, settings);
