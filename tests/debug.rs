@@ -4,10 +4,11 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use serde_json::Value;
 use support::debug::{peer, peer_until};
-use support::{Client, Options, PATIENCE, Server, assert_clean};
+use support::{Client, Options, PATIENCE, Server, assert_clean, now};
 
 const TOKEN: &str = "a-token-of-more-than-16-bytes";
 
