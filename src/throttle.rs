@@ -1,7 +1,7 @@
 //! Lines of the log that a stranger, the network or a broken disk can repeat without end: the first is written at
 //! once, then one every [`INTERVAL`], which says how many it stands for.
 //!
-//! Each place in the code has a [`Throttle`] of its own, without a lock; [`throttled`] makes it. A line about what
+//! Each place in the code has a [`Throttle`] of its own, without a lock; `throttled!` makes it. A line about what
 //! an operator did himself is not for this: he waits for the answer.
 
 use std::sync::OnceLock;

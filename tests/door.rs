@@ -130,6 +130,21 @@ fn a_flood_of_foreign_pages_is_one_line_of_the_log() {
 }
 
 #[test]
+fn a_server_without_room_says_so_once_in_a_while() {
+    let begun = now();
+    let mut server = Server::spawn(&[("MAX_CONNECTIONS", "1")]);
+    let _open = [plain(&server), plain(&server)];
+    for _ in 0..30 {
+        assert_eq!(upgrade(&server, &[]).0, 503);
+    }
+    let what = "no room for another WebSocket";
+    server.wait_for_log(what, |log| log.contains(what).then_some(()));
+    let lines = server.throttled_lines(what, begun);
+    assert!(lines[0].contains("WARN") && lines[0].contains("MAX_CONNECTIONS"), "{lines:?}");
+    assert_eq!(server.metric("gryt_sfu_websocket_refused_total", &[]), 30.0);
+}
+
+#[test]
 fn wrong_tokens_are_counted_and_said() {
     let begun = now();
     let token = "shown-by-whoever-watches";
