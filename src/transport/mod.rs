@@ -127,6 +127,11 @@ impl Transport {
         self.agent.handle_response(now, path, response)
     }
 
+    /// As [`Agent::next_timeout`].
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.agent.next_timeout()
+    }
+
     /// As [`Agent::next_check`].
     pub fn next_check(&mut self, now: Instant, out: &mut [u8]) -> Option<(Path, usize)> {
         self.agent.next_check(now, out)

@@ -114,6 +114,7 @@ impl Worker {
     fn key_of(&mut self, transport: TransportId) -> Option<PeerKey> {
         let key = self.by_transport.get(&transport).copied()?;
         self.works_for(key);
+        self.look_soon(key);
         Some(key)
     }
 
@@ -158,6 +159,9 @@ impl Worker {
         let transport = Transport::new(now.instant, id, local, remote, self.random.bytes());
         let entry = self.peers.vacant_entry();
         let key = entry.key();
+        if self.look_at.len() <= key {
+            self.look_at.resize(key + 1, now.instant);
+        }
         entry.insert(Peer {
             transport,
             room,
@@ -171,6 +175,7 @@ impl Worker {
             report_at: now.instant + FIRST_REPORT,
         });
         self.by_transport.insert(id, key);
+        self.look_soon(key);
         self.learn_ufrags(key);
     }
 
