@@ -30,3 +30,9 @@ pub fn clock_source() -> io::Result<String> {
     let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")?;
     Ok(source.trim().to_owned())
 }
+
+/// The kernel's version, as `uname -r` has it.
+pub(super) fn kernel_release() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.map_or_else(|_| "of unknown version".into(), |text| text.trim().into())
+}

@@ -17,9 +17,10 @@ use crate::config::{Config, Limits};
 use crate::control::workers::{WorkerQueue, Workers};
 use crate::ice::credentials::Secret;
 use crate::ids::WorkerId;
+use crate::net::Options;
 use crate::net::socket::WorkerSockets;
 use crate::net::thread as net_thread;
-use crate::net::uring::{Uring, UringOptions};
+use crate::net::uring::Uring;
 use crate::net::wake::{WakeListener, WakeReader, waker};
 use crate::signalling::Signalling;
 use crate::time::Now;
@@ -103,7 +104,7 @@ impl Fleet {
             let waker = wakers[index].clone();
             lanes.push(WorkerQueue { commands, wake: Box::new(move || waker.wake()) });
             queues.push(events_out);
-            let options = UringOptions { batch_wait: config.batch_wait, ..UringOptions::default() };
+            let options = Options { batch_wait: config.batch_wait, ..Options::default() };
             let thread = Thread { settings, sockets, reader, options, cpu: placement.cpu(index) };
             threads.push(thread.start(ends)?);
         }
@@ -140,7 +141,7 @@ struct Thread {
     settings: Settings,
     sockets: WorkerSockets,
     reader: WakeReader,
-    options: UringOptions,
+    options: Options,
     cpu: Option<usize>,
 }
 
