@@ -8,8 +8,7 @@ use gryt_sfu::auth;
 use gryt_sfu::config::{self, Config, Flags, Order, TokenFlags};
 use gryt_sfu::http::{self, Tls};
 use gryt_sfu::net::thread::cpu_count;
-use gryt_sfu::net::uring;
-use gryt_sfu::server::{Server, logging};
+use gryt_sfu::server::{Io, Server, logging};
 use gryt_sfu::time::Now;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,6 +44,10 @@ fn main() -> ExitCode {
     };
     if flags.check {
         print!("{config}");
+        match Io::choose(config.io_backend) {
+            Ok(io) => println!("# media passes by {io}"),
+            Err(error) => println!("# would not start: {error}"),
+        }
         return ExitCode::SUCCESS;
     }
     match logging::start(&config).and_then(|()| run(&config, tls)) {
@@ -89,13 +92,12 @@ fn log_panic(info: &PanicHookInfo<'_>) {
 
 fn run(config: &Config, tls: Option<Tls>) -> anyhow::Result<()> {
     std::panic::set_hook(Box::new(log_panic));
-    // The control runtime is a ring too, and panics where there is none.
-    uring::probe()?;
-    tokio_uring::start(async {
+    let io = Io::choose(config.io_backend)?;
+    io.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let server = Server::start(config, tls).await?;
+        let server = Server::start(config, tls, &io).await?;
         let mut told = async || {
             loop {
                 tokio::select! {
@@ -116,5 +118,5 @@ fn run(config: &Config, tls: Option<Tls>) -> anyhow::Result<()> {
         tracing::info!("closing all sessions");
         server.stop().await;
         Ok(())
-    })
+    })?
 }

@@ -50,7 +50,7 @@ fn defaults() {
             max_connections: 1000,
             audio_slots: 32,
             resume_window: Duration::from_secs(15),
-            io_backend: IoBackend::Uring,
+            io_backend: IoBackend::Auto,
             batch_wait: Duration::ZERO,
             drain_timeout: Duration::ZERO,
             log_level: LogLevel::Info,

@@ -1,6 +1,10 @@
 //! Where the ring is forbidden, as under a container engine's default profile, or another call that a
 //! backend needs, that is said or counted and nothing worse happens.
 
+#[path = "support/seccomp.rs"]
+#[allow(unreachable_pub, reason = "shared with tests that are crates of several files")]
+mod seccomp;
+
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -12,20 +16,7 @@ use gryt_sfu::time::Now;
 
 /// Lets a system call fail with EPERM for the calling thread, as seccomp profiles do.
 fn forbid(call: libc::c_long) {
-    let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let filter = [
-        // The number of the system call comes first in `seccomp_data`.
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-    // SAFETY: takes numbers only; the thread can gain no privileges from here on.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: the program and its instructions are alive; the kernel copies them.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) }, 0);
+    seccomp::forbid(&[call], libc::SECCOMP_RET_ERRNO | libc::EPERM as u32).unwrap();
 }
 
 #[test]

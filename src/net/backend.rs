@@ -18,6 +18,9 @@ pub trait Backend {
     /// Where the answers go.
     type Egress: Egress;
 
+    /// What operators call it.
+    const NAME: &str;
+
     /// Sends what is queued, then waits for a datagram, a wake-up or `timeout` (`None`: for ever).
     /// May return early with nothing at all.
     ///

@@ -1,4 +1,4 @@
-//! One worker and its ring on one thread: the loop of the house.
+//! One worker and its backend on one thread: the loop of the house.
 //!
 //! A wake-up does, in this order: 1 orders of control, 2 what other workers relay, 3 datagrams, 4 what is due,
 //! 5 sealing and sending, 6 news. Each is bounded, so that none starves the next.
@@ -61,6 +61,7 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
     let mut backlog: VecDeque<Event> = VecDeque::new();
     // Of the voice packets of a wake-up.
     let mut arrivals: Vec<Duration> = Vec::with_capacity(BATCH_LEN_MAX);
+    worker.counters.backend = Some(B::NAME);
     let mut now = Now::read();
     let mut is_behind = false;
     while !worker.is_stopped() {

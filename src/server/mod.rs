@@ -1,13 +1,14 @@
 //! Puts the house together and takes it down again.
 //!
 //! Control is one thread: HTTP, sessions, DTLS handshakes and this room's tasks. Each worker is a thread of its
-//! own, with its ring. They exchange values over bounded queues and wake each other by eventfd.
+//! own, with its ring or without. They exchange values over bounded queues and wake each other by eventfd.
 
 mod captures;
 mod discover;
 mod handshakes;
 mod house;
 mod inspector;
+mod io;
 pub mod logging;
 mod media_thread;
 mod supervision;
@@ -26,6 +27,7 @@ use self::captures::Captures;
 use self::handshakes::Handshakes;
 use self::house::House;
 use self::inspector::Inspector;
+pub use self::io::Io;
 use self::workers::Fleet;
 use crate::auth::Verifier;
 use crate::config::Config;
@@ -34,8 +36,8 @@ use crate::dtls::identity::Identity;
 use crate::http::{self, App, Debug, Policy, Tls};
 use crate::ice::credentials::Secret;
 use crate::ids::{TransportId, WorkerId};
+use crate::net::interfaces;
 use crate::net::socket::{self, WorkerSockets};
-use crate::net::{interfaces, uring};
 use crate::signalling::{CLOSE_DRAINING, IceServers, Settings, Signalling};
 use crate::time::Now;
 
@@ -58,13 +60,11 @@ pub struct Server {
 
 impl Server {
     /// Binds the ports, starts the workers and opens the door. Runs on control's thread, inside a
-    /// [`tokio::task::LocalSet`]. With `tls` the door speaks nothing else.
+    /// [`tokio::task::LocalSet`] ([`Io::block_on`]). With `tls` the door speaks nothing else.
     ///
     /// # Errors
     /// What keeps it from starting, in words for an operator.
-    pub async fn start(config: &Config, tls: Option<Tls>) -> Result<Server> {
-        let features = uring::probe()
-            .context("io_uring is not to be had here (IO_BACKEND=uring needs Linux 6.1 and no seccomp filter against it)")?;
+    pub async fn start(config: &Config, tls: Option<Tls>, io: &Io) -> Result<Server> {
         let now = Now::read().instant;
         let secret = Secret::random();
         let identity = Identity::generate().context("cannot make a DTLS certificate")?;
@@ -79,7 +79,7 @@ impl Server {
         let ports: BTreeSet<u16> = worker_ports.iter().copied().collect();
         let buffers = sockets.iter().map(WorkerSockets::buffer_lens).min_by_key(|lens| lens.receive);
 
-        let (fleet, news) = Fleet::start(config, sockets, &secret)?;
+        let (fleet, news) = Fleet::start(config, io, sockets, &secret)?;
         let workers = fleet.workers();
         let (handshakes, failures) = Handshakes::new(Acceptor::new(identity), workers.clone());
         let settings = Settings {
@@ -114,7 +114,7 @@ impl Server {
         supervision::essential("the front door", async { match serve.await {} });
 
         println!("gryt-sfu {}", env!("CARGO_PKG_VERSION"));
-        println!("  backend:   {features}");
+        println!("  backend:   {io}");
         println!("  workers:   {}", fleet.placement());
         println!("  listening: {scheme} {}", SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
         println!("  media:     udp {}", join(ports));
@@ -132,7 +132,7 @@ impl Server {
             );
         }
         println!("  demo page: {scheme}://localhost:{port}/");
-        for advice in supervision::self_check(config) {
+        for advice in io.advice().into_iter().chain(supervision::self_check(config)) {
             println!("  warning:   {advice}");
         }
         supervision::report_ready(house);

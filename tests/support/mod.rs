@@ -13,6 +13,7 @@ pub mod client;
 pub mod coturn;
 pub mod frame;
 pub mod sdp;
+pub mod seccomp;
 pub mod server;
 pub mod socket;
 pub mod stun;

@@ -171,6 +171,8 @@ impl Mmsg {
 impl Backend for Mmsg {
     type Egress = MmsgEgress;
 
+    const NAME: &str = "mmsg";
+
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Wake> {
         self.flush();
         let timeout = if self.inlet.has_some() { Some(Duration::ZERO) } else { timeout };

@@ -124,6 +124,8 @@ impl Uring {
 impl Backend for Uring {
     type Egress = UringEgress;
 
+    const NAME: &str = "uring";
+
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Wake> {
         self.give_back_lent();
         self.egress.close();
