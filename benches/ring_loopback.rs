@@ -12,8 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use gryt_sfu::net::uring::{Uring, UringOptions, probe};
-use gryt_sfu::net::{Backend, socket, wake};
+use gryt_sfu::net::uring::{Uring, probe};
+use gryt_sfu::net::{Backend, Options, socket, wake};
 use gryt_sfu::packet::{Path, SocketId, run};
 
 const SINK_COUNT: usize = 100;
@@ -79,7 +79,7 @@ fn compare(len: usize, each: usize, round_count: usize) {
 fn ring(segmentation: bool) -> Uring {
     let sockets = socket::bind(0..=0, 1, false).expect("some port is free").remove(0);
     let (_, reader) = wake::waker().expect("descriptors are left");
-    let options = UringOptions { segmentation, ..UringOptions::default() };
+    let options = Options { segmentation, ..Options::default() };
     Uring::new(sockets, reader, options).expect("the probe had a ring")
 }
 
