@@ -52,6 +52,8 @@ fn defaults() {
             resume_window: Duration::from_secs(15),
             io_backend: IoBackend::Auto,
             batch_wait: Duration::ZERO,
+            egress_tick: Duration::ZERO,
+            gso_pad_max: 64,
             drain_timeout: Duration::ZERO,
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
@@ -96,6 +98,8 @@ fn what_is_printed_is_accepted() {
         ("RESUME_WINDOW", "2m"),
         ("DRAIN_TIMEOUT", "2h"),
         ("BATCH_WAIT_US", "500"),
+        ("EGRESS_TICK_MS", "10"),
+        ("GSO_PAD_MAX", "0"),
         ("LOG_LEVEL", "Debug"),
         ("LOG_FORMAT", "JSON"),
         ("LOG_FILE", "/var/log/sfu.log"),
@@ -201,6 +205,10 @@ fn a_bad_value_is_named_with_what_is_accepted() {
         ("RESUME_WINDOW", "18446744073709551615m"),
         ("IO_BACKEND", "epoll"),
         ("BATCH_WAIT_US", "10001"),
+        ("EGRESS_TICK_MS", "21"),
+        ("EGRESS_TICK_MS", "1.5"),
+        ("GSO_PAD_MAX", "256"),
+        ("GSO_PAD_MAX", "-1"),
         ("LOG_LEVEL", "loud"),
     ] {
         let message = parse(&[(name, bad)]).expect_err(bad).to_string();

@@ -124,6 +124,11 @@ const WORKER_COUNTERS: &[(&str, &str, Field)] = &[
     ("bytes_in", "Bytes of UDP payload taken from the kernel", |worker| worker.bytes_in),
     ("datagrams_out", "Datagrams handed to the kernel", |worker| worker.datagrams_out),
     ("bytes_out", "Bytes of UDP payload handed to the kernel", |worker| worker.bytes_out),
+    (
+        "padding_out",
+        "Bytes of RTP padding among them, by which packets of several lengths leave as one send",
+        |worker| worker.padding_out,
+    ),
     ("rtp_in", "RTP packets that verified", |worker| worker.rtp_in),
     ("rtp_out", "RTP packets sealed for a receiver", |worker| worker.rtp_out),
     ("relayed_out", "Datagrams handed to the worker that owns them", |worker| worker.relayed_out),

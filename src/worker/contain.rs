@@ -35,9 +35,7 @@ impl Worker {
         self.tell_changes();
         let id = self.rooms.remove(room).id;
         self.by_room.remove(&id);
-        // A batch that was cut short: what waits in the other rooms still has its payloads.
-        let pending = self.rooms.iter().filter(|(_, room)| room.has_pending()).map(|(key, _)| key);
-        self.batch.rooms = pending.collect();
+        self.waiting.retain(|(_, key)| *key != room);
         self.events.push(Event::RoomFailed(id));
     }
 }

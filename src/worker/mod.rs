@@ -1,7 +1,7 @@
 //! Transports and rooms of one core; no socket, no clock.
 //!
 //! Each wake-up the owner of the ring gives it what came (`handle_*`), then calls [`Worker::flush`], which
-//! seals the batch receiver by receiver, and takes [`Worker::take_events`] and [`Worker::take_relays`].
+//! seals what is due receiver by receiver, and takes [`Worker::take_events`] and [`Worker::take_relays`].
 //! On this path nothing allocates, locks, formats or reads a clock.
 
 pub mod capture;
@@ -14,9 +14,11 @@ mod peer;
 mod random;
 pub mod relay;
 mod reports;
+mod seal;
 pub mod snapshot;
 pub mod traffic;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -27,6 +29,7 @@ use self::peer::{Peer, RoomKey};
 use self::random::Random;
 use self::relay::{Relay, RelayBytes};
 use self::reports::Reports;
+use self::seal::Sealer;
 use self::snapshot::Asked;
 use crate::demux::Protocol;
 use crate::ice::agent::Answered;
@@ -38,14 +41,12 @@ use crate::packet::{Datagram, DropReason, Egress, Path, run};
 use crate::room::receiver::ReceiverKey;
 use crate::room::track::TrackKey;
 use crate::room::{PeerKey, Room, STAGE_INTERVAL, SlotChange};
-use crate::time::Now;
+use crate::time::{Now, NtpTime};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// Payload bytes that a batch may hold before it is sealed early.
-const BATCH_LEN_MAX: usize = 256 * 1024;
-/// Payload bytes that are set aside at the start: a voice batch needs no more.
-const BATCH_LEN: usize = 64 * 1024;
+/// Payload bytes that may wait in a room before they are sealed early.
+const BATCH_LEN_MAX: usize = 64 * 1024;
 /// 5-tuples of other workers that are remembered.
 const FOREIGN_COUNT_MAX: usize = 1 << 17;
 /// How often counters are published.
@@ -61,6 +62,10 @@ pub struct Settings {
     pub secret: Secret,
     /// Most slots of a receiver.
     pub audio_slots: u16,
+    /// How long a room's packets wait for others, so that they leave together; zero: until [`Worker::flush`].
+    pub tick: Duration,
+    /// A packet that leaves with longer ones is padded when that takes fewer bytes; 0: never.
+    pub pad_max: u8,
     /// Whence all its randomness comes.
     pub seed: [u8; 32],
 }
@@ -77,7 +82,10 @@ pub struct Worker {
     by_track: Map<TrackId, (RoomKey, TrackKey)>,
     /// 5-tuples that other workers have authenticated.
     foreign: Map<Path, WorkerId>,
-    batch: Batch,
+    /// Rooms in which packets wait, and until when: the first is due first.
+    waiting: VecDeque<(Instant, RoomKey)>,
+    sealer: Sealer,
+    arrivals: Vec<Duration>,
     changes: Vec<SlotChange>,
     /// The room that is dealt with just now: see [`Worker::contain`].
     at_work: Option<RoomKey>,
@@ -93,17 +101,12 @@ pub struct Worker {
     pub counters: WorkerCounters,
 }
 
-/// Verified packets that wait for the end of the batch: their payloads, and the rooms they wait in.
-struct Batch {
-    bytes: Vec<u8>,
-    rooms: Vec<RoomKey>,
-}
-
 impl Worker {
     /// A worker without rooms.
     pub fn new(now: Now, settings: Settings) -> Worker {
         Worker {
             random: Random::new(settings.seed),
+            sealer: Sealer::new(settings.pad_max),
             settings,
             peers: Slab::new(),
             rooms: Slab::new(),
@@ -113,7 +116,8 @@ impl Worker {
             by_room: Map::default(),
             by_track: Map::default(),
             foreign: Map::default(),
-            batch: Batch { bytes: Vec::with_capacity(BATCH_LEN), rooms: Vec::new() },
+            waiting: VecDeque::new(),
+            arrivals: Vec::new(),
             changes: Vec::new(),
             at_work: None,
             reports: Reports::default(),
@@ -169,7 +173,7 @@ impl Worker {
         may_relay: bool,
         out: &mut impl Egress,
     ) -> Result<(), DropReason> {
-        let Datagram { path, bytes, .. } = datagram;
+        let Datagram { path, arrived, bytes } = datagram;
         let protocol = Protocol::of(bytes)?;
         if protocol == Protocol::Stun {
             return self.handle_stun(now, path, bytes, may_relay, out);
@@ -182,7 +186,7 @@ impl Worker {
         };
         self.works_for(key);
         let handled = match protocol {
-            Protocol::Rtp => self.handle_rtp(now, key, bytes, out),
+            Protocol::Rtp => self.handle_rtp(now, key, arrived, bytes, out),
             Protocol::Rtcp => self.handle_rtcp(now, key, bytes),
             Protocol::Dtls | Protocol::Stun => self.handle_dtls(now, key, path, bytes),
         };
@@ -305,12 +309,14 @@ impl Worker {
         Ok(())
     }
 
-    /// When [`Worker::handle_timeout`] has something to do.
+    /// When [`Worker::handle_timeout`] or [`Worker::flush`] has something to do.
     pub fn next_timeout(&self) -> Instant {
         if let Some(asked) = &self.asked {
             return asked.at;
         }
-        if self.peers.is_empty() { self.counters_at } else { self.interval_at.min(self.counters_at) }
+        let due =
+            if self.peers.is_empty() { self.counters_at } else { self.interval_at.min(self.counters_at) };
+        self.waiting.front().map_or(due, |(flush_at, _)| due.min(*flush_at))
     }
 
     /// Does what is due: consent, checks of ours, reports, who speaks, counters.
@@ -400,6 +406,15 @@ impl Worker {
     /// Messages to other workers since the last call.
     pub fn take_relays(&mut self) -> std::vec::Drain<'_, (WorkerId, Relay)> {
         self.relays.drain(..)
+    }
+
+    /// Counts how long the packets took that were forwarded since the last call, from the kernel's receive
+    /// timestamp to `now`.
+    pub fn record_latencies(&mut self, now: Now) {
+        let since = |arrived| now.ntp.since(NtpTime::from_unix(arrived));
+        for latency in self.arrivals.drain(..).filter_map(since) {
+            self.counters.forwarding_latency.record(latency.as_nanos() as u64);
+        }
     }
 
     /// [`command::Command::Stop`] came: everybody has been told.

@@ -119,7 +119,7 @@ impl Worker {
             self.remove_peer(key, out);
         }
         self.by_track.retain(|_, (track_room, _)| *track_room != room);
-        self.batch.rooms.retain(|key| *key != room);
+        self.waiting.retain(|(_, key)| *key != room);
         self.rooms.remove(room);
     }
 

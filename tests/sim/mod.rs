@@ -63,6 +63,10 @@ pub struct Sent {
 }
 
 impl Egress for Sent {
+    fn cuts_segments(&self, _path: Path) -> bool {
+        true
+    }
+
     fn open(&mut self, path: Path) -> bool {
         assert!(self.run.replace(path).is_none(), "a run inside a run");
         if self.trap == Some(path) {
@@ -153,8 +157,22 @@ impl Sim {
 
     /// A worker that shares its port with others.
     pub fn with_sharers(audio_slots: u16, secret: Secret, id: WorkerId, port_sharers: u8) -> Sim {
+        let tick = Duration::ZERO;
+        Sim::with_settings(Settings {
+            id,
+            port_sharers,
+            secret,
+            audio_slots,
+            tick,
+            pad_max: 0,
+            seed: [7; 32],
+        })
+    }
+
+    /// A worker with settings of the test's own.
+    pub fn with_settings(settings: Settings) -> Sim {
         let now = Now { instant: Now::read().instant, ntp: NtpTime(0xE000_0000_0000_0000) };
-        let settings = Settings { id, port_sharers, secret: secret.clone(), audio_slots, seed: [7; 32] };
+        let (id, secret) = (settings.id, settings.secret.clone());
         let mut sim =
             Sim { worker: Worker::new(now, settings), now, sent: Sent::default(), room: ROOM, secret, id };
         sim.command(Command::AddRoom(ROOM));

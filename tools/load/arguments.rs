@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use super::cost;
 use super::speech::{MuteCycle, SYNTHETIC_LEN_MAX, SYNTHETIC_LEN_MIN};
+use super::{bare, fan_out};
 
 const EXAMPLES: &str = "\
 Every client is a real one: WebSocket, offer and answer, ICE, DTLS and SRTP. Point it at any server that speaks the
@@ -41,13 +41,14 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Starts the server beside this program and measures its CPU time for each delivered packet
-    Sfu(cost::Settings),
-    /// The same with a bare fan-out (recv, then one sendmmsg to all) in the server's place
-    Floor(cost::Settings),
-    /// The bare fan-out itself; `floor` starts it
-    #[command(hide = true)]
-    FanOut,
+    /// The bare fan-out itself, which prints its address
+    FanOut {
+        /// Where it listens
+        #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS", value_parser = fan_out::address)]
+        bind: std::net::SocketAddrV4,
+    },
+    /// Members without any protocol, for a bare fan-out: what it costs the kernel to carry what they say
+    Bare(bare::Settings),
 }
 
 #[derive(Parser)]
@@ -82,12 +83,8 @@ pub(crate) struct Load {
     #[arg(long, help_heading = "When", default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) join_timeout: u32,
 
-    /// Speaks what this Ogg/Opus file says, round and round; else a made-up voice of 20 ms packets
-    #[arg(long, help_heading = "What is said", value_name = "FILE.opus")]
-    pub(crate) input: Option<PathBuf>,
-    /// Length of the made-up voice's payloads
-    #[arg(long, help_heading = "What is said", default_value_t = 120, value_name = "BYTES", conflicts_with = "input", value_parser = payload_len)]
-    pub(crate) payload: usize,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
     /// Talks in spurts and pauses as in a conversation, with discontinuous transmission in the pauses
     #[arg(long, help_heading = "What is said")]
     pub(crate) dtx: bool,
@@ -126,6 +123,17 @@ pub(crate) struct Load {
     /// More joins that failed or connections that were lost than this break the run
     #[arg(long, help_heading = "Results", default_value_t = 0, value_name = "COUNT")]
     pub(crate) max_failures: u64,
+}
+
+/// What is said.
+#[derive(Args)]
+pub(crate) struct Voice {
+    /// Speaks what this Ogg/Opus file says, round and round; else a made-up voice of 20 ms packets
+    #[arg(long, help_heading = "What is said", value_name = "FILE.opus")]
+    pub(crate) input: Option<PathBuf>,
+    /// Length of the made-up voice's payloads
+    #[arg(long, help_heading = "What is said", default_value_t = 120, value_name = "BYTES", conflicts_with = "input", value_parser = payload_len)]
+    pub(crate) payload: usize,
 }
 
 fn number(text: &str, most: f64, what: &str) -> Result<f64, String> {
@@ -174,7 +182,8 @@ mod tests {
         assert!(parse("sfu-load").is_err());
         let plain = parse("sfu-load ws://localhost:5005/").unwrap();
         assert_eq!(plain.load.url.as_deref(), Some("ws://localhost:5005/"));
-        assert!(matches!(parse("sfu-load sfu --seconds 8").unwrap().command, Some(Command::Sfu(_))));
+        let bare = parse("sfu-load bare 127.0.0.1:1 --pid 1 --json x").unwrap().command;
+        assert!(matches!(bare, Some(Command::Bare(_))));
         for line in [
             "--mute 20",
             "--mute 0/5",

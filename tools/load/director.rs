@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use super::arguments::Load;
+use super::arguments::{Load, Voice};
 use super::histogram::Histogram;
 use super::member::{self, House, News, Order, Plan, Target};
 use super::outcome::{Latency, Outcome, Own, Packets, Second, Server, Setting, Thresholds, curve};
@@ -44,7 +44,7 @@ pub(crate) fn run(load: &Load) -> Result<Outcome> {
         "{members} members: from 1 to {MEMBER_COUNT_MAX} can join"
     );
     let target = Arc::new(find(load.url.as_deref().unwrap_or_default())?);
-    let packets = voice(load)?;
+    let packets = voice(&load.voice)?;
     if let Some(pid) = load.pid {
         Usage::of(pid)
             .with_context(|| format!("--pid {pid}: there is no such process, or it may not be looked at"))?;
@@ -96,9 +96,9 @@ fn find(url: &str) -> Result<Target> {
     bail!("no server at {url} ({why}); is it running, and is this its port?")
 }
 
-fn voice(load: &Load) -> Result<Arc<[VoicePacket]>> {
-    let packets = match &load.input {
-        None => speech::synthetic(load.payload),
+pub(crate) fn voice(voice: &Voice) -> Result<Arc<[VoicePacket]>> {
+    let packets = match &voice.input {
+        None => speech::synthetic(voice.payload),
         Some(path) => {
             voice_file::read(path).with_context(|| format!("{} cannot be played", path.display()))?
         }
@@ -182,9 +182,9 @@ impl<'a> Run<'a> {
         crew: &'a [Crew],
         news: mpsc::UnboundedReceiver<News>,
     ) -> Result<Run<'a>> {
-        let voice = match &load.input {
+        let voice = match &load.voice.input {
             Some(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            None => format!("made-up voices of {} bytes a packet", load.payload),
+            None => format!("made-up voices of {} bytes a packet", load.voice.payload),
         };
         let setting = Setting {
             url: target.url.clone(),

@@ -731,7 +731,7 @@ fn close_meaning(code: u16) -> &'static str {
 }
 
 /// The address from which the server is reached: our candidate names it.
-fn local_ip(server: SocketAddr) -> std::io::Result<IpAddr> {
+pub(crate) fn local_ip(server: SocketAddr) -> std::io::Result<IpAddr> {
     let any: IpAddr =
         if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let probe = std::net::UdpSocket::bind((any, 0))?;
