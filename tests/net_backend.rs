@@ -35,6 +35,7 @@ macro_rules! on_both_backends {
 on_both_backends! {
     answers_leave_from_the_address_that_was_asked,
     a_wait_ends_with_its_time_or_with_the_waker,
+    a_wake_up_is_put_off_for_a_larger_batch,
     more_datagrams_than_buffers_are_received_all_the_same,
     a_run_of_any_lengths_arrives_in_order,
     a_flush_larger_than_the_queue_submits_on_its_way,
@@ -176,6 +177,29 @@ fn a_wait_ends_with_its_time_or_with_the_waker<B: Start>() {
         }
         let wake = this.backend.wait(Some(Duration::ZERO)).unwrap();
         assert_eq!(wake, Wake { woken: false });
+    }
+}
+
+fn a_wake_up_is_put_off_for_a_larger_batch<B: Start>() {
+    let batch_wait = Duration::from_millis(50);
+    let Some(mut this) = start::<B>(Options { batch_wait, ..Options::default() }) else { return };
+    this.backend.wait(Some(Duration::ZERO)).unwrap();
+    let peer = peer("127.0.0.1:0");
+    for count in [1, 2] {
+        let before = Now::read().instant;
+        for _ in 0..count {
+            peer.send_to(b"x", ("127.0.0.1", this.port)).unwrap();
+        }
+        let mut received = 0;
+        while received == 0 {
+            assert!(before.elapsed() < PATIENCE);
+            this.backend.wait(Some(PATIENCE)).unwrap();
+            while this.backend.next().is_some() {
+                received += 1;
+            }
+        }
+        assert!(before.elapsed() >= batch_wait);
+        assert_eq!(received, count);
     }
 }
 

@@ -5,6 +5,7 @@ use std::mem;
 use std::ops::Range;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::time::Duration;
 
 use crate::net::msghdr::{NAME_LEN, Origin, SAID_LEN, parse_origin};
 use crate::net::slab::Slab;
@@ -32,6 +33,8 @@ pub(super) struct Inlet {
     socket: SocketId,
     /// Filled and not yet handed out.
     filled: Range<usize>,
+    /// Headers that the kernel has written to since they were laid out.
+    written: usize,
 }
 
 /// What a call brought.
@@ -64,7 +67,7 @@ impl Inlet {
             header
         };
         let headers = payloads.iter_mut().enumerate().map(header).collect();
-        Ok(Inlet { headers, _payloads: payloads, places, socket: SocketId(0), filled: 0..0 })
+        Ok(Inlet { headers, _payloads: payloads, places, socket: SocketId(0), filled: 0..0, written: count })
     }
 
     /// There are datagrams to be handed out.
@@ -75,17 +78,18 @@ impl Inlet {
     /// Receives what `socket` has. Only when everything has been handed out.
     pub(super) fn fill(&mut self, socket: SocketId, fd: RawFd) -> Brought {
         assert!(!self.has_some());
-        for header in &mut self.headers {
+        for header in &mut self.headers[..self.written] {
             // The kernel wrote how much of this it used.
             header.msg_hdr.msg_namelen = NAME_LEN as u32;
             header.msg_hdr.msg_controllen = SAID_LEN as _;
-            header.msg_hdr.msg_flags = 0;
         }
         let (first, count) = (self.headers.as_mut_ptr(), self.headers.len());
         // SAFETY: `count` valid messages; they point to places that are as long as they say, stay as long as
         // `self`, and are lent to nobody now.
         let received =
             unsafe { libc::recvmmsg(fd, first, count as u32, libc::MSG_DONTWAIT, ptr::null_mut()) };
+        // One that failed half-way may have been written to as well.
+        self.written = (usize::try_from(received).unwrap_or(0) + 1).min(count);
         let Ok(received) = usize::try_from(received) else {
             return match io::Error::last_os_error().raw_os_error() {
                 Some(libc::EAGAIN | libc::EINTR) => Brought::Last,
@@ -103,10 +107,7 @@ impl Inlet {
     }
 
     /// The way that a datagram came and when, or why it is none to be handed out.
-    pub(super) fn origin_of(
-        &mut self,
-        index: usize,
-    ) -> Result<(Path, Option<std::time::Duration>), DropReason> {
+    pub(super) fn origin_of(&mut self, index: usize) -> Result<(Path, Option<Duration>), DropReason> {
         let header = &self.headers[index];
         if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
             return Err(DropReason::TooLong);
