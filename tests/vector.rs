@@ -1,4 +1,5 @@
-//! AES-GCM on wide registers: equal to another implementation, aws-lc-rs, and content with the bytes it was given.
+//! AES-GCM, AES in counter mode and HMAC-SHA1 on wide registers: equal to other implementations, and content with the
+//! bytes they were given.
 //!
 //! Everything it reads and writes lies between two pages that nobody may touch: one byte too far ends the test. On a
 //! processor that lacks the instructions all but the first test pass without having looked at anything.
@@ -7,13 +8,18 @@
 use std::fs;
 use std::ops::Range;
 
+use aes::Aes128;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ctr::Ctr32BE;
+use ctr::cipher::{KeyIvInit, StreamCipher};
 use gryt_sfu::dtls::keying::{MasterKey, SrtpProfile};
 use gryt_sfu::srtp::context::{SrtpRx, SrtpTx};
 use gryt_sfu::srtp::path::CryptoPath;
-use gryt_sfu::vector::{Forged, Gcm, Vaes};
+use gryt_sfu::vector::{Ctr, Forged, Gcm, HmacSha1, Job, Vaes, seal_many};
+use hmac::{Hmac, Mac};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use sha1::Sha1;
 use zeroize::Zeroizing;
 
 const LEN_MAX: usize = 1500;
@@ -136,8 +142,8 @@ fn the_path_is_the_processors() {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").expect("Linux");
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     let has = |flag| flags.split_whitespace().any(|word| word == flag);
-    let is_vector = ["avx2", "aes", "vaes", "pclmulqdq", "vpclmulqdq"].into_iter().all(has);
-    for profile in [SrtpProfile::AeadAes128Gcm, SrtpProfile::AeadAes256Gcm] {
+    let is_vector = ["avx2", "aes", "vaes", "pclmulqdq", "vpclmulqdq", "sha_ni"].into_iter().all(has);
+    for profile in SrtpProfile::ALL {
         let master = MasterKey {
             key: Zeroizing::new(vec![1; profile.key_len()]),
             salt: Zeroizing::new(vec![2; profile.salt_len()]),
@@ -203,14 +209,70 @@ fn every_flipped_bit_is_refused_and_changes_nothing() {
     }
 }
 
+fn expected_keystream(key: &[u8], iv: u128, plaintext: &[u8]) -> Vec<u8> {
+    let mut bytes = plaintext.to_vec();
+    let mut cipher = Ctr32BE::<Aes128>::new_from_slices(key, &iv.to_be_bytes()).expect("a key's length");
+    cipher.apply_keystream(&mut bytes);
+    bytes
+}
+
+fn expected_digest(key: &[u8], message: &[u8], end: &[u8]) -> [u8; 20] {
+    let mac = <Hmac<Sha1> as Mac>::new_from_slice(key).expect("any length");
+    mac.chain_update(message).chain_update(end).finalize().into_bytes().into()
+}
+
+#[test]
+fn every_length_is_counted_through_as_the_oracle_does() {
+    let Some(vaes) = Vaes::detect() else { return };
+    let key = filler(16, 10);
+    let cipher = Ctr::new(vaes, &key);
+    let (mut input, mut output) = (Guarded::new(), Guarded::new());
+    for len in 0..=LEN_MAX {
+        // As RFC 3711 §4.1.1 makes it: the low 16 bits are the counter's.
+        let iv = (0x0123_4567_89AB_CDEF_u128 * (len as u128 + 1)) << 16;
+        let plaintext = filler(len, 11);
+        let expected = expected_keystream(&key, iv, &plaintext);
+        for is_at_start in [true, false] {
+            let output = output.bytes(len, is_at_start);
+            cipher.apply(iv, input.copy_of(&plaintext, is_at_start), output);
+            assert_eq!(output, expected, "{is_at_start} {len}");
+            cipher.apply_in_place(iv, output);
+            assert_eq!(output, plaintext, "{is_at_start} {len}");
+        }
+    }
+}
+
+#[test]
+fn every_length_has_the_digest_of_the_oracle() {
+    let Some(vaes) = Vaes::detect() else { return };
+    let (mut input, mut end) = (Guarded::new(), Guarded::new());
+    for len in 0..=LEN_MAX {
+        let key = filler(len % 65, 12);
+        let mac = HmacSha1::new(vaes, &key);
+        let message = filler(len, 13);
+        for end_len in [0, 4] {
+            let tail = filler(end_len, 14);
+            let expected = expected_digest(&key, &message, &tail);
+            for is_at_start in [true, false] {
+                let message = input.copy_of(&message, is_at_start);
+                let end = end.copy_of(&tail, is_at_start);
+                assert_eq!(mac.digest(message, end), expected, "{is_at_start} {len} {end_len}");
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_lengths_are_the_callers_fault() {
     let Some(vaes) = Vaes::detect() else { return };
-    let faults: [fn(Vaes); 4] = [
+    let faults: [fn(Vaes); 7] = [
         |vaes| drop(Gcm::new(vaes, &[0; 24])),
         |vaes| Gcm::new(vaes, &[0; 16]).seal([0; 12], &[], &[0; 40], &mut [0; 55]),
         |vaes| Gcm::new(vaes, &[0; 16]).seal([0; 12], &[], &[0; 40], &mut [0; 57]),
         |vaes| assert!(Gcm::new(vaes, &[0; 16]).open([0; 12], &[], &mut [0; 15]).is_err()),
+        |vaes| Ctr::new(vaes, &[0; 16]).apply(0, &[0; 5], &mut [0; 4]),
+        |vaes| drop(HmacSha1::new(vaes, &[0; 65])),
+        |vaes| assert_ne!(HmacSha1::new(vaes, &[0; 20]).digest(&[], &[0; 17]), [0; 20]),
     ];
     for fault in faults {
         assert!(std::panic::catch_unwind(|| fault(vaes)).is_err());
@@ -235,5 +297,48 @@ proptest! {
         let bit = flip.index(8 * forged.len());
         forged[bit / 8] ^= 1 << (bit % 8);
         twins.is_refused(nonce, &aad, &forged);
+    }
+
+    /// Receivers with keys of their own; now of one packet, now of several, so that some find no company.
+    #[test]
+    fn many_are_sealed_as_the_oracle_does(
+        packets in vec((12..60_usize, 0..=LEN_MAX, 1..10_usize), 1..6),
+        tag_len in prop_oneof![Just(4_usize), Just(10), Just(20)],
+        end: [u8; 4],
+    ) {
+        let Some(vaes) = Vaes::detect() else { return Ok(()) };
+        let receivers: Vec<_> = packets
+            .iter()
+            .flat_map(|&(header_len, len, count)| (0..count).map(move |_| (header_len, len)))
+            .enumerate()
+            .collect();
+        let keys: Vec<_> = receivers.iter().map(|(at, _)| (filler(16, *at), filler(20, 99 + at))).collect();
+        let expanded: Vec<_> =
+            keys.iter().map(|(key, auth)| (Ctr::new(vaes, key), HmacSha1::new(vaes, auth))).collect();
+        let (header, payload) = (filler(60, 15), filler(LEN_MAX, 16));
+        let mut outs: Vec<_> =
+            receivers.iter().map(|(_, (header_len, len))| vec![0xEE; header_len + len + tag_len]).collect();
+        let iv = |at: usize| (at as u128 + 1) << 80;
+        let mut jobs: Vec<_> = receivers
+            .iter()
+            .zip(&mut outs)
+            .zip(&expanded)
+            .map(|((&(at, (header_len, len)), out), (cipher, mac))| Job {
+                cipher,
+                iv: iv(at),
+                mac,
+                end,
+                header: &header[..header_len],
+                payload: &payload[..len],
+                out,
+            })
+            .collect();
+        seal_many(&mut jobs);
+        for ((&(at, (header_len, len)), out), (key, auth)) in receivers.iter().zip(&outs).zip(&keys) {
+            let ciphertext = expected_keystream(key, iv(at), &payload[..len]);
+            let sealed = [&header[..header_len], &ciphertext].concat();
+            let digest = expected_digest(auth, &sealed, &end);
+            prop_assert_eq!(&out[..], [&sealed[..], &digest[..tag_len]].concat(), "{}", at);
+        }
     }
 }

@@ -23,8 +23,8 @@ impl CryptoPath {
 impl fmt::Display for CryptoPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            CryptoPath::Vector(_) => "vector: VAES, VPCLMULQDQ",
-            CryptoPath::Portable => "portable: this processor lacks VAES, VPCLMULQDQ or AVX2",
+            CryptoPath::Vector(_) => "vector: VAES, VPCLMULQDQ, SHA",
+            CryptoPath::Portable => "portable: this processor lacks VAES, VPCLMULQDQ, AVX2 or SHA",
         })
     }
 }

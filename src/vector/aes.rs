@@ -58,7 +58,7 @@ impl Schedule {
     ///
     /// # Panics
     /// Unless `key` has 16 or 32 bytes.
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     pub(super) fn new(key: &[u8]) -> Schedule {
         assert!(key.len() == 16 || key.len() == 32, "an AES key of {} bytes", key.len());
         let (key_words, _) = key.as_chunks();
@@ -90,7 +90,7 @@ impl Schedule {
     }
 
     /// One block, encrypted.
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     pub(super) fn encrypt_block(&self, block: &Block) -> Block {
         let [pair] = encrypt!(self, [_mm256_zextsi128_si256(load(block))]);
         let mut block = [0; 16];
@@ -106,7 +106,7 @@ impl Drop for Schedule {
 }
 
 /// SubWord of FIPS 197, in constant time.
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn substitute(word: u32) -> u32 {
     let assisted = _mm_aeskeygenassist_si128::<0>(_mm_set1_epi32(word.cast_signed()));
     _mm_cvtsi128_si32(assisted).cast_unsigned()
@@ -122,7 +122,7 @@ pub(super) struct Counter {
 impl Counter {
     /// The high 96 bits of `iv` stay; what it counts from is its low word.
     #[inline]
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     pub(super) fn new(iv: u128) -> Counter {
         let block = _mm_set_epi64x((iv >> 64) as i64, iv as i64);
         Counter { block: _mm256_broadcastsi128_si256(block) }
@@ -130,7 +130,7 @@ impl Counter {
 
     /// The counter blocks `first`, `first` + 1, … .
     #[inline]
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     pub(super) fn blocks<const N: usize>(self, first: u32) -> [__m256i; N] {
         let first = first.cast_signed();
         let step = _mm256_set_epi64x(0, 2, 0, 2);

@@ -9,8 +9,8 @@ use super::aes::{Counter, ROUNDS_LONG, ROUNDS_SHORT, Schedule, encrypt};
 use super::cpu::Vaes;
 use super::ghash::{Powers, Sum};
 use super::memory::{
-    BLOCK_LEN, Block, PAIR_LEN, array_at, array_at_mut, first, load, load_end, load_pair, load_short,
-    load_twice, ones, pair, second, store, store_pair,
+    BLOCK_LEN, Block, PAIR_LEN, array_at, array_at_mut, first, load, load_end, load_pair, load_twice,
+    load_up_to_block, ones, pair, second, store, store_pair,
 };
 
 /// Length of a nonce.
@@ -71,7 +71,7 @@ impl Gcm {
         self.made_with
     }
 
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     fn seal_vector(&self, iv: u128, aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
         let counter = Counter::new(iv);
         match plaintext.len().div_ceil(BLOCK_LEN) {
@@ -87,7 +87,7 @@ impl Gcm {
         }
     }
 
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     fn open_vector(&self, iv: u128, aad: &[u8], bytes: &mut [u8]) -> Result<(), Forged> {
         let counter = Counter::new(iv);
         match bytes.len().div_ceil(BLOCK_LEN) - 1 {
@@ -105,7 +105,7 @@ impl Gcm {
 
     /// 2N − 2 or 2N − 1 blocks, the last of which may not be whole: `N` registers hold the tag's keystream and
     /// theirs.
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     #[expect(clippy::needless_range_loop, reason = "a register's number says where its bytes are, too")]
     fn seal_short<const N: usize>(&self, counter: Counter, aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
         let len = plaintext.len();
@@ -146,7 +146,7 @@ impl Gcm {
     }
 
     /// As many blocks as [`Gcm::seal_short`]. Keystream and hash are independent, and computed side by side.
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     #[expect(clippy::needless_range_loop, reason = "a register's number says where its bytes are, too")]
     fn open_short<const N: usize>(
         &self,
@@ -193,7 +193,7 @@ impl Gcm {
     }
 
     /// Sixteen blocks or more.
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     #[expect(clippy::needless_range_loop, reason = "a register's number says where its bytes are, too")]
     fn seal_long(&self, counter: Counter, aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
         let len = plaintext.len();
@@ -253,7 +253,7 @@ impl Gcm {
     }
 
     /// Sixteen blocks or more: first the hash, then the keystream.
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     fn open_long(&self, counter: Counter, aad: &[u8], bytes: &mut [u8]) -> Result<(), Forged> {
         let len = bytes.len() - TAG_LEN;
         let [mask] = encrypt!(self.schedule, counter.blocks(1));
@@ -308,7 +308,7 @@ impl Gcm {
     /// Begins the hash: all of `aad` but its last block, which is given back to be paired with what comes next.
     /// `behind` blocks stand behind that.
     #[inline]
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     fn begin(&self, sum: &mut Sum, aad: &[u8], behind: usize) -> __m128i {
         if aad.len() <= BLOCK_LEN {
             load_up_to_block(aad)
@@ -321,7 +321,7 @@ impl Gcm {
     }
 
     /// [`Gcm::begin`] for headers with CSRCs or many extensions.
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     #[inline(never)]
     fn begin_long(&self, sum: &mut Sum, aad: &[u8], behind: usize) -> __m128i {
         let whole_len = (aad.len() - 1) / BLOCK_LEN * BLOCK_LEN;
@@ -340,7 +340,7 @@ impl Gcm {
     }
 }
 
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn expand(key: &[u8]) -> (Schedule, Powers) {
     let schedule = Schedule::new(key);
     let powers = Powers::new(&schedule.encrypt_block(&[0; BLOCK_LEN]));
@@ -361,26 +361,16 @@ const fn place(at: usize) -> usize {
 
 /// The last block of the hash: both lengths, in bits.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn lengths(aad_len: usize, len: usize) -> __m128i {
     let big_endian = |len: usize| (8 * len as u64).swap_bytes().cast_signed();
     _mm_set_epi64x(big_endian(len), big_endian(aad_len))
 }
 
-/// Up to 16 bytes, zeros behind them.
-#[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
-fn load_up_to_block(bytes: &[u8]) -> __m128i {
-    match bytes.first_chunk() {
-        Some(block) => load(block),
-        None => load_short(bytes),
-    }
-}
-
 /// Encrypts up to 32 bytes from `start` to the end of `plaintext`, and gives what the hash takes: both blocks, or one
 /// and the lengths. The tag, which is not written yet, makes room for a block that is not whole.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn seal_end(plaintext: &[u8], out: &mut [u8], start: usize, keystream: __m256i, lengths: __m128i) -> __m256i {
     let len = plaintext.len() - start;
     if len >= PAIR_LEN {
@@ -401,7 +391,7 @@ fn seal_end(plaintext: &[u8], out: &mut [u8], start: usize, keystream: __m256i, 
 
 /// What [`seal_end`] gave for the same bytes. Behind them is the tag.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn load_sealed_end(bytes: &[u8], start: usize, lengths: __m128i) -> __m256i {
     let len = bytes.len() - TAG_LEN - start;
     if len >= PAIR_LEN {
@@ -415,7 +405,7 @@ fn load_sealed_end(bytes: &[u8], start: usize, lengths: __m128i) -> __m256i {
 
 /// Decrypts up to 32 bytes from `start` to the tag, and leaves that as it is.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn decrypt_end(bytes: &mut [u8], start: usize, keystream: __m256i) {
     let len = bytes.len() - TAG_LEN - start;
     if len >= PAIR_LEN {
@@ -428,14 +418,14 @@ fn decrypt_end(bytes: &mut [u8], start: usize, keystream: __m256i) {
 }
 
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn decrypt(block: &mut Block, keystream: __m128i) {
     let plaintext = _mm_xor_si128(load(block), keystream);
     store(block, plaintext);
 }
 
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn decrypt_pair(pair: &mut [u8; PAIR_LEN], keystream: __m256i) {
     let plaintext = _mm256_xor_si256(load_pair(pair), keystream);
     store_pair(pair, plaintext);
@@ -443,14 +433,14 @@ fn decrypt_pair(pair: &mut [u8; PAIR_LEN], keystream: __m256i) {
 
 /// Ones in the first block and in the first `len` bytes of the second.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn ones_pair(len: usize) -> __m256i {
     pair(_mm_set1_epi8(-1), ones(len))
 }
 
 /// Compares with the tag at the end of `bytes`, in constant time.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn verify(tag: __m128i, bytes: &[u8]) -> Result<(), Forged> {
     let mut expected = [0; TAG_LEN];
     store(&mut expected, tag);

@@ -20,7 +20,7 @@ pub(super) struct Powers {
 
 impl Powers {
     /// `key` is the block of zeros, encrypted.
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     pub(super) fn new(key: &Block) -> Powers {
         // RFC 8452, appendix A: the key times x in POLYVAL's field.
         let key = u128::from_be_bytes(*key);
@@ -36,7 +36,7 @@ impl Powers {
     }
 
     /// The hash goes on from `state` over whole blocks, one after the other.
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     pub(super) fn slowly(&self, state: __m128i, blocks: &[Block]) -> __m128i {
         let key = _mm256_castsi256_si128(self.pair(1));
         let mut state = turn(state);
@@ -48,7 +48,7 @@ impl Powers {
 
     /// The power `n` of the key, and behind it the next lower.
     #[inline]
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     fn pair(&self, n: usize) -> __m256i {
         load_pair(array_at::<PAIR_LEN>(self.powers.as_flattened(), BLOCK_LEN * (SUM_BLOCK_COUNT_MAX - n)))
     }
@@ -70,7 +70,7 @@ pub(super) struct Sum {
 
 impl Sum {
     #[inline]
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     pub(super) fn new() -> Sum {
         let zero = _mm256_setzero_si256();
         Sum { low: zero, middle: zero, high: zero }
@@ -78,7 +78,7 @@ impl Sum {
 
     /// Adds two blocks, of which the first has `n` − 1 behind it.
     #[inline]
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     pub(super) fn add(&mut self, powers: &Powers, n: usize, pair: __m256i) {
         let (pair, power) = (turn_pair(pair), powers.pair(n));
         self.low = _mm256_xor_si256(self.low, _mm256_clmulepi64_epi128::<0x00>(pair, power));
@@ -89,7 +89,7 @@ impl Sum {
 
     /// The sum, as one block.
     #[inline]
-    #[target_feature(enable = "vaes,vpclmulqdq")]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     pub(super) fn reduce(self) -> __m128i {
         let [low, middle, high] = [self.low, self.middle, self.high]
             .map(|pair| _mm_xor_si128(_mm256_castsi256_si128(pair), _mm256_extracti128_si256::<1>(pair)));
@@ -98,7 +98,7 @@ impl Sum {
 }
 
 /// Of two blocks, turned, as is the result.
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn product(a: __m128i, b: __m128i) -> __m128i {
     let middle = _mm_xor_si128(_mm_clmulepi64_si128::<0x01>(a, b), _mm_clmulepi64_si128::<0x10>(a, b));
     reduce(_mm_clmulepi64_si128::<0x00>(a, b), middle, _mm_clmulepi64_si128::<0x11>(a, b))
@@ -106,7 +106,7 @@ fn product(a: __m128i, b: __m128i) -> __m128i {
 
 /// 256 bits to 128: twice the low word is taken away by a multiple of the field's polynomial.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn reduce(low: __m128i, middle: __m128i, high: __m128i) -> __m128i {
     let polynomial = _mm_set_epi64x(0, 0xC2 << 56);
     let mut low = _mm_xor_si128(low, _mm_slli_si128::<8>(middle));

@@ -13,28 +13,28 @@ pub(super) type Block = [u8; BLOCK_LEN];
 pub(super) type Pair = [u8; PAIR_LEN];
 
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn load(block: &Block) -> __m128i {
     // SAFETY: the reference vouches for 16 bytes, and the instruction asks for no alignment.
     unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
 }
 
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn store(block: &mut Block, value: __m128i) {
     // SAFETY: the reference vouches for 16 bytes of ours, and the instruction asks for no alignment.
     unsafe { _mm_storeu_si128(block.as_mut_ptr().cast(), value) }
 }
 
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn load_pair(pair: &Pair) -> __m256i {
     // SAFETY: the reference vouches for 32 bytes, and the instruction asks for no alignment.
     unsafe { _mm256_loadu_si256(pair.as_ptr().cast()) }
 }
 
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn store_pair(pair: &mut Pair, value: __m256i) {
     // SAFETY: the reference vouches for 32 bytes of ours, and the instruction asks for no alignment.
     unsafe { _mm256_storeu_si256(pair.as_mut_ptr().cast(), value) }
@@ -42,7 +42,7 @@ pub(super) fn store_pair(pair: &mut Pair, value: __m256i) {
 
 /// `block` in both halves.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn load_twice(block: &Block) -> __m256i {
     _mm256_broadcastsi128_si256(load(block))
 }
@@ -52,35 +52,35 @@ static TURNS: Block = [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0];
 
 /// The bytes, the last first.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn turn(block: __m128i) -> __m128i {
     _mm_shuffle_epi8(block, load(&TURNS))
 }
 
 /// The bytes of each half, the last first.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn turn_pair(pair: __m256i) -> __m256i {
     _mm256_shuffle_epi8(pair, load_twice(&TURNS))
 }
 
 /// Two blocks in one register.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn pair(first: __m128i, second: __m128i) -> __m256i {
     _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(first), second)
 }
 
 /// The first of two blocks.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn first(pair: __m256i) -> __m128i {
     _mm256_castsi256_si128(pair)
 }
 
 /// The second of two blocks.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn second(pair: __m256i) -> __m128i {
     _mm256_extracti128_si256::<1>(pair)
 }
@@ -121,14 +121,14 @@ static MOVES_DOWN: Pair = {
 
 /// Ones in the first `len` bytes (at most 16).
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn ones(len: usize) -> __m128i {
     load(array_at(&ONES_THEN_ZEROS, BLOCK_LEN - len))
 }
 
 /// The last `len` bytes (1 to 16) of `bytes`, zeros behind them. There are at least 16.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
 pub(super) fn load_end(bytes: &[u8], len: usize) -> __m128i {
     let end = load(bytes.last_chunk().expect("the caller has counted"));
     _mm_shuffle_epi8(end, load(array_at(&MOVES_DOWN, BLOCK_LEN - len)))
@@ -136,8 +136,8 @@ pub(super) fn load_end(bytes: &[u8], len: usize) -> __m128i {
 
 /// Up to 15 bytes, zeros behind them: two words that may overlap.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq")]
-pub(super) fn load_short(bytes: &[u8]) -> __m128i {
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
+fn load_short(bytes: &[u8]) -> __m128i {
     let len = bytes.len();
     let value = if let (Some(&first), Some(&last)) = (bytes.first_chunk(), bytes.last_chunk()) {
         u128::from(u64::from_le_bytes(first)) | u128::from(u64::from_le_bytes(last)) << (8 * (len - 8))
@@ -148,4 +148,38 @@ pub(super) fn load_short(bytes: &[u8]) -> __m128i {
         bytes.iter().rev().fold(0, |value, &byte| value << 8 | u128::from(byte))
     };
     _mm_set_epi64x((value >> 64) as i64, value as i64)
+}
+
+/// The first 16 bytes, or as many as there are and zeros behind them.
+#[inline]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
+pub(super) fn load_up_to_block(bytes: &[u8]) -> __m128i {
+    match bytes.first_chunk() {
+        Some(block) => load(block),
+        None => load_short(bytes),
+    }
+}
+
+/// Where [`load_up_to_block`] came from: two words that may overlap.
+#[inline]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
+pub(super) fn store_up_to_block(bytes: &mut [u8], value: __m128i) {
+    let len = bytes.len();
+    if let Some(block) = bytes.first_chunk_mut() {
+        return store(block, value);
+    }
+    let mut block = [0; BLOCK_LEN];
+    store(&mut block, value);
+    let value = u128::from_le_bytes(block);
+    if let Some(first) = bytes.first_chunk_mut() {
+        *first = (value as u64).to_le_bytes();
+        *array_at_mut(bytes, len - 8) = ((value >> (8 * (len - 8))) as u64).to_le_bytes();
+    } else if let Some(first) = bytes.first_chunk_mut() {
+        *first = (value as u32).to_le_bytes();
+        *array_at_mut(bytes, len - 4) = ((value >> (8 * (len - 4))) as u32).to_le_bytes();
+    } else {
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = (value >> (8 * at)) as u8;
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! What SRTP computes, two blocks at a time: AES and GHASH on the 256-bit registers of x86-64 (VAES, VPCLMULQDQ,
-//! AVX2). One of the two rooms with `unsafe` in it; the other is `net`.
+//! What SRTP computes: AES and GHASH two blocks at a time on the 256-bit registers of x86-64 (VAES, VPCLMULQDQ, AVX2),
+//! SHA-1 with its SHA instructions. One of the two rooms with `unsafe` in it; the other is `net`.
 //!
 //! The contract. Everything public is safe and takes slices; wrong lengths panic before anything is written.
 //! * *Processor.* A function that needs more than x86-64 has `#[target_feature]`, and is entered only through a
@@ -18,19 +18,49 @@ mod aes;
 #[cfg(target_arch = "x86_64")]
 mod cpu;
 #[cfg(target_arch = "x86_64")]
+mod ctr;
+#[cfg(target_arch = "x86_64")]
 mod gcm;
 #[cfg(target_arch = "x86_64")]
 mod ghash;
 #[cfg(target_arch = "x86_64")]
+mod many;
+#[cfg(target_arch = "x86_64")]
 mod memory;
+#[cfg(target_arch = "x86_64")]
+mod sha1;
 
 #[cfg(not(target_arch = "x86_64"))]
-pub use absent::{Gcm, Vaes};
+pub use absent::{Ctr, Gcm, HmacSha1, Vaes, seal_many};
 #[cfg(target_arch = "x86_64")]
 pub use cpu::Vaes;
 #[cfg(target_arch = "x86_64")]
+pub use ctr::Ctr;
+#[cfg(target_arch = "x86_64")]
 pub use gcm::Gcm;
+#[cfg(target_arch = "x86_64")]
+pub use many::seal_many;
+#[cfg(target_arch = "x86_64")]
+pub use sha1::HmacSha1;
 
 /// A tag that does not verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forged;
+
+/// One packet of [`seal_many`].
+pub struct Job<'a> {
+    /// Encrypts the payload,
+    pub cipher: &'a Ctr,
+    /// counting from here.
+    pub iv: u128,
+    /// Authenticates what was sealed,
+    pub mac: &'a HmacSha1,
+    /// and this behind it, which is not sent.
+    pub end: [u8; 4],
+    /// Stays as it is.
+    pub header: &'a [u8],
+    /// Is encrypted.
+    pub payload: &'a [u8],
+    /// For header, ciphertext and tag.
+    pub out: &'a mut [u8],
+}

@@ -1,0 +1,216 @@
+//! HMAC-SHA1 (RFC 2104, FIPS 180-4 §6.1) with the processor's SHA instructions: one message, or several side by side,
+//! as one alone leaves the unit waiting for its own results.
+
+use std::arch::x86_64::*;
+
+use zeroize::Zeroize;
+
+use super::cpu::Vaes;
+use super::memory::{Block, array_at, array_at_mut, load, store, turn};
+
+/// Length of a digest.
+pub(super) const DIGEST_LEN: usize = 20;
+/// Bytes that one step takes.
+const STEP_LEN: usize = 64;
+/// Most bytes of an `end`.
+const END_LEN_MAX: usize = 16;
+
+/// One key, expanded: the two states of SHA-1 that have taken in the padded key.
+pub struct HmacSha1 {
+    inner: Stored,
+    outer: Stored,
+    _made_with: Vaes,
+}
+
+/// A state between two steps, in memory.
+#[derive(Clone, Copy)]
+struct Stored {
+    abcd: Block,
+    e: Block,
+}
+
+/// The same in registers: a, b, c and d from the top down, and e at the top.
+#[derive(Clone, Copy)]
+struct State {
+    abcd: __m128i,
+    e: __m128i,
+}
+
+/// Sixteen words, each four from the top down.
+type Words = [__m128i; 4];
+
+impl HmacSha1 {
+    /// Expands a key of up to 64 bytes.
+    ///
+    /// # Panics
+    /// When it is longer.
+    pub fn new(vaes: Vaes, key: &[u8]) -> HmacSha1 {
+        assert!(key.len() <= STEP_LEN, "a key of {} bytes", key.len());
+        // SAFETY: `vaes` is proof that the processor has what this asks for.
+        let [inner, outer] = unsafe { [0x36, 0x5C].map(|pad| begin(key, pad)) };
+        HmacSha1 { inner, outer, _made_with: vaes }
+    }
+
+    /// The digest of `message` and `end` (at most 16 bytes) behind it.
+    ///
+    /// # Panics
+    /// When `end` is longer.
+    pub fn digest(&self, message: &[u8], end: &[u8]) -> [u8; DIGEST_LEN] {
+        let [digest] = HmacSha1::digests([self], [message], [end]);
+        digest
+    }
+
+    /// Those of `N` messages, all of which need equally many steps, each with a key of its own.
+    ///
+    /// # Panics
+    /// When an `end` is longer than 16 bytes, or a message needs more or fewer steps than the first.
+    pub fn digests<const N: usize>(
+        keys: [&HmacSha1; N],
+        messages: [&[u8]; N],
+        ends: [&[u8]; N],
+    ) -> [[u8; DIGEST_LEN]; N] {
+        for (message, end) in messages.iter().zip(ends) {
+            assert!(end.len() <= END_LEN_MAX, "an end of {} bytes", end.len());
+            let steps = step_count(message.len() + end.len());
+            assert_eq!(steps, step_count(messages[0].len() + ends[0].len()), "equally long messages");
+        }
+        // SAFETY: every key was made with proof that the processor has what this asks for.
+        unsafe { digests(keys, messages, ends) }
+    }
+}
+
+impl Drop for HmacSha1 {
+    fn drop(&mut self) {
+        for state in [&mut self.inner, &mut self.outer] {
+            state.abcd.zeroize();
+            state.e.zeroize();
+        }
+    }
+}
+
+/// Steps that a message of this length takes, its padding included (FIPS 180-4 §5.1.1).
+pub(super) const fn step_count(len: usize) -> usize {
+    (len + 9).div_ceil(STEP_LEN)
+}
+
+/// The state after the padded key (RFC 2104 §2).
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
+fn begin(key: &[u8], pad: u8) -> Stored {
+    let mut padded = [pad; STEP_LEN];
+    for (byte, key) in padded.iter_mut().zip(key) {
+        *byte ^= key;
+    }
+    let start = State {
+        abcd: _mm_set_epi32(
+            0x6745_2301,
+            0xEFCD_AB89_u32.cast_signed(),
+            0x98BA_DCFE_u32.cast_signed(),
+            0x1032_5476,
+        ),
+        e: _mm_set_epi32(0xC3D2_E1F0_u32.cast_signed(), 0, 0, 0),
+    };
+    let [state] = step([start], [words(&padded)]);
+    padded.zeroize();
+    let mut stored = Stored { abcd: [0; 16], e: [0; 16] };
+    store(&mut stored.abcd, state.abcd);
+    store(&mut stored.e, state.e);
+    stored
+}
+
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
+fn digests<const N: usize>(
+    keys: [&HmacSha1; N],
+    messages: [&[u8]; N],
+    ends: [&[u8]; N],
+) -> [[u8; DIGEST_LEN]; N] {
+    let mut states: [State; N] = std::array::from_fn(|n| keys[n].inner.load());
+    let steps = step_count(messages[0].len() + ends[0].len());
+    // Whole steps of the messages alone are read where they lie; what is left has its padding put behind it.
+    let whole = messages.iter().fold(steps, |whole, message| whole.min(message.len() / STEP_LEN));
+    for at in 0..whole {
+        states = step(states, messages.map(|message| words(array_at(message, at * STEP_LEN))));
+    }
+    let mut rests = [[0; 3 * STEP_LEN]; N];
+    for n in 0..N {
+        let rest = &messages[n][whole * STEP_LEN..];
+        let len = messages[n].len() + ends[n].len();
+        rests[n][..rest.len()].copy_from_slice(rest);
+        for (to, from) in rests[n][rest.len()..].iter_mut().zip(ends[n]) {
+            *to = *from;
+        }
+        rests[n][rest.len() + ends[n].len()] = 0x80;
+        let bits = 8 * (STEP_LEN + len) as u64;
+        *array_at_mut(&mut rests[n], (steps - whole) * STEP_LEN - 8) = bits.to_be_bytes();
+    }
+    for at in whole..steps {
+        states = step(states, rests.each_ref().map(|rest| words(array_at(rest, (at - whole) * STEP_LEN))));
+    }
+    // The digest stands in its registers just as the outer hash wants its first five words.
+    let bits = 8 * (STEP_LEN + DIGEST_LEN) as i32;
+    let inner = states.map(|state| {
+        let e = _mm_or_si128(state.e, _mm_set_epi32(0, i32::MIN, 0, 0));
+        [state.abcd, e, _mm_setzero_si128(), _mm_set_epi32(0, 0, 0, bits)]
+    });
+    let outer = step(std::array::from_fn(|n| keys[n].outer.load()), inner);
+    outer.map(|state| state.digest())
+}
+
+impl Stored {
+    #[inline]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
+    fn load(&self) -> State {
+        State { abcd: load(&self.abcd), e: load(&self.e) }
+    }
+}
+
+impl State {
+    #[inline]
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
+    fn digest(self) -> [u8; DIGEST_LEN] {
+        let mut digest = [0; DIGEST_LEN];
+        store(array_at_mut(&mut digest, 0), turn(self.abcd));
+        *array_at_mut(&mut digest, 16) = _mm_extract_epi32::<3>(self.e).to_be_bytes();
+        digest
+    }
+}
+
+#[inline]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
+fn words(bytes: &[u8; STEP_LEN]) -> Words {
+    [0, 16, 32, 48].map(|at| turn(load(array_at(bytes, at))))
+}
+
+/// One step of the hash (FIPS 180-4 §6.1.2) on each state: eighty rounds, four at a time, with one of four functions
+/// for each twenty.
+#[inline]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
+fn step<const N: usize>(states: [State; N], mut words: [Words; N]) -> [State; N] {
+    let mut current = states.map(|state| state.abcd);
+    let mut before = states.map(|state| state.abcd);
+    macro_rules! rounds {
+        ($function:literal, $($at:literal)*) => {$(
+            for n in 0..N {
+                if $at >= 4 {
+                    let [a, b, c, d] = [0, 1, 2, 3].map(|back| words[n][($at + back) % 4]);
+                    words[n][$at % 4] = _mm_sha1msg2_epu32(_mm_xor_si128(_mm_sha1msg1_epu32(a, b), c), d);
+                }
+                let word = words[n][$at % 4];
+                let with_e = if $at == 0 {
+                    _mm_add_epi32(states[n].e, word)
+                } else {
+                    _mm_sha1nexte_epu32(before[n], word)
+                };
+                before[n] = current[n];
+                current[n] = _mm_sha1rnds4_epu32::<$function>(current[n], with_e);
+            }
+        )*};
+    }
+    rounds!(0, 0 1 2 3 4);
+    rounds!(1, 5 6 7 8 9);
+    rounds!(2, 10 11 12 13 14);
+    rounds!(3, 15 16 17 18 19);
+    std::array::from_fn(|n| State {
+        abcd: _mm_add_epi32(current[n], states[n].abcd),
+        e: _mm_sha1nexte_epu32(before[n], states[n].e),
+    })
+}
