@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use self::auth::{AUTH_PUBLIC_KEY, AUTH_SECRET};
 pub use self::auth::{Auth, KeyFault, KeyKind, PublicKey, read_key_file};
-use self::debug::{CAPTURE_DIR, DEBUG_TOKEN, METRICS_TOKEN};
+use self::debug::{CAPTURE_DIR, DEBUG_TOKEN, KEYLOG_DIR, METRICS_ADDR, METRICS_TOKEN};
 pub use self::door::{Door, Rate, TlsFiles, TrustedProxies};
 pub use self::hidden::Hidden;
 pub use self::ice_url::{IceUrl, Scheme, Transport};
@@ -62,7 +62,7 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
     ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
     ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX]),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
-    ("Debug", &[METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR]),
+    ("Debug", &[METRICS_ADDR, METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR, KEYLOG_DIR]),
 ];
 
 const PORT: Variable = Variable {
@@ -292,12 +292,16 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where the log goes besides standard error.
     pub log_file: Option<PathBuf>,
+    /// Where `/metrics` is served instead of [`Config::port`].
+    pub metrics_addr: Option<SocketAddr>,
     /// What has to be shown to read `/metrics`.
     pub metrics_token: Option<Hidden>,
     /// What opens `/debug` from anywhere.
     pub debug_token: Option<Hidden>,
     /// Where captures go; there is a token then.
     pub capture_dir: Option<PathBuf>,
+    /// Where keys go; there is a token then.
+    pub keylog_dir: Option<PathBuf>,
 }
 
 /// Why the start ends.
@@ -347,9 +351,6 @@ pub enum Error {
         /// What is wrong with it.
         fault: KeyFault,
     },
-    /// Decrypted voices for anybody on this machine.
-    #[error("CAPTURE_DIR is not accepted alone; it needs DEBUG_TOKEN")]
-    CaptureUnguarded,
     /// `.env` is there and cannot be read.
     #[error(".env: {0}")]
     File(String),
@@ -417,7 +418,8 @@ impl Config {
             return Err(Error::TurnUnsigned);
         }
         let debug_token = debug::token(&source, &DEBUG_TOKEN)?;
-        let capture_dir = debug::capture_dir(&source, debug_token.is_some())?;
+        let capture_dir = debug::folder(&source, &CAPTURE_DIR, debug_token.is_some())?;
+        let keylog_dir = debug::folder(&source, &KEYLOG_DIR, debug_token.is_some())?;
         Ok(Config {
             port: source.value(&PORT)?,
             ice_udp_mux_port,
@@ -453,9 +455,11 @@ impl Config {
             log_level: source.value(&LOG_LEVEL)?,
             log_format: source.value(&LOG_FORMAT)?,
             log_file: source.given(&LOG_FILE, |text| Some(PathBuf::from(text)))?,
+            metrics_addr: debug::metrics_addr(&source)?,
             metrics_token: debug::token(&source, &METRICS_TOKEN)?,
             debug_token,
             capture_dir,
+            keylog_dir,
         })
     }
 
@@ -508,9 +512,11 @@ impl Config {
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
             (LOG_FILE.name, path(&self.log_file)),
+            (METRICS_ADDR.name, self.metrics_addr.map(|address| address.to_string()).unwrap_or_default()),
             (METRICS_TOKEN.name, secret(&self.metrics_token)),
             (DEBUG_TOKEN.name, secret(&self.debug_token)),
             (CAPTURE_DIR.name, path(&self.capture_dir)),
+            (KEYLOG_DIR.name, path(&self.keylog_dir)),
         ]);
         values
     }

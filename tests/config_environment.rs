@@ -58,9 +58,11 @@ fn defaults() {
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
             log_file: None,
+            metrics_addr: None,
             metrics_token: None,
             debug_token: None,
             capture_dir: None,
+            keylog_dir: None,
         }
     );
     let empty: Vec<_> = config.values().into_iter().map(|(name, _)| (name, "")).collect();
@@ -103,9 +105,11 @@ fn what_is_printed_is_accepted() {
         ("LOG_LEVEL", "Debug"),
         ("LOG_FORMAT", "JSON"),
         ("LOG_FILE", "/var/log/sfu.log"),
+        ("METRICS_ADDR", "[::1]:9464"),
         ("METRICS_TOKEN", "another-one-of-more-than-16"),
         ("DEBUG_TOKEN", "0123456789-._~+/abc=="),
         ("CAPTURE_DIR", "/var/lib/gryt-sfu/captures"),
+        ("KEYLOG_DIR", "/var/lib/gryt-sfu/keys"),
     ])
     .unwrap();
     assert_eq!(config.ice_advertise_ip.len(), 4, "a mapped address is the address that it maps");
@@ -210,6 +214,12 @@ fn a_bad_value_is_named_with_what_is_accepted() {
         ("GSO_PAD_MAX", "256"),
         ("GSO_PAD_MAX", "-1"),
         ("LOG_LEVEL", "loud"),
+        ("METRICS_ADDR", "9464"),
+        ("METRICS_ADDR", "localhost:9464"),
+        ("METRICS_ADDR", "127.0.0.1"),
+        ("METRICS_ADDR", "::1:9464"),
+        ("METRICS_ADDR", "127.0.0.1:65536"),
+        ("METRICS_ADDR", "224.0.0.1:9464"),
     ] {
         let message = parse(&[(name, bad)]).expect_err(bad).to_string();
         let accepted =
@@ -288,9 +298,11 @@ fn what_needs_something_else_says_so() {
         let alone = parse(&[(one, "a.pem")]).unwrap_err();
         assert_eq!(alone.to_string(), format!("{one} is not accepted alone; it needs {other}"));
     }
-    let capture = ("CAPTURE_DIR", "/tmp");
-    assert_eq!(parse(&[capture]), Err(Error::CaptureUnguarded));
-    assert!(parse(&[capture, ("DEBUG_TOKEN", "sixteen-and-more")]).is_ok());
+    for name in ["CAPTURE_DIR", "KEYLOG_DIR"] {
+        let alone = parse(&[(name, "/tmp")]).unwrap_err().to_string();
+        assert_eq!(alone, format!("{name} is not accepted alone; it needs DEBUG_TOKEN"));
+        assert!(parse(&[(name, "/tmp"), ("DEBUG_TOKEN", "sixteen-and-more")]).is_ok());
+    }
     let discover = ("ICE_DISCOVER", "true");
     assert_eq!(parse(&[discover]), Err(Error::NobodyToAsk));
     assert_eq!(parse(&[discover, ("STUN_SERVERS", "stuns:stun.example")]), Err(Error::NobodyToAsk));

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
+use support::debug::{peer, peer_until};
 use support::{Client, Options, PATIENCE, Server, assert_clean, now};
 
 const TOKEN: &str = "a-token-of-more-than-16-bytes";
@@ -30,25 +31,6 @@ fn json(server: &Server, path: &str) -> Value {
     serde_json::from_str(&body).expect("JSON")
 }
 
-fn peer(server: &Server, user: &str) -> Value {
-    let peers = json(server, "/debug/peers");
-    let of = |peer: &&Value| peer["user"] == user;
-    peers["peers"].as_array().expect("a list").iter().find(of).cloned().unwrap_or_default()
-}
-
-/// Asks until what is looked for is so.
-async fn until(server: &Server, user: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let deadline = now() + 2 * PATIENCE;
-    loop {
-        let peer = peer(server, user);
-        if is_so(&peer) {
-            return peer;
-        }
-        assert!(now() < deadline, "{user} is not {what}: {peer:#}");
-        tokio::time::sleep(Duration::from_millis(200)).await; // Nobody tells when it changes.
-    }
-}
-
 #[tokio::test]
 async fn figures_are_true_and_move() {
     let server = Server::spawn(&[("RESUME_WINDOW", "2m"), ("WORKERS", "2")]);
@@ -58,7 +40,7 @@ async fn figures_are_true_and_move() {
     ann.speak(25);
     ben.hears(&ann, 60).await;
 
-    let seen = until(&server, "ann", "connected with a rate", |peer| {
+    let seen = peer_until(&server, "ann", "connected with a rate", |peer| {
         let rate = peer["in"]["packetsPerSecond"].as_u64().unwrap_or_default();
         peer["state"] == "connected" && (35..=65).contains(&rate)
     })
@@ -79,10 +61,10 @@ async fn figures_are_true_and_move() {
         "{seen:#}"
     );
     let packets = seen["in"]["packets"].as_u64().expect("a number");
-    until(&server, "ann", "sending more", |peer| peer["in"]["packets"].as_u64() > Some(packets)).await;
+    peer_until(&server, "ann", "sending more", |peer| peer["in"]["packets"].as_u64() > Some(packets)).await;
 
     // The listener's own reports say how it is sent to.
-    let heard = until(&server, "ben", "reporting", |peer| {
+    let heard = peer_until(&server, "ben", "reporting", |peer| {
         peer["roundTripMs"].is_number() && peer["out"]["lost"].is_number()
     })
     .await;
@@ -123,19 +105,19 @@ async fn figures_are_true_and_move() {
 
     // Muted: dropped by name. Deafened: said.
     ann.set_muted(true);
-    let muted = until(&server, "ann", "muted with drops", |peer| {
+    let muted = peer_until(&server, "ann", "muted with drops", |peer| {
         peer["muted"] == true && peer["drops"]["muted"].as_u64() > Some(0)
     })
     .await;
     assert_eq!(muted["in"]["speaking"], false, "{muted:#}");
     ben.set_deafened(true);
-    until(&server, "ben", "deafened", |peer| peer["deafened"] == true).await;
+    peer_until(&server, "ben", "deafened", |peer| peer["deafened"] == true).await;
 
-    // A client that dies is seen to go; one whose transport is gone is closed.
+    // A client that dies is seen to go.
     drop(ann);
-    let gone = until(&server, "ann", "disconnected", |peer| peer["state"] == "disconnected").await;
+    let gone = peer_until(&server, "ann", "disconnected", |peer| peer["state"] == "disconnected").await;
     assert_eq!(gone["connection"], Value::Null, "{gone:#}");
-    let gone = until(&server, "ben", "still connected", |peer| peer["state"] == "connected").await;
+    let gone = peer_until(&server, "ben", "still connected", |peer| peer["state"] == "connected").await;
     assert_eq!(gone["state"], "connected");
     drop(other);
 }
@@ -152,9 +134,81 @@ async fn a_garbled_packet_is_counted_for_its_peer() {
     for _ in 0..5 {
         ann.inject(forged.clone());
     }
-    let seen = until(&server, "ann", "with drops", |peer| peer["drops"]["bad_auth_tag"] == 5).await;
+    let seen = peer_until(&server, "ann", "with drops", |peer| peer["drops"]["bad_auth_tag"] == 5).await;
     assert_eq!(seen["state"], "connected");
     assert_eq!(peer(&server, "ben")["drops"], serde_json::json!({}));
+}
+
+/// A thread of a child that stands still, as one that the machine gives no time; goes on when dropped. Belongs to the
+/// thread that made it.
+struct Halted(libc::pid_t);
+
+impl Halted {
+    fn thread(process: u32, name: &str) -> Halted {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+        let is_it = |path: &std::path::PathBuf| {
+            std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        let task =
+            tasks.map(|task| task.expect("it runs").path()).find(is_it).expect("a thread of this name");
+        let id =
+            task.file_name().and_then(|id| id.to_str()).and_then(|id| id.parse().ok()).expect("a number");
+        let halted = Halted(id);
+        halted.trace(libc::PTRACE_SEIZE);
+        halted.trace(libc::PTRACE_INTERRUPT);
+        let mut status = 0;
+        // SAFETY: the pointer is to a live number.
+        let waited = unsafe { libc::waitpid(id, &raw mut status, libc::__WALL) };
+        assert!(waited == id && libc::WIFSTOPPED(status), "{status}");
+        halted
+    }
+
+    fn trace(&self, what: libc::c_uint) {
+        assert!(self.asks(what), "a child may be traced: {}", std::io::Error::last_os_error());
+    }
+
+    fn asks(&self, what: libc::c_uint) -> bool {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: these requests read and write no memory of ours.
+        unsafe { libc::ptrace(what, self.0, none, none) == 0 }
+    }
+}
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        // Also where the test has failed: a traced thread would keep its process from ending.
+        self.asks(libc::PTRACE_DETACH);
+    }
+}
+
+#[test]
+fn a_worker_that_does_not_answer_is_said_and_the_rest_goes_on() {
+    let server = Server::spawn(&[("WORKERS", "1")]);
+    let worker = Halted::thread(server.pid(), "worker-0");
+    for path in ["/debug/peers", "/debug/rooms", "/debug/tracks", "/debug/workers", "/debug/peers/1"] {
+        let begun = now();
+        let (status, head, body) = request(&server, &format!("GET {path}"), "host: localhost\r\n");
+        assert_eq!(status, 503, "{path}: {body}");
+        assert!(head.contains("\r\nretry-after: 5"), "{head}");
+        let error: Value = serde_json::from_str(&body).expect("JSON");
+        assert!(
+            error["error"].as_str().is_some_and(|it| it.starts_with("worker 0 does not answer")),
+            "{body}"
+        );
+        assert!(now() - begun >= Duration::from_millis(1900), "it was given its time");
+    }
+    assert_eq!((server.get("/health").0, server.get("/").0), (200, 200));
+    let until = |path: &str, status: u16| {
+        let deadline = now() + PATIENCE;
+        while server.get(path).0 != status {
+            assert!(now() < deadline, "{path} never answers {status}");
+            std::thread::sleep(Duration::from_millis(100)); // Nobody tells when it changes.
+        }
+    };
+    until("/ready", 503);
+    drop(worker);
+    until("/debug/peers", 200);
+    until("/ready", 200);
 }
 
 #[test]

@@ -36,6 +36,8 @@ mod stamp;
 mod support;
 #[path = "load/tally.rs"]
 mod tally;
+#[path = "load/trust.rs"]
+mod trust;
 #[path = "load/udp.rs"]
 mod udp;
 #[path = "load/voice_file.rs"]

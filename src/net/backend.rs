@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::socket::WorkerSockets;
-use crate::packet::{Datagram, DropReason, Egress};
+use crate::packet::{Datagram, DropReason, Egress, Path};
 
 /// Datagrams handed out between two waits, at most: what bounds the work of one wake-up.
 pub const BATCH_LEN_MAX: usize = 1024;
@@ -38,8 +38,15 @@ pub trait Backend {
     /// The sockets it serves.
     fn sockets(&self) -> &WorkerSockets;
 
-    /// What was counted since the last call.
-    fn take_counters(&mut self) -> Counters;
+    /// Puts what was counted since the last call into `counters`, and takes up the memory that was there.
+    fn swap_counters(&mut self, counters: &mut Counters);
+
+    /// As [`Backend::swap_counters`], for those who ask now and then.
+    fn take_counters(&mut self) -> Counters {
+        let mut counters = Counters::default();
+        self.swap_counters(&mut counters);
+        counters
+    }
 }
 
 /// What an operator may set.
@@ -67,11 +74,27 @@ pub struct Wake {
     pub woken: bool,
 }
 
-/// What a backend counts.
+/// Different receivers whose refused datagrams are told apart in one wake-up. Beyond that they are only counted.
+const REFUSED_COUNT_MAX: usize = 64;
+
+/// Datagrams to one receiver that the kernel refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Where they were to go.
+    pub path: Path,
+    /// Why they did not.
+    pub reason: DropReason,
+    /// How many.
+    pub count: u64,
+}
+
+/// What a backend counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Datagrams that went no further, by `DropReason as usize`.
     pub drops: [u64; DropReason::COUNT],
+    /// Whose those were that the kernel refused; empty while it refuses none.
+    pub refused: Vec<Refused>,
     /// Datagrams handed out.
     pub datagrams_received: u64,
     /// Their payload bytes.
@@ -100,6 +123,7 @@ impl Default for Counters {
     fn default() -> Counters {
         Counters {
             drops: [0; DropReason::COUNT],
+            refused: Vec::new(),
             datagrams_received: 0,
             bytes_received: 0,
             datagrams_sent: 0,
@@ -116,9 +140,28 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// Begins anew, in the same memory.
+    pub(super) fn reset(&mut self) {
+        let mut refused = std::mem::take(&mut self.refused);
+        refused.clear();
+        *self = Counters { refused, ..Counters::default() };
+    }
+
     /// Counts `count` datagrams dropped for `reason`.
     pub fn drop(&mut self, reason: DropReason, count: u64) {
         self.drops[reason as usize] += count;
+    }
+
+    /// Counts `count` datagrams along `path` that the kernel refused with `errno`.
+    pub(super) fn refuse(&mut self, path: Path, errno: i32, count: u64) {
+        let reason = send_drop_reason(errno);
+        self.drop(reason, count);
+        let same = |refused: &&mut Refused| refused.path == path && refused.reason == reason;
+        if let Some(refused) = self.refused.iter_mut().find(same) {
+            refused.count += count;
+        } else if self.refused.len() < REFUSED_COUNT_MAX {
+            self.refused.push(Refused { path, reason, count });
+        }
     }
 
     /// Sends handed to the kernel.
@@ -148,12 +191,35 @@ pub(super) fn send_drop_reason(errno: i32) -> DropReason {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::packet::SocketId;
 
     #[test]
     fn errors_of_a_send_have_three_counters() {
         assert_eq!(send_drop_reason(libc::ENOBUFS), DropReason::SendWouldBlock);
         assert_eq!(send_drop_reason(libc::EPERM), DropReason::SendUnreachable);
         assert_eq!(send_drop_reason(libc::EINVAL), DropReason::SendFailed);
+    }
+
+    #[test]
+    fn refusals_are_told_apart_up_to_a_bound_and_counted_beyond() {
+        let path = |port| Path {
+            socket: SocketId(0),
+            remote: SocketAddr::from(([192, 0, 2, 1], port)),
+            local: [192, 0, 2, 2].into(),
+        };
+        let mut counters = Counters::default();
+        for port in 1..=1000 {
+            counters.refuse(path(port), libc::ENETUNREACH, 2);
+            counters.refuse(path(port), libc::EAGAIN, 1);
+        }
+        counters.refuse(path(1), libc::EPERM, 3);
+        assert_eq!(counters.dropped(DropReason::SendUnreachable), 2003);
+        assert_eq!(counters.dropped(DropReason::SendWouldBlock), 1000);
+        assert_eq!(counters.refused.len(), REFUSED_COUNT_MAX);
+        let first = Refused { path: path(1), reason: DropReason::SendUnreachable, count: 5 };
+        assert_eq!(counters.refused[0], first);
     }
 }

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ptr::NonNull;
 
 use super::backend::{Counters, send_drop_reason};
@@ -100,11 +101,23 @@ impl Destination {
         let mut control = Control::new();
         // A link-local source needs its interface, which is the one that the peer is on.
         let interface = match path.remote {
-            std::net::SocketAddr::V6(remote) => remote.scope_id(),
-            std::net::SocketAddr::V4(_) => 0,
+            SocketAddr::V6(remote) => remote.scope_id(),
+            SocketAddr::V4(_) => 0,
         };
         control.push_source(path.local, interface);
         Destination { socket: path.socket, name: Name::new(path.remote), control }
+    }
+}
+
+impl Message {
+    /// Where it was to go: read back, so that only a message that is refused pays for it.
+    fn path(&self) -> Option<Path> {
+        let remote = self.name.address()?;
+        let unspecified = match remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Some(Path { socket: self.socket, remote, local: self.control.source().unwrap_or(unspecified) })
     }
 }
 
@@ -193,8 +206,8 @@ impl<P: Post> Outbox<P> {
                 has_segmentation[usize::from(message.socket.0)] &= !is_refusal_for_good(errno);
                 let (name, control) = (message.name, message.control);
                 refused.push_back((Destination { socket: message.socket, name, control }, train));
-            } else {
-                counters.drop(send_drop_reason(errno), train.count.into());
+            } else if let Some(path) = message.path() {
+                counters.refuse(path, errno, train.count.into());
             }
         });
     }

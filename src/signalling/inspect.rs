@@ -23,10 +23,12 @@ pub struct Member {
     pub is_voice: bool,
     /// Its WebSocket; `None` while it is lost.
     pub connection: Option<ConnectionId>,
-    /// Its transport; `None` once that has failed.
+    /// Its transport; `None` once that has failed or was closed.
     pub transport: Option<TransportId>,
     /// Since when there is a transport, or none.
     pub since: Instant,
+    /// Why there is none: it failed, and was not closed.
+    pub has_failed: bool,
 }
 
 /// A room as control knows it.
@@ -57,6 +59,7 @@ impl Signalling {
                 connection: session.connection,
                 transport: media.map(|media| media.transport),
                 since: media.map_or(session.since, |media| media.made_at),
+                has_failed: session.has_failed,
             })
         };
         state.sessions.iter().filter_map(member).collect()

@@ -240,13 +240,14 @@ impl State {
         }
         self.totals.media_failed += 1;
         self.end_media(id);
+        let is_internal = code == ErrorCode::Internal;
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.since = now;
+            (session.since, session.has_failed) = (now, is_internal);
         }
         let Some(connection) = connection else {
             return self.leave(now, id, LeaveReason::Failed);
         };
-        let close_code = if code == ErrorCode::Internal { CLOSE_INTERNAL } else { CLOSE_POLICY };
+        let close_code = if is_internal { CLOSE_INTERNAL } else { CLOSE_POLICY };
         self.error(now, connection, code, message);
         self.close(now, connection, close_code, "join again");
     }

@@ -20,8 +20,10 @@ pub(super) struct Session {
     pub(super) grants: Grants,
     /// `None` once its negotiation or its transport has failed: only a new `join` mends that.
     pub(super) media: Option<Media>,
-    /// When it was made, or its media failed.
+    /// When it was made, or its media ended.
     pub(super) since: Instant,
+    /// Its media ended because the transport failed, not because its negotiation did.
+    pub(super) has_failed: bool,
 }
 
 /// Negotiation and transport, which begin and end together.

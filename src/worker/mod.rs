@@ -74,6 +74,8 @@ pub struct Settings {
 pub struct Worker {
     settings: Settings,
     peers: Slab<Peer>,
+    /// By peer, when to look after it: a thousand silent ones are passed over without touching them.
+    look_at: Vec<Instant>,
     rooms: Slab<Room>,
     by_path: Map<Path, PeerKey>,
     by_ufrag: Map<LocalUfrag, PeerKey>,
@@ -109,6 +111,7 @@ impl Worker {
             sealer: Sealer::new(settings.pad_max),
             settings,
             peers: Slab::new(),
+            look_at: Vec::new(),
             rooms: Slab::new(),
             by_path: Map::default(),
             by_ufrag: Map::default(),
@@ -138,6 +141,13 @@ impl Worker {
         self.counters.bytes_in += datagram.bytes.len() as u64;
         if let Err(reason) = self.route(now, datagram, true, out) {
             self.counters.drop_one(reason);
+        }
+    }
+
+    /// The kernel refused datagrams that were to go along `path`. The total the owner of the ring has counted.
+    pub fn handle_refused(&mut self, path: &Path, reason: DropReason, count: u64) {
+        if let Some(&key) = self.by_path.get(path) {
+            self.peers[key].traffic.drop_many(reason, count);
         }
     }
 
@@ -217,7 +227,10 @@ impl Worker {
                 Ok(())
             }
             Message::Response(response) => match self.by_path.get(&path) {
-                Some(&key) => self.peers[key].transport.handle_stun_response(now.instant, path, &response),
+                Some(&key) => {
+                    self.look_soon(key);
+                    self.peers[key].transport.handle_stun_response(now.instant, path, &response)
+                }
                 None => {
                     let owner = self.foreign.get(&path).copied().filter(|_| may_relay);
                     self.relay(owner.ok_or(DropReason::StunUnexpected)?, path, bytes, true);
@@ -240,6 +253,7 @@ impl Worker {
         let transport = &mut self.peers[key].transport;
         let answered = transport.handle_stun_request(now.instant, path, request, &mut response)?;
         let Answered { len, is_new, forgotten } = answered;
+        self.look_soon(key);
         self.counters.stun_answered += 1;
         if let Some(forgotten) = forgotten {
             self.forget_path(key, forgotten);
@@ -252,6 +266,7 @@ impl Worker {
     }
 
     fn handle_dtls(&mut self, now: Now, key: PeerKey, path: Path, bytes: &[u8]) -> Result<(), DropReason> {
+        self.look_soon(key);
         let transport = &mut self.peers[key].transport;
         transport.handle_dtls(now.instant, path)?;
         let datagram = bytes::Bytes::copy_from_slice(bytes);
@@ -335,8 +350,8 @@ impl Worker {
     }
 
     fn look_after_peers(&mut self, now: Now, out: &mut impl Egress) {
-        for key in 0..self.peers.capacity() {
-            if !self.peers.contains(key) {
+        for key in 0..self.look_at.len() {
+            if self.look_at[key] > now.instant || !self.peers.contains(key) {
                 continue;
             }
             self.works_for(key);
@@ -351,7 +366,13 @@ impl Worker {
             if now.instant >= self.peers[key].report_at {
                 self.report(now, key, out);
             }
+            self.look_at[key] = self.peers[key].next_look(now.instant);
         }
+    }
+
+    /// Something about the peer has changed: the next interval looks after it.
+    fn look_soon(&mut self, key: PeerKey) {
+        self.look_at[key] = self.interval_at;
     }
 
     fn tell_state(&mut self, now: Now, key: PeerKey) {

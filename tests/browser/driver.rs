@@ -232,7 +232,8 @@ impl Browser {
         entries.iter().filter(is_trouble).map(|entry| entry["message"].to_string()).collect()
     }
 
-    fn devtools(&self, command: &str, parameters: &Value) {
+    /// A command of the DevTools protocol.
+    pub fn devtools(&self, command: &str, parameters: &Value) {
         let path = format!("/session/{}/goog/cdp/execute", self.session);
         let request = json!({ "cmd": command, "params": parameters });
         self.driver.raw("POST", &path, &request).unwrap_or_else(|error| panic!("{command}: {error}"));

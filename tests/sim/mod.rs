@@ -231,6 +231,22 @@ impl Sim {
         self.command(Command::SetKeys { transport: caller.transport, keys: Box::new(keys) });
     }
 
+    /// A transport over any path and with any keys. Returns what its checks are signed with.
+    pub fn admit(&mut self, transport: TransportId, path: Path, keys: KeyingMaterial) -> LocalCredentials {
+        let local = self.secret.credentials(self.id);
+        let remote = RemoteCredentials::parse("peer", "aPasswordOf22Characters").unwrap();
+        self.command(Command::AddTransport { transport, room: self.room, local, remote });
+        self.check(path, &local);
+        self.deliver(path, &mut [22, 254, 253, 0]);
+        self.command(Command::SetKeys { transport, keys: Box::new(keys) });
+        local
+    }
+
+    /// A nominating check over any path.
+    pub fn check(&mut self, path: Path, local: &LocalCredentials) {
+        self.deliver(path, &mut binding_request(local, true));
+    }
+
     /// The caller publishes a track of the same number as its transport.
     pub fn publish(&mut self, caller: &Caller) -> TrackId {
         let track = TrackId(caller.transport.0);
@@ -274,8 +290,13 @@ impl Sim {
 
     /// The caller accepts a slot.
     pub fn add_slot(&mut self, caller: &Caller, slot: u16, source: Option<TrackId>) {
+        self.add_slot_to(caller.transport, slot, source);
+    }
+
+    /// As [`Sim::add_slot`].
+    pub fn add_slot_to(&mut self, transport: TransportId, slot: u16, source: Option<TrackId>) {
         self.command(Command::AddSlot {
-            transport: caller.transport,
+            transport,
             slot: Box::new(Slot {
                 slot: SlotIndex(slot),
                 mid: Mid::parse(&format!("s{slot}")).unwrap(),

@@ -2,7 +2,7 @@
 //! test that gives orders and awaits what it wants to see.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -26,6 +26,9 @@ use super::{PATIENCE, Server, now};
 
 /// Says which datagrams get through.
 pub type Filter = Box<dyn FnMut(&[u8]) -> bool + Send>;
+
+/// Sees datagrams.
+pub type Tap = Box<dyn FnMut(&[u8]) + Send>;
 
 /// What a client does when the server's offer comes while its own is out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +62,12 @@ pub struct Options {
     pub glare: Glare,
     /// What comes in through the UDP socket.
     pub incoming: Filter,
+    /// Where its UDP socket is bound; by itself the address from which the server is reached.
+    pub bind: Option<IpAddr>,
+    /// Most time between two checks of its path; str0m's own otherwise.
+    pub check_every: Option<Duration>,
+    /// Sees what leaves through it.
+    pub outgoing: Tap,
     /// Names a fingerprint in its SDP that is not its certificate's.
     pub lies: bool,
     /// Keeps every packet it hears in [`State::heard`]; else only counts and latencies.
@@ -76,6 +85,9 @@ impl Default for Options {
             first_seq: 1000,
             glare: Glare::Never,
             incoming: Box::new(|_| true),
+            bind: None,
+            check_every: None,
+            outgoing: Box::new(|_| {}),
             lies: false,
             keeps: true,
         }
@@ -521,10 +533,14 @@ struct Member {
 
 impl Member {
     async fn new(id: u32, join: Join, options: Options, shared: Arc<Shared>) -> Member {
-        let udp = bind_udp(join.server).await;
+        let udp = bind_udp(join.server, options.bind).await;
         let local = udp.local_addr().expect("bound");
         shared.change(|state| state.address = Some(local));
-        let mut rtc = Rtc::builder().set_rtp_mode(true).clear_codecs().enable_opus(true, false).build(now());
+        let mut config = Rtc::builder().set_rtp_mode(true).clear_codecs().enable_opus(true, false);
+        if let Some(interval) = options.check_every {
+            config.set_max_stun_rto(interval);
+        }
+        let mut rtc = config.build(now());
         if !options.trickle {
             rtc.add_local_candidate(Candidate::host(local, "udp").expect("a host address"));
         }
@@ -623,6 +639,7 @@ impl Member {
                             self.shared.state().last_rtp = transmit.contents.to_vec();
                         }
                     }
+                    (self.options.outgoing)(&transmit.contents);
                     // A candidate pair that cannot work, or a full buffer: a datagram may be lost.
                     let _ = self.udp.try_send_to(&transmit.contents, transmit.destination);
                 }
@@ -755,7 +772,7 @@ impl Member {
             Order::RestartIce => self.offer(Wish::RestartIce).await,
             Order::Move => self.offer(Wish::MovePort).await,
             Order::Rebind => {
-                self.udp = bind_udp(self.join.server).await;
+                self.udp = bind_udp(self.join.server, self.options.bind).await;
                 let address = self.udp.local_addr().ok();
                 let (check, target) = self.shared.change(|state| {
                     state.address = address;
@@ -932,7 +949,7 @@ impl Member {
             return self.shared.fault(format!("the server's answer: {error}\n{sdp}"));
         }
         if wish == Wish::MovePort {
-            self.udp = bind_udp(self.join.server).await;
+            self.udp = bind_udp(self.join.server, self.options.bind).await;
             self.local = self.udp.local_addr().expect("bound");
             self.rtc.add_local_candidate(Candidate::host(self.local, "udp").expect("a host address"));
             let address = Some(self.local);
@@ -982,13 +999,14 @@ async fn next_message(socket: &mut Option<Socket>) -> Result<Message, Error> {
     }
 }
 
-/// On the address from which the server is reached: our candidate names it.
-async fn bind_udp(server: SocketAddr) -> UdpSocket {
+/// On the address from which the server is reached, unless another is asked for: our candidate names it.
+async fn bind_udp(server: SocketAddr, wanted: Option<IpAddr>) -> UdpSocket {
     let probe = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|probe| {
         probe.connect(server)?;
         probe.local_addr()
     });
-    let address = probe.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip());
+    let found = || probe.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip());
+    let address = wanted.unwrap_or_else(found);
     UdpSocket::bind((address, 0)).await.expect("a free port")
 }
 

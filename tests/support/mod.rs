@@ -11,16 +11,20 @@ pub mod certificate;
 pub mod check;
 pub mod client;
 pub mod coturn;
+pub mod debug;
 pub mod frame;
+pub mod nat;
 pub mod sdp;
 pub mod seccomp;
 pub mod server;
+pub mod silence;
 pub mod socket;
 pub mod stun;
 pub mod turn;
 
 pub use check::{assert_clean, assert_lines_count_on, assert_silent};
 pub use client::{Client, Glare, Heard, Options, Played, State};
+pub use nat::Nat;
 pub use server::Server;
 
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{PATIENCE, now};
 
@@ -21,6 +21,8 @@ pub struct Server {
     log: Arc<Log>,
     /// Where HTTP and WebSocket are served.
     pub http: SocketAddr,
+    /// Its first UDP port.
+    pub media: u16,
 }
 
 impl Server {
@@ -56,11 +58,12 @@ impl Server {
         let log = Arc::new(Log::default());
         collect(child.stdout.take().expect("piped"), Arc::clone(&log));
         collect(child.stderr.take().expect("piped"), Arc::clone(&log));
-        let mut server = Server { child, log, http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut server = Server { child, log, http, media: 0 };
         let port = server.wait_for_log("an HTTP port", http_port);
         server.http.set_port(port);
         // The line on media comes when the workers stand.
-        server.wait_for_log("a media port", |log| log.lines().find_map(media_port));
+        server.media = server.wait_for_log("a media port", |log| log.lines().find_map(media_port));
         server.assert_backend(env);
         server
     }
@@ -99,6 +102,15 @@ impl Server {
     /// Everything it wrote until now.
     pub fn log(&self) -> String {
         self.log.text.lock().expect("no panic holds it").clone()
+    }
+
+    /// Lines of a throttled place of which it wrote no more than it may since `begun`; there is one at least.
+    pub fn throttled_lines(&self, what: &str, begun: Instant) -> Vec<String> {
+        let lines: Vec<_> =
+            self.log().lines().filter(|line| line.contains(what)).map(str::to_owned).collect();
+        let most = 1 + now().saturating_duration_since(begun).as_secs() as usize / 10;
+        assert!((1..=most).contains(&lines.len()), "{} lines, {most} at most: {lines:#?}", lines.len());
+        lines
     }
 
     /// Its process id.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use gryt_sfu::time::Now;
 use serde_json::Value;
 
 use super::network::Network;
@@ -102,7 +103,7 @@ fn run(network: &Network, subject: &Subject, load: &Load, seconds: u32) -> Resul
     // Two more than are counted: the first, and the one that the end cuts off.
     let mut command = running.load(subject, network, load, seconds + SKIPPED as u32 + 1, path)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let began = Instant::now();
+    let began = Now::read().instant;
     let is_over = AtomicBool::new(false);
     let (output, machine) = std::thread::scope(|scope| -> Result<_> {
         let sampler = scope.spawn(|| samples(network.server_cpu, began, &is_over));

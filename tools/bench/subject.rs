@@ -3,9 +3,10 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use gryt_sfu::time::Now;
 
 use super::network::{Network, SERVER};
 
@@ -73,12 +74,13 @@ impl Running {
                 let mut command = network.at_server(&sfu);
                 command
                     .env_clear()
-                    .envs([("PORT", port.as_str()), ("WORKERS", "1"), ("MAX_CONNECTIONS", "20000")])
+                    .envs([("PORT", port.as_str()), ("WORKERS", "1"), ("MAX_CONNECTIONS", "8000")])
                     .envs([("LOG_LEVEL", "error"), ("ICE_ADVERTISE_IP", SERVER), ("PATH", env!("PATH"))])
                     .envs(variables.iter().copied())
-                    .stdin(Stdio::null());
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null());
                 let mut running = Running { child: command.spawn()?, url: format!("ws://{SERVER}:{PORT}/") };
-                let began = Instant::now();
+                let began = Now::read().instant;
                 let is_there = || -> Result<bool> {
                     let mut probe = network.at_server(&sfu);
                     probe.arg("--health").env("PORT", &port).stdout(Stdio::null()).stderr(Stdio::null());

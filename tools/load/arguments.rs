@@ -17,6 +17,7 @@ Examples:
   sfu-load ws://localhost:5005/ --rooms 20 --dtx       20 rooms of people who talk in turns
   sfu-load ws://localhost:5005/ --light --listeners 500 --pid $(pidof sfu) --report load.html
   sfu-load ws://localhost:5005/ --join-rate 200 --churn 600        a storm, then coming and going
+  sfu-load wss://sfu.example/ --ca authority.pem       over TLS
   sfu-load ws://localhost:5005/ --max-loss 0.5 --max-p99 50 --json load.json       in CI
 
 Exit status:
@@ -53,9 +54,16 @@ pub(crate) enum Command {
 
 #[derive(Parser)]
 pub(crate) struct Load {
-    /// The server: ws://HOST:PORT/
+    /// The server: ws://HOST:PORT/, or wss:// where it speaks TLS
     #[arg(value_name = "URL", required = true)]
     pub(crate) url: Option<String>,
+    /// Trusts the certificates in this PEM file, and no others: a private authority's, or the server's own. Without, those
+    /// that this machine trusts
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Takes whatever certificate the server shows
+    #[arg(long)]
+    pub(crate) insecure: bool,
 
     /// Rooms
     #[arg(long, help_heading = "Who", default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]

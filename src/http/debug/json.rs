@@ -162,6 +162,7 @@ impl<'a> Books<'a> {
         match (self.snapshot(member), member.transport) {
             (Some(peer), _) => (state_name(peer.state), peer.since),
             (None, Some(_)) => ("new", member.since),
+            (None, None) if member.has_failed => ("failed", member.since),
             (None, None) => ("closed", member.since),
         }
     }
@@ -199,7 +200,7 @@ impl<'a> Books<'a> {
             "sinceMs": millis(self.age(since)),
             "pair": pair,
             "dtls": peer.map_or("new", |peer| dtls_name(peer.dtls)),
-            "srtpProfile": peer.and_then(|peer| peer.profile).map(profile_name),
+            "srtpProfile": peer.and_then(|peer| peer.profile).map(SrtpProfile::name),
             "roundTripMs": traffic.and_then(|it| it.round_trip).map(fine_millis),
             "lastPacketMs": traffic.and_then(|it| it.last_in).map(|at| millis(self.age(at))),
             "muted": member.info.is_muted,
@@ -345,17 +346,8 @@ fn dtls_name(state: DtlsState) -> &'static str {
     }
 }
 
-/// RFC 5764 §4.1.2, RFC 7714 §14.2.
-fn profile_name(profile: SrtpProfile) -> &'static str {
-    match profile {
-        SrtpProfile::AeadAes128Gcm => "SRTP_AEAD_AES_128_GCM",
-        SrtpProfile::AeadAes256Gcm => "SRTP_AEAD_AES_256_GCM",
-        SrtpProfile::AesCm128HmacSha1_80 => "SRTP_AES128_CM_HMAC_SHA1_80",
-    }
-}
-
 fn ago(now: NtpTime, age: Duration) -> NtpTime {
-    NtpTime(now.0.wrapping_sub(age.as_secs() << 32))
+    NtpTime(now.0.wrapping_sub(NtpTime(0).after(age).0))
 }
 
 fn millis(duration: Duration) -> u64 {

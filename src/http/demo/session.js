@@ -10,6 +10,7 @@
 const RETRY_MS_MIN = 400;
 const RETRY_MS_MAX = 8000;
 const ANSWER_MS_MAX = 6000; // A socket that gave no answer to our offer for so long is dead.
+const ANSWER_MS_MAX_MOVED = 1000; // The same after a change of networks: most likely it has not survived that.
 const DISCONNECTED_MS_MAX = 2000; // ICE often recovers by itself before.
 const STEADY_MS = 5000; // A join that held for so long: the next loss is a new one.
 const KEEP_ALIVE_MS = 20000; // Makes TCP notice that the path is gone.
@@ -34,6 +35,8 @@ export class Session {
   #iceServers = [];
   #queue = Promise.resolve();
   #answerTimer = 0;
+  #hasMoved = false; // To another network, and no answer has come from there yet.
+  #networkType = navigator.connection?.type;
   #iceTimer = 0;
   #keepAliveTimer = 0;
   #streams = new Map(); // mid -> stream id of the remote description
@@ -52,7 +55,8 @@ export class Session {
     this.#microphone = microphone;
     this.#on = on;
     this.#keepAliveTimer = setInterval(() => this.#send("keep_alive", {}), KEEP_ALIVE_MS);
-    addEventListener("online", this.#retryNow);
+    addEventListener("online", this.#move);
+    navigator.connection?.addEventListener("change", this.#compareNetworks);
     this.#open();
   }
 
@@ -123,7 +127,8 @@ export class Session {
 
   #end(reason, message) {
     if (this.#state === "ended") return;
-    removeEventListener("online", this.#retryNow);
+    removeEventListener("online", this.#move);
+    navigator.connection?.removeEventListener("change", this.#compareNetworks);
     clearInterval(this.#keepAliveTimer);
     clearTimeout(this.#retryTimer);
     this.#closePeer();
@@ -200,8 +205,24 @@ export class Session {
     this.#retryTimer = setTimeout(() => this.#open(), delay);
   }
 
-  #retryNow = () => {
-    if (!this.#socket && this.#state !== "ended") this.#open();
+  // To another network: whoever waits for the old one to carry something waits long.
+  #move = () => {
+    if (this.#state === "ended") return;
+    this.#hasMoved = true;
+    if (this.#socket?.readyState !== WebSocket.OPEN) {
+      this.#abandonSocket(4000);
+      this.#open();
+    }
+    const peer = this.#peer;
+    if (peer?.signalingState === "have-local-offer") this.#awaitAnswer(peer);
+    peer?.restartIce(); // Makes an offer.
+  };
+
+  // It changes with every estimate of the bandwidth, too.
+  #compareNetworks = () => {
+    const before = this.#networkType;
+    this.#networkType = navigator.connection.type;
+    if (this.#networkType !== before && this.#networkType !== "none") this.#move();
   };
 
   // Media failed for good: joins anew under the same name. The server hands our place over to the new
@@ -355,13 +376,20 @@ export class Session {
 
   #sendOffer(peer) {
     this.#send("offer", peer.localDescription);
+    this.#awaitAnswer(peer);
+  }
+
+  #awaitAnswer(peer) {
     clearTimeout(this.#answerTimer);
+    const hasMoved = this.#hasMoved;
     this.#answerTimer = setTimeout(() => {
       if (this.#peer !== peer || peer.signalingState !== "have-local-offer" || !this.#socket) return;
+      this.#hasMoved = false;
       this.#abandonSocket(4000);
       this.#updateState();
-      this.#retryLater();
-    }, ANSWER_MS_MAX);
+      if (hasMoved) this.#open();
+      else this.#retryLater();
+    }, hasMoved ? ANSWER_MS_MAX_MOVED : ANSWER_MS_MAX);
   }
 
   async #handleDescription(type, { sdp }) {
@@ -381,6 +409,7 @@ export class Session {
     }
     if (peer !== this.#peer) return;
     clearTimeout(this.#answerTimer);
+    if (type === "answer") this.#hasMoved = false;
     this.#readStreams(peer.remoteDescription?.sdp ?? "");
     this.#emit("voices");
   }
