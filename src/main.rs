@@ -45,12 +45,12 @@ fn main() -> ExitCode {
     };
     if flags.check {
         print!("{config}");
-        if let Some(warning) = tls.and_then(|tls| tls.warning(Now::read().ntp.unix_seconds())) {
-            eprintln!("sfu: warning: {warning}");
-        }
         match Io::choose(config.io_backend) {
             Ok(io) => println!("# media passes by {io}"),
             Err(error) => println!("# would not start: {}", self_check::no_ring(&error)),
+        }
+        if let Some(warning) = tls.and_then(|tls| tls.warning(Now::read().ntp.unix_seconds())) {
+            eprintln!("sfu: warning: {warning}");
         }
         return ExitCode::SUCCESS;
     }

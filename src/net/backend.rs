@@ -38,8 +38,15 @@ pub trait Backend {
     /// The sockets it serves.
     fn sockets(&self) -> &WorkerSockets;
 
-    /// What was counted since the last call.
-    fn take_counters(&mut self) -> Counters;
+    /// Puts what was counted since the last call into `counters`, and takes up the memory that was there.
+    fn swap_counters(&mut self, counters: &mut Counters);
+
+    /// As [`Backend::swap_counters`], for those who ask now and then.
+    fn take_counters(&mut self) -> Counters {
+        let mut counters = Counters::default();
+        self.swap_counters(&mut counters);
+        counters
+    }
 }
 
 /// What an operator may set.
@@ -86,7 +93,7 @@ pub struct Refused {
 pub struct Counters {
     /// Datagrams that went no further, by `DropReason as usize`.
     pub drops: [u64; DropReason::COUNT],
-    /// Whose those were that the kernel refused; empty, and without memory, while it refuses none.
+    /// Whose those were that the kernel refused; empty while it refuses none.
     pub refused: Vec<Refused>,
     /// Datagrams handed out.
     pub datagrams_received: u64,
@@ -133,6 +140,13 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// Begins anew, in the same memory.
+    pub(super) fn reset(&mut self) {
+        let mut refused = std::mem::take(&mut self.refused);
+        refused.clear();
+        *self = Counters { refused, ..Counters::default() };
+    }
+
     /// Counts `count` datagrams dropped for `reason`.
     pub fn drop(&mut self, reason: DropReason, count: u64) {
         self.drops[reason as usize] += count;

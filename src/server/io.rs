@@ -72,6 +72,7 @@ mod tests {
     #[test]
     fn control_without_a_ring_runs_local_tasks() {
         let io = Io::choose(IoBackend::Mmsg).unwrap();
+        assert!(matches!(io, Io::Mmsg { refused: None, .. }));
         let answer = io.block_on(async {
             let local = std::rc::Rc::new(7);
             tokio::task::spawn_local(async move { *local }).await

@@ -1,13 +1,13 @@
 //! What in this machine's set-up will hurt, found at the start and said with what to do. Nothing here keeps the
-//! server from running: that is for `uring::probe` and the sockets.
+//! server from running: that is for [`Io::choose`] and the sockets.
 
 use std::io;
 
+use super::io::Io;
 use crate::config::Config;
 use crate::net::limits;
 use crate::net::socket::{BUFFER_LEN_WANTED, BufferLens};
 use crate::net::uring::UringError;
-use crate::server::Io;
 
 /// Descriptors besides those of connections: rings, sockets, queues, the log, captures.
 const DESCRIPTORS_BESIDES: u64 = 256;
@@ -30,18 +30,20 @@ pub(super) fn advice(config: &Config, io: &Io, buffers: Option<BufferLens>) -> V
         Ok(limit) => of_descriptors(limit, wanted, config.max_connections),
         Err(error) => Some(format!("cannot read the limit of file descriptors: {error}")),
     };
-    let [backend, kernel] = match io {
-        Io::Uring(features) => [
-            of_permission(limits::io_uring_disabled()),
+    // What only those with a ring care for.
+    let (kernel, permission) = match io {
+        Io::Uring(features) => (
             of_kernel(&features.kernel, !config.batch_wait.is_zero()),
-        ],
-        Io::Mmsg { refused, .. } => [refused.as_ref().map(of_refusal), None],
+            of_permission(limits::io_uring_disabled()),
+        ),
+        Io::Mmsg { .. } => (None, None),
     };
     let advice = [
+        of_refusal(io),
         descriptors,
         buffers.and_then(of_buffers),
-        backend,
         kernel,
+        permission,
         of_clock(limits::clock_source(), limits::clock_sources()),
     ];
     advice.into_iter().flatten().collect()
@@ -57,12 +59,13 @@ pub fn no_ring(error: &UringError) -> String {
     format!("{error}; {cure}")
 }
 
-/// It runs without: that is for an operator to know, not to be kept from calls.
-fn of_refusal(error: &UringError) -> String {
-    format!(
-        "{}; media passes by recvmmsg and sendmmsg instead, and IO_BACKEND=mmsg says that this is as it should be",
-        no_ring(error)
-    )
+/// It runs without a ring, and was not asked to.
+fn of_refusal(io: &Io) -> Option<String> {
+    let Io::Mmsg { refused: Some(refused), .. } = io else { return None };
+    Some(format!(
+        "{}. Media passes by recvmmsg and sendmmsg meanwhile; if it is to stay so, IO_BACKEND=mmsg ends this line",
+        no_ring(refused)
+    ))
 }
 
 fn cure_of_refusal(disabled: Option<u8>) -> &'static str {
@@ -125,7 +128,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 fn of_permission(disabled: Option<u8>) -> Option<String> {
     disabled.filter(|disabled| *disabled > 0).map(|disabled| {
         format!(
-            "kernel.io_uring_disabled is {disabled}: without this one's privileges the server would have no ring; sysctl \
+            "kernel.io_uring_disabled is {disabled}: without this one's privileges the server would get no ring; sysctl \
              kernel.io_uring_disabled=0"
         )
     })
@@ -230,6 +233,14 @@ mod tests {
         ];
         let read = |text: Option<&str>| text.map(str::to_owned).ok_or(io::ErrorKind::NotFound.into());
         check(cases, |(source, available)| of_clock(read(source), read(available)));
+    }
+
+    #[test]
+    fn only_a_ring_that_was_refused_is_worth_a_word() {
+        let mmsg = |refused| Io::Mmsg { features: crate::net::mmsg::probe(), refused };
+        let refused = UringError::Refused(io::Error::from_raw_os_error(libc::EPERM));
+        let cases = [(None, None), (Some(refused), Some("io_uring is not allowed here"))];
+        check(cases, |refused| of_refusal(&mmsg(refused)));
     }
 
     #[test]

@@ -96,6 +96,19 @@ pub(crate) fn tables() -> Vec<Table> {
             cases: vec![case(1, 1, 4, 100, Opus)],
         },
         Table {
+            name: "backends",
+            title: "IO_BACKEND: rooms of 4 speakers and 100 listeners, 120 B",
+            x: "rooms",
+            subjects: vec![
+                ("bare fan-out", Subject::Floor),
+                ("uring", server(&[("IO_BACKEND", "uring")])),
+                ("mmsg", server(&[("IO_BACKEND", "mmsg")])),
+                ("uring, tick 10 ms", server(&[("IO_BACKEND", "uring"), tick])),
+                ("mmsg, tick 10 ms", server(&[("IO_BACKEND", "mmsg"), tick])),
+            ],
+            cases: [1, 3, 8].map(|rooms| case(rooms, rooms, 4, 100, Constant)).into(),
+        },
+        Table {
             name: "wait",
             title: "BATCH_WAIT_US: rooms of 4 speakers and 100 listeners, 120 B",
             x: "rooms",

@@ -217,13 +217,13 @@ impl Backend for Mmsg {
         &self.sockets
     }
 
-    fn take_counters(&mut self) -> Counters {
-        let mut counters = std::mem::take(&mut self.egress.counters);
+    fn swap_counters(&mut self, counters: &mut Counters) {
+        counters.reset();
+        std::mem::swap(&mut self.egress.counters, counters);
         counters.enters = std::mem::take(&mut self.calls) + std::mem::take(&mut self.egress.post.calls);
         let overflows = self.sockets.overflows();
         counters.receive_overflows = overflows.wrapping_sub(self.overflows).into();
         self.overflows = overflows;
-        counters
     }
 }
 

@@ -187,14 +187,13 @@ impl Backend for Uring {
         &self.sockets
     }
 
-    fn take_counters(&mut self) -> Counters {
-        let enters = std::mem::take(&mut self.egress.post.ring.enters);
-        let mut counters = std::mem::take(&mut self.egress.counters);
-        counters.enters = enters;
+    fn swap_counters(&mut self, counters: &mut Counters) {
+        counters.reset();
+        std::mem::swap(&mut self.egress.counters, counters);
+        counters.enters = std::mem::take(&mut self.egress.post.ring.enters);
         let overflows = self.sockets.overflows();
         counters.receive_overflows = overflows.wrapping_sub(self.overflows).into();
         self.overflows = overflows;
-        counters
     }
 }
 
