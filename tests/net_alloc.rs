@@ -80,6 +80,7 @@ fn go_round(uring: &mut Uring, waker: &wake::Waker, peer: &UdpSocket, port: u16)
         while peer.recv(&mut bytes).is_ok() {}
     }
     uring.take_counters();
+    assert_eq!(uring.take_unsent().count(), 1);
     answered
 }
 

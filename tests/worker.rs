@@ -17,6 +17,7 @@ use gryt_sfu::time::{NtpTime, RtpTime};
 use gryt_sfu::worker::command::{Command, PublishedStream};
 use gryt_sfu::worker::event::{ConnectionState, Event};
 use gryt_sfu::worker::relay::Relay;
+use gryt_sfu::worker::snapshot::PeerSnapshot;
 use sim::{Caller, Heard, IDS, OPUS, ROOM, Sim, binding_request, binding_request_with, path, slot_ssrc};
 
 const GCM: SrtpProfile = SrtpProfile::AeadAes128Gcm;
@@ -1007,6 +1008,30 @@ fn a_panic_ends_the_room_that_it_struck_and_no_other() {
     sim.sent.trap = None;
     let caller = sim.join(1, GCM);
     assert_eq!(states(&mut sim).last(), Some(&(caller.transport, ConnectionState::Connected)));
+}
+
+/// A snapshot of everybody, as soon as it is told.
+fn snapshot(sim: &mut Sim) -> Vec<PeerSnapshot> {
+    sim.command(Command::Snapshot(1));
+    sim.worker.handle_timeout(sim.now, &mut sim.sent);
+    let pieces = sim.events().into_iter().filter_map(|event| match event {
+        Event::Snapshot(piece) => Some(piece.peers),
+        _ => None,
+    });
+    pieces.flatten().collect()
+}
+
+#[test]
+fn what_the_kernel_refused_is_counted_for_the_peer_that_it_was_for() {
+    let (mut sim, callers) = room_of(2);
+    sim.worker.handle_unsent(&callers[1].path, DropReason::SendUnreachable, 3);
+    sim.worker.handle_unsent(&callers[1].path, DropReason::SendUnreachable, 1);
+    // Gone meanwhile, or never there.
+    sim.worker.handle_unsent(&path(99, 1), DropReason::SendUnreachable, 1);
+    let counts: Vec<u64> =
+        snapshot(&mut sim).iter().map(|peer| peer.traffic.drops(DropReason::SendUnreachable)).collect();
+    assert_eq!(counts, [0, 4]);
+    assert_eq!(sim.drops(DropReason::SendUnreachable), 0, "the owner of the ring counts the total");
 }
 
 /// The room that was dealt with before is not to blame for what comes after.

@@ -27,6 +27,7 @@ step() { # name, command…
 # Commands that the check cannot do without, each with its Debian package. The browser's are where the tests look.
 needed='cc build-essential
 openssl openssl
+ip iproute2
 curl curl
 python3 python3
 python3 python3-venv

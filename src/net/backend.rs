@@ -2,8 +2,9 @@
 
 use std::io;
 use std::time::Duration;
+use std::vec::Drain;
 
-use crate::packet::{Datagram, DropReason, Egress};
+use crate::packet::{Datagram, DropReason, Egress, Path};
 
 /// Datagrams handed out between two waits, at most: what bounds the work of one wake-up.
 pub const BATCH_LEN_MAX: usize = 1024;
@@ -33,6 +34,10 @@ pub trait Backend {
 
     /// What was counted since the last call.
     fn take_counters(&mut self) -> Counters;
+
+    /// Whose datagrams those were that the kernel has refused since the last call. They are among the
+    /// [`Counters::drops`], all of them; here are as many as have a place.
+    fn take_unsent(&mut self) -> Drain<'_, Unsent>;
 }
 
 /// What a wait ended with, besides datagrams. Whether its time has passed is for the clock to say.
@@ -107,6 +112,44 @@ impl Counters {
     }
 }
 
+/// Datagrams to one receiver that the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    /// Where they were to go.
+    pub path: Path,
+    /// Why they did not.
+    pub reason: DropReason,
+    /// How many.
+    pub count: u64,
+}
+
+/// Receivers whose refused datagrams are told apart at a time.
+const UNSENT_COUNT_MAX: usize = 64;
+
+/// What [`Backend::take_unsent`] gives out. Its memory stays the same.
+#[derive(Debug)]
+pub(super) struct UnsentList(Vec<Unsent>);
+
+impl UnsentList {
+    pub(super) fn new() -> UnsentList {
+        UnsentList(Vec::with_capacity(UNSENT_COUNT_MAX))
+    }
+
+    /// Has no effect when there is no place.
+    pub(super) fn add(&mut self, path: Path, reason: DropReason, count: u64) {
+        let same = |unsent: &&mut Unsent| unsent.path == path && unsent.reason == reason;
+        if let Some(unsent) = self.0.iter_mut().find(same) {
+            unsent.count += count;
+        } else if self.0.len() < UNSENT_COUNT_MAX {
+            self.0.push(Unsent { path, reason, count });
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Drain<'_, Unsent> {
+        self.0.drain(..)
+    }
+}
+
 /// The counter of a refused send.
 pub(super) fn send_drop_reason(errno: i32) -> DropReason {
     match errno {
@@ -123,12 +166,36 @@ pub(super) fn send_drop_reason(errno: i32) -> DropReason {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::packet::SocketId;
 
     #[test]
     fn errors_of_a_send_have_three_counters() {
         assert_eq!(send_drop_reason(libc::ENOBUFS), DropReason::SendWouldBlock);
         assert_eq!(send_drop_reason(libc::EPERM), DropReason::SendUnreachable);
         assert_eq!(send_drop_reason(libc::EINVAL), DropReason::SendFailed);
+    }
+
+    #[test]
+    fn receivers_are_told_apart_up_to_a_bound() {
+        let path = |port| Path {
+            socket: SocketId(0),
+            remote: SocketAddr::from(([192, 0, 2, 1], port)),
+            local: [192, 0, 2, 2].into(),
+        };
+        let mut list = UnsentList::new();
+        let memory = list.0.as_ptr();
+        for port in 1..=1000 {
+            list.add(path(port), DropReason::SendUnreachable, 2);
+            list.add(path(port), DropReason::SendWouldBlock, 1);
+        }
+        list.add(path(1), DropReason::SendUnreachable, 3);
+        let all: Vec<Unsent> = list.take().collect();
+        assert_eq!(all.len(), UNSENT_COUNT_MAX);
+        assert_eq!(all[0], Unsent { path: path(1), reason: DropReason::SendUnreachable, count: 5 });
+        assert_eq!(list.take().count(), 0);
+        assert_eq!(list.0.as_ptr(), memory);
     }
 }

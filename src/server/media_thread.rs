@@ -150,6 +150,9 @@ fn count<B: Backend>(worker: &mut Worker, backend: &mut B) {
     for &reason in DropReason::ALL {
         worker.counters.drop_many(reason, counted.dropped(reason));
     }
+    for unsent in backend.take_unsent() {
+        worker.handle_unsent(&unsent.path, unsent.reason, unsent.count);
+    }
 }
 
 fn send_relays(worker: &mut Worker, lanes: &mut [RelayOut]) {

@@ -137,6 +137,13 @@ impl Worker {
         }
     }
 
+    /// The kernel refused datagrams that were to go along `path`. The total the owner of the ring has counted.
+    pub fn handle_unsent(&mut self, path: &Path, reason: DropReason, count: u64) {
+        if let Some(&key) = self.by_path.get(path) {
+            self.peers[key].traffic.drop_many(reason, count);
+        }
+    }
+
     /// Takes a message from another worker.
     pub fn handle_relay(&mut self, now: Now, from: WorkerId, relay: &mut Relay, out: &mut impl Egress) {
         self.at_work = None;

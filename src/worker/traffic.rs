@@ -59,6 +59,10 @@ impl Traffic {
         self.drops[reason as usize] += 1;
     }
 
+    pub(super) fn drop_many(&mut self, reason: DropReason, count: u64) {
+        self.drops[reason as usize] += count;
+    }
+
     /// How many were dropped for this reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]

@@ -2,7 +2,7 @@
 //! test that gives orders and awaits what it wants to see.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -59,6 +59,8 @@ pub struct Options {
     pub glare: Glare,
     /// What comes in through the UDP socket.
     pub incoming: Filter,
+    /// Where its UDP socket is bound; by itself the address from which the server is reached.
+    pub bind: Option<IpAddr>,
     /// Most time between two checks of its path; str0m's own otherwise.
     pub check_every: Option<Duration>,
     /// Names a fingerprint in its SDP that is not its certificate's.
@@ -78,6 +80,7 @@ impl Default for Options {
             first_seq: 1000,
             glare: Glare::Never,
             incoming: Box::new(|_| true),
+            bind: None,
             check_every: None,
             lies: false,
             keeps: true,
@@ -524,7 +527,7 @@ struct Member {
 
 impl Member {
     async fn new(id: u32, join: Join, options: Options, shared: Arc<Shared>) -> Member {
-        let udp = bind_udp(join.server).await;
+        let udp = bind_udp(join.server, options.bind).await;
         let local = udp.local_addr().expect("bound");
         shared.change(|state| state.address = Some(local));
         let mut config = Rtc::builder().set_rtp_mode(true).clear_codecs().enable_opus(true, false);
@@ -762,7 +765,7 @@ impl Member {
             Order::RestartIce => self.offer(Wish::RestartIce).await,
             Order::Move => self.offer(Wish::MovePort).await,
             Order::Rebind => {
-                self.udp = bind_udp(self.join.server).await;
+                self.udp = bind_udp(self.join.server, self.options.bind).await;
                 let address = self.udp.local_addr().ok();
                 let (check, target) = self.shared.change(|state| {
                     state.address = address;
@@ -939,7 +942,7 @@ impl Member {
             return self.shared.fault(format!("the server's answer: {error}\n{sdp}"));
         }
         if wish == Wish::MovePort {
-            self.udp = bind_udp(self.join.server).await;
+            self.udp = bind_udp(self.join.server, self.options.bind).await;
             self.local = self.udp.local_addr().expect("bound");
             self.rtc.add_local_candidate(Candidate::host(self.local, "udp").expect("a host address"));
             let address = Some(self.local);
@@ -989,13 +992,14 @@ async fn next_message(socket: &mut Option<Socket>) -> Result<Message, Error> {
     }
 }
 
-/// On the address from which the server is reached: our candidate names it.
-async fn bind_udp(server: SocketAddr) -> UdpSocket {
+/// On the address from which the server is reached, unless another is asked for: our candidate names it.
+async fn bind_udp(server: SocketAddr, wanted: Option<IpAddr>) -> UdpSocket {
     let probe = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|probe| {
         probe.connect(server)?;
         probe.local_addr()
     });
-    let address = probe.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip());
+    let found = || probe.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip());
+    let address = wanted.unwrap_or_else(found);
     UdpSocket::bind((address, 0)).await.expect("a free port")
 }
 

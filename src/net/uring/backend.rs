@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
+use std::vec::Drain;
 
 use io_uring::{opcode, types};
 
@@ -11,7 +12,7 @@ use super::egress::{MESSAGE_COUNT, UringEgress};
 use super::inbox::Inbox;
 use super::op::Op;
 use super::ring::{BUFFER_GROUP, COMPLETION_COUNT, Patience, Ring, SUBMISSION_COUNT, UringError};
-use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Wake};
+use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Unsent, Wake};
 use crate::net::socket::{self, SOCKET_COUNT_MAX, WorkerSockets};
 use crate::net::wake::WakeReader;
 use crate::packet::{Datagram, Egress, SocketId};
@@ -217,6 +218,10 @@ impl Backend for Uring {
         counters.receive_overflows = overflows.wrapping_sub(self.overflows).into();
         self.overflows = overflows;
         counters
+    }
+
+    fn take_unsent(&mut self) -> Drain<'_, Unsent> {
+        self.egress.unsent.take()
     }
 }
 

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use io_uring::{cqueue, opcode, squeue, types};
 
@@ -18,7 +19,7 @@ use super::op::Op;
 use super::ring::{Ring, SUBMISSION_COUNT};
 use super::slab::Slab;
 use super::train::Train;
-use crate::net::backend::{Counters, send_drop_reason};
+use crate::net::backend::{Counters, UnsentList, send_drop_reason};
 use crate::net::socket::SOCKET_COUNT_MAX;
 use crate::packet::{DATAGRAM_LEN_MAX, DropReason, Egress, Path, SocketId};
 
@@ -58,11 +59,23 @@ impl Destination {
         let mut control = Control::new();
         // A link-local source needs its interface, which is the one that the peer is on.
         let interface = match path.remote {
-            std::net::SocketAddr::V6(remote) => remote.scope_id(),
-            std::net::SocketAddr::V4(_) => 0,
+            SocketAddr::V6(remote) => remote.scope_id(),
+            SocketAddr::V4(_) => 0,
         };
         control.push_source(path.local, interface);
         Destination { socket: path.socket, name: Name::new(path.remote), control }
+    }
+}
+
+impl Message {
+    /// Where it was to go: read back, so that only a message that is refused pays for it.
+    fn path(&self) -> Option<Path> {
+        let remote = self.name.address()?;
+        let unspecified = match remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Some(Path { socket: self.socket, remote, local: self.control.source().unwrap_or(unspecified) })
     }
 }
 
@@ -81,6 +94,7 @@ pub struct UringEgress {
     pub(super) ring: Ring,
     pub(super) inbox: Inbox,
     pub(super) counters: Counters,
+    pub(super) unsent: UnsentList,
     memory: Slab,
     /// Where the next segment goes; everything before is queued, or being committed.
     cursor: usize,
@@ -105,6 +119,7 @@ impl UringEgress {
             ring,
             inbox,
             counters: Counters::default(),
+            unsent: UnsentList::new(),
             memory: Slab::new(MEMORY_LEN)?,
             cursor: 0,
             messages: Slab::new(MESSAGE_COUNT * mem::size_of::<Message>())?,
@@ -149,7 +164,8 @@ impl UringEgress {
             self.counters.completions_held_back += 1;
         }
         // Taken out of `self` for the loop's time, so that the rest can be changed meanwhile.
-        let Self { ring, inbox, counters, messages, generation, has_segmentation, refused, .. } = self;
+        let Self { ring, inbox, counters, unsent, messages, generation, has_segmentation, refused, .. } =
+            self;
         for entry in ring.completions() {
             match Op::from_user_data(entry.user_data()) {
                 Some(Op::Receive(socket)) => inbox.sort_receive(socket, &entry, counters),
@@ -174,7 +190,11 @@ impl UringEgress {
                         let (name, control) = (message.name, message.control);
                         refused.push_back((Destination { socket: message.socket, name, control }, train));
                     } else {
-                        counters.drop(send_drop_reason(errno), train.count.into());
+                        let reason = send_drop_reason(errno);
+                        counters.drop(reason, train.count.into());
+                        if let Some(path) = message.path() {
+                            unsent.add(path, reason, train.count.into());
+                        }
                     }
                 }
                 Some(Op::Send { .. }) | None => {}

@@ -62,6 +62,11 @@ impl Name {
     pub(in crate::net) fn len(&self) -> u32 {
         self.len
     }
+
+    /// What it was made of.
+    pub(in crate::net) fn address(&self) -> Option<SocketAddr> {
+        parse_name(&self.bytes)
+    }
 }
 
 /// The address that the kernel wrote; the flow label is left out, so that a peer has one address only.
@@ -130,6 +135,11 @@ impl Control {
 
     pub(in crate::net) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Takes a look at what [`Control::push_source`] wrote.
+    pub(in crate::net) fn source(&self) -> Option<IpAddr> {
+        parse_control(&self.bytes[..self.len]).local
     }
 
     fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
@@ -207,6 +217,7 @@ mod tests {
             let address: SocketAddr = text.parse().unwrap();
             let name = Name::new(address);
             assert_eq!(parse_name(&name.bytes[..name.len as usize]), Some(address));
+            assert_eq!(name.address(), Some(address));
             for len in 0..name.len as usize {
                 assert_eq!(parse_name(&name.bytes[..len]).filter(|_| len < 8), None);
             }
@@ -228,7 +239,7 @@ mod tests {
             let mut control = Control::new();
             control.push_segment_len(1200);
             control.push_source(source, 3);
-            assert_eq!(parse_control(&control.bytes[..control.len]).local, Some(source));
+            assert_eq!(control.source(), Some(source));
         }
         let mut control = Control::new();
         control.push_source(Ipv4Addr::UNSPECIFIED.into(), 0);

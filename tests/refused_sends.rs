@@ -1,0 +1,65 @@
+//! A peer that the kernel has no way to: `/debug/peers` says whose datagrams were refused. In a network namespace of
+//! its own, so that no route of the machine is touched; needs root, and Debian's `iproute2`.
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::json;
+use support::debug::{peer, peer_until};
+use support::{Client, Options, Server, assert_clean};
+
+/// From here on the calling thread, and what it starts, has a network of its own: loopback, and nothing else.
+fn leave_for_a_network_of_our_own() {
+    // SAFETY: takes a number only, and changes the calling thread alone.
+    let left = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    assert_eq!(left, 0, "a network namespace needs root: {}", std::io::Error::last_os_error());
+    ip("link set lo up");
+}
+
+fn ip(arguments: &str) {
+    let output =
+        Command::new("ip").args(arguments.split(' ')).output().expect("ip (Debian's `iproute2`) runs");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn refused_sends_are_counted_for_the_peer_that_they_were_for() {
+    // A thread of its own: the namespace ends with it.
+    let test = std::thread::spawn(|| {
+        leave_for_a_network_of_our_own();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(one_of_three_cannot_be_reached());
+    });
+    if let Err(cause) = test.join() {
+        std::panic::resume_unwind(cause);
+    }
+}
+
+async fn one_of_three_cannot_be_reached() {
+    let server = Server::spawn(&[("ICE_ADVERTISE_IP", "127.0.0.1")]);
+    let ann = Client::join(&server, "hall", "ann", Options::default()).await;
+    let far = Options { bind: Some([127, 0, 0, 2].into()), ..Options::default() };
+    let ben = Client::join(&server, "hall", "ben", far).await;
+    let cleo = Client::join(&server, "hall", "cleo", Options::default()).await;
+    ann.speak(20);
+    tokio::join!(ben.hears(&ann, 10), cleo.hears(&ann, 10));
+    assert_eq!(peer(&server, "ben")["drops"], json!({}));
+
+    // The table of local addresses is asked only after this rule.
+    ip("rule add pref 100 lookup local");
+    ip("rule del pref 0");
+    ip("rule add pref 50 to 127.0.0.2/32 unreachable");
+    let lost = |row: &serde_json::Value| row["drops"]["send_unreachable"].as_u64() >= Some(50);
+    peer_until(&server, "ben", "refused anything", lost).await;
+    server.metric_reaches("gryt_sfu_drops_total", &["\"send_unreachable\""], 50.0).await;
+    // The others lose nothing by it, and nothing is laid to their charge.
+    cleo.hears(&ann, 25).await;
+    assert_clean(&cleo, &ann);
+    for user in ["ann", "cleo"] {
+        assert_eq!(peer(&server, user)["drops"], json!({}), "{user}");
+    }
+    // There is a way again.
+    ip("rule del pref 50");
+    ben.hears(&ann, 25).await;
+}
