@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use self::auth::{AUTH_PUBLIC_KEY, AUTH_SECRET};
 pub use self::auth::{Auth, KeyFault, KeyKind, PublicKey, read_key_file};
-use self::debug::{CAPTURE_DIR, DEBUG_TOKEN, METRICS_TOKEN};
+use self::debug::{CAPTURE_DIR, DEBUG_TOKEN, KEYLOG_DIR, METRICS_ADDR, METRICS_TOKEN};
 pub use self::door::{Door, Rate, TlsFiles, TrustedProxies};
 pub use self::hidden::Hidden;
 pub use self::ice_url::{IceUrl, Scheme, Transport};
@@ -60,9 +60,9 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
     ),
     ("Authorization", &[AUTH_SECRET, AUTH_PUBLIC_KEY]),
     ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
-    ("Machine", &[IO_BACKEND, BATCH_WAIT_US]),
+    ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX]),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
-    ("Debug", &[METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR]),
+    ("Debug", &[METRICS_ADDR, METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR, KEYLOG_DIR]),
 ];
 
 const PORT: Variable = Variable {
@@ -185,6 +185,20 @@ const BATCH_WAIT_US: Variable = Variable {
     meaning: "Microseconds that a worker waits for more datagrams before it handles the first: fewer wake-ups, \
               more delay.",
 };
+const EGRESS_TICK_MS: Variable = Variable {
+    name: "EGRESS_TICK_MS",
+    default: "0",
+    accepted: "0 to 20",
+    meaning: "Milliseconds that a room's packets wait for those of its other voices, so that they reach a listener in \
+              one send: the more voices, the less CPU per packet, for as much delay.",
+};
+const GSO_PAD_MAX: Variable = Variable {
+    name: "GSO_PAD_MAX",
+    default: "64",
+    accepted: "0 to 255",
+    meaning: "A packet that could leave in one send with a longer one is filled up by RTP padding when that takes fewer \
+              bytes. 0 pads nothing.",
+};
 const LOG_LEVEL: Variable = Variable {
     name: "LOG_LEVEL",
     default: "info",
@@ -267,18 +281,26 @@ pub struct Config {
     pub io_backend: IoBackend,
     /// How long a worker waits for a batch.
     pub batch_wait: Duration,
+    /// How long a room's packets wait for others.
+    pub egress_tick: Duration,
+    /// A packet is padded to the length of its run when that takes fewer bytes; 0: never.
+    pub gso_pad_max: u8,
     /// The least that is logged.
     pub log_level: LogLevel,
     /// How a line of the log looks.
     pub log_format: LogFormat,
     /// Where the log goes besides standard error.
     pub log_file: Option<PathBuf>,
+    /// Where `/metrics` is served instead of [`Config::port`].
+    pub metrics_addr: Option<SocketAddr>,
     /// What has to be shown to read `/metrics`.
     pub metrics_token: Option<Hidden>,
     /// What opens `/debug` from anywhere.
     pub debug_token: Option<Hidden>,
     /// Where captures go; there is a token then.
     pub capture_dir: Option<PathBuf>,
+    /// Where keys go; there is a token then.
+    pub keylog_dir: Option<PathBuf>,
 }
 
 /// Why the start ends.
@@ -328,9 +350,6 @@ pub enum Error {
         /// What is wrong with it.
         fault: KeyFault,
     },
-    /// Decrypted voices for anybody on this machine.
-    #[error("CAPTURE_DIR is not accepted alone; it needs DEBUG_TOKEN")]
-    CaptureUnguarded,
     /// `.env` is there and cannot be read.
     #[error(".env: {0}")]
     File(String),
@@ -398,7 +417,8 @@ impl Config {
             return Err(Error::TurnUnsigned);
         }
         let debug_token = debug::token(&source, &DEBUG_TOKEN)?;
-        let capture_dir = debug::capture_dir(&source, debug_token.is_some())?;
+        let capture_dir = debug::folder(&source, &CAPTURE_DIR, debug_token.is_some())?;
+        let keylog_dir = debug::folder(&source, &KEYLOG_DIR, debug_token.is_some())?;
         Ok(Config {
             port: source.value(&PORT)?,
             ice_udp_mux_port,
@@ -427,12 +447,18 @@ impl Config {
             batch_wait: source.with(&BATCH_WAIT_US, |text| {
                 number(text, 0..=Limits::BATCH_WAIT_MAX.as_micros() as u64).map(Duration::from_micros)
             })?,
+            egress_tick: source.with(&EGRESS_TICK_MS, |text| {
+                number(text, 0..=Limits::EGRESS_TICK_MAX.as_millis() as u64).map(Duration::from_millis)
+            })?,
+            gso_pad_max: source.with(&GSO_PAD_MAX, |text| number(text, 0..=u8::MAX))?,
             log_level: source.value(&LOG_LEVEL)?,
             log_format: source.value(&LOG_FORMAT)?,
             log_file: source.given(&LOG_FILE, |text| Some(PathBuf::from(text)))?,
+            metrics_addr: debug::metrics_addr(&source)?,
             metrics_token: debug::token(&source, &METRICS_TOKEN)?,
             debug_token,
             capture_dir,
+            keylog_dir,
         })
     }
 
@@ -480,12 +506,16 @@ impl Config {
             (DRAIN_TIMEOUT.name, format!("{}ms", self.drain_timeout.as_millis())),
             (IO_BACKEND.name, self.io_backend.to_string()),
             (BATCH_WAIT_US.name, self.batch_wait.as_micros().to_string()),
+            (EGRESS_TICK_MS.name, self.egress_tick.as_millis().to_string()),
+            (GSO_PAD_MAX.name, self.gso_pad_max.to_string()),
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
             (LOG_FILE.name, path(&self.log_file)),
+            (METRICS_ADDR.name, self.metrics_addr.map(|address| address.to_string()).unwrap_or_default()),
             (METRICS_TOKEN.name, secret(&self.metrics_token)),
             (DEBUG_TOKEN.name, secret(&self.debug_token)),
             (CAPTURE_DIR.name, path(&self.capture_dir)),
+            (KEYLOG_DIR.name, path(&self.keylog_dir)),
         ]);
         values
     }
@@ -851,6 +881,8 @@ impl Limits {
     pub const RESUME_WINDOW_MAX: Duration = Duration::from_secs(600);
     /// Longest time in which calls may end by themselves.
     pub const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+    /// Longest wait of a room's packets for each other: one voice packet's time.
+    pub const EGRESS_TICK_MAX: Duration = Duration::from_millis(20);
     /// Longest wait for a batch: half a voice packet's 20 ms.
     pub const BATCH_WAIT_MAX: Duration = Duration::from_millis(10);
     /// Longest `offer` or `answer`, in bytes, fragments counted together.

@@ -9,6 +9,7 @@
 pub mod ids;
 pub mod time;
 pub mod packet;
+pub mod throttle;
 pub mod config;
 pub mod metrics;
 #[allow(unsafe_code, reason = "the kernel's interface: rings, message headers, socket options")]
@@ -17,6 +18,8 @@ pub mod demux;
 pub mod ice;
 pub mod dtls;
 pub mod srtp;
+#[allow(unsafe_code, reason = "instructions that not every processor has")]
+pub mod vector;
 pub mod rtp;
 pub mod rtcp;
 pub mod sdp;

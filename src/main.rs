@@ -9,7 +9,8 @@ use gryt_sfu::config::{self, Config, Flags, Order, TokenFlags};
 use gryt_sfu::http::{self, Tls};
 use gryt_sfu::net::thread::cpu_count;
 use gryt_sfu::net::uring;
-use gryt_sfu::server::{Server, logging};
+use gryt_sfu::server::{Server, logging, self_check};
+use gryt_sfu::throttle::Throttle;
 use gryt_sfu::time::Now;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,6 +46,9 @@ fn main() -> ExitCode {
     };
     if flags.check {
         print!("{config}");
+        if let Some(warning) = tls.and_then(|tls| tls.warning(Now::read().ntp.unix_seconds())) {
+            eprintln!("sfu: warning: {warning}");
+        }
         return ExitCode::SUCCESS;
     }
     match logging::start(&config).and_then(|()| run(&config, tls)) {
@@ -82,15 +86,21 @@ fn health(config: &Config) -> ExitCode {
     }
 }
 
-/// A fault of ours is in the log like everything else, whatever its format.
+/// A fault of ours is in the log like everything else, whatever its format. A peer that knows how to cause one may
+/// do so again and again: each place in the code is throttled, few of them together.
 fn log_panic(info: &PanicHookInfo<'_>) {
-    tracing::error!(thread = std::thread::current().name(), "{info}");
+    static PLACES: [Throttle; 64] = [const { Throttle::new() }; 64];
+    let place = info.location().map_or(0, |place| place.file().len() + place.line() as usize);
+    if let Some(left_out) = PLACES[place % PLACES.len()].admit(Now::read().instant) {
+        let repeated = (left_out > 0).then_some(left_out);
+        tracing::error!(repeated, thread = std::thread::current().name(), "{info}");
+    }
 }
 
 fn run(config: &Config, tls: Option<Tls>) -> anyhow::Result<()> {
     std::panic::set_hook(Box::new(log_panic));
     // The control runtime is a ring too, and panics where there is none.
-    uring::probe()?;
+    uring::probe().map_err(|error| anyhow::anyhow!(self_check::no_ring(&error)))?;
     tokio_uring::start(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -39,6 +39,9 @@ pub struct Datagram<'a> {
 /// Used through [`run`]: datagrams to one receiver are written side by side, so that a backend can let
 /// them leave together.
 pub trait Egress {
+    /// Whether datagrams of one length along `path` leave as one send, so that it pays to make them equal.
+    fn cuts_segments(&self, path: Path) -> bool;
+
     /// Opens a run of datagrams to one receiver; `false` when nothing more can be sent now.
     fn open(&mut self, path: Path) -> bool;
 

@@ -14,6 +14,7 @@ use driver::{Browser, Driver, Screen};
 use http_support::{short, with_door_for};
 use serde_json::{Value, json};
 use support::certificate::Folder;
+use support::silence::play_silence;
 use support::{Client, Options, Server};
 
 const STAND_IN: &str = include_str!("browser/stand_in.js");
@@ -323,6 +324,57 @@ fn three_browsers_hear_each_other() {
         people[0].hears(&bjork).await;
         bjork.hears(&people[0]).await;
         for person in [&people[0], &bjork] {
+            assert_eq!(person.page.console(), Vec::<String>::new());
+        }
+    };
+    runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
+}
+
+/// All of a tick in one send: what a browser says is padded to the length of a longer voice, for another browser.
+#[test]
+fn padded_voices_sound_as_they_are() {
+    const ROOM: &str = "padded";
+    let server = Server::spawn(&[("EGRESS_TICK_MS", "20"), ("GSO_PAD_MAX", "255")]);
+    let url = format!("http://localhost:{}/", server.http.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async {
+        let driver = Driver::start("padded");
+        let mut people = Vec::new();
+        for (name, hz) in [("Ada", 500.0), ("Björk", 900.0)] {
+            let page = driver.browser().await;
+            page.goto(&url).await;
+            people.push(Person::come(page, name, hz, ROOM).await);
+        }
+        let long = Client::join(&server, ROOM, "long", Options { keeps: false, ..Options::default() }).await;
+        let short =
+            Client::join(&server, ROOM, "short", Options { keeps: false, ..Options::default() }).await;
+        let padded = async {
+            // One after the other: what is heard then has been padded for long.
+            for least in [50_000.0, 100_000.0] {
+                server.metric_reaches("gryt_sfu_padding_out_total", &[], least).await;
+                for (listener, speaker) in [(0, 1), (1, 0)] {
+                    people[listener].hears(&people[speaker]).await;
+                }
+            }
+            // Each decoded packet is 20 ms of sound; a decoder that chokes on padding conceals instead.
+            let sounds = "gryt.peer.getStats().then((stats) => {
+                const lines = [...stats.values()].filter((s) => s.type === 'inbound-rtp' && s.audioLevel > 0.01);
+                const since = (s) => window.since?.get(s.id);
+                if (!lines.length || !lines.every((s) => since(s)?.concealmentEvents === s.concealmentEvents)) {
+                    window.since = new Map(lines.map((s) => [s.id, s]));
+                }
+                return lines.some((s) => s.totalSamplesReceived >= since(s).totalSamplesReceived + 24000);
+            })";
+            for person in &people {
+                person.page.until("half a second of sound without concealment", sounds).await;
+            }
+        };
+        tokio::select! {
+            () = play_silence(&long, 250) => unreachable!(),
+            () = play_silence(&short, 5) => unreachable!(),
+            () = padded => {}
+        }
+        for person in &people {
             assert_eq!(person.page.console(), Vec::<String>::new());
         }
     };

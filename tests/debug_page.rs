@@ -7,6 +7,8 @@
 mod driver;
 mod support;
 
+use std::path::Path;
+
 use driver::{Browser, Driver, Screen};
 use support::{Client, Options, Server};
 
@@ -129,6 +131,77 @@ async fn the_page_shows_a_call() {
         "document.getElementById('notice').textContent.includes('cannot be reached')",
     )
     .await;
+}
+
+/// Opens the page with the token, and the sheet of this peer.
+async fn sheet_of(page: &Browser, server: &Server, token: &str, user: &str) {
+    page.set_screen(Screen::Desktop);
+    page.goto(&format!("http://localhost:{}/debug#token={token}", server.http.port())).await;
+    page.until("the peer", &format!("{}?.includes('quiet')", cell(user, 2))).await;
+    page.run("document.querySelector('.who').click()").await;
+    page.until("the sheet", "document.getElementById('sheet').open").await;
+}
+
+const CAPTURE_SAID: &str = "document.getElementById('capture-said').textContent";
+
+#[tokio::test]
+async fn a_capture_is_one_click() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-captures-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let dir = folder.to_str().expect("text");
+    let mut server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("CAPTURE_DIR", dir)]);
+    let ann = Client::join(&server, "hall", "ann", called("Ann")).await;
+    let ben = Client::join(&server, "hall", "ben", called("Ben")).await;
+    ben.speak(30);
+    ann.hears(&ben, 10).await;
+    let driver = Driver::start("debug-capture");
+    let page = driver.browser().await;
+    sheet_of(&page, &server, TOKEN, "ann").await;
+    assert!(
+        page.run(&format!("return {CAPTURE_SAID}")).await.as_str().is_some_and(|it| it.contains("decrypted"))
+    );
+    page.click("capture").await;
+    let said =
+        page.until("a name", &format!("{CAPTURE_SAID}.startsWith('Writing sfu-') && {CAPTURE_SAID}")).await;
+    let name = said.as_str().and_then(|said| said.split([' ', ',']).nth(1)).expect("a name").to_owned();
+    assert_eq!(page.run("return document.getElementById('capture').ariaDisabled").await, "true");
+    page.click("capture").await; // It is on its way already.
+    shots(&page, "capture").await;
+    // Another peer's is another matter.
+    page.run("document.getElementById('sheet-close').click()").await;
+    page.run("document.querySelectorAll('.who')[1].click()").await;
+    page.until("nothing said", &format!("{CAPTURE_SAID}.includes('decrypted')")).await;
+    assert_eq!(page.run("return document.getElementById('capture').ariaDisabled").await, "false");
+    page.run("document.getElementById('sheet-close').click(); document.querySelector('.who').click()").await;
+    page.until("the end", &format!("{CAPTURE_SAID} === '{name} is in CAPTURE_DIR'")).await;
+    server.wait_for_log("the file", |log| log.contains("capture written").then_some(()));
+    let files: Vec<_> =
+        std::fs::read_dir(&folder).expect("a folder").map(|file| file.expect("a file")).collect();
+    assert_eq!(files.len(), 1, "one click, one file: {files:?}");
+    assert_eq!(files[0].file_name().to_str(), Some(&*name));
+    assert!(files[0].metadata().expect("a file").len() > 10_000, "some 500 packets");
+    assert_eq!(page.console(), Vec::<String>::new());
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+#[tokio::test]
+async fn a_capture_that_cannot_be_says_why() {
+    let driver = Driver::start("debug-no-capture");
+    for (env, token, why) in [
+        (&[("DEBUG_TOKEN", TOKEN)][..], TOKEN, "captures are off: set CAPTURE_DIR"),
+        (&[], "", "Captures need DEBUG_TOKEN to be set."),
+    ] {
+        let server = Server::spawn(env);
+        let ann = Client::join(&server, "hall", "ann", called("Ann")).await;
+        let page = driver.browser().await;
+        sheet_of(&page, &server, token, "ann").await;
+        page.click("capture").await;
+        page.until(why, &format!("{CAPTURE_SAID} === '{why}'")).await;
+        assert_eq!(page.run("return document.getElementById('capture-said').className").await, "wrong");
+        assert_eq!(page.run("return document.getElementById('capture').ariaDisabled").await, "false");
+        shots(&page, "no-capture").await;
+        drop(ann);
+    }
 }
 
 #[tokio::test]

@@ -115,6 +115,56 @@ fn pages_of_listed_sites_come_in_and_no_others() {
 }
 
 #[test]
+fn a_flood_of_foreign_pages_is_one_line_of_the_log() {
+    let begun = now();
+    let mut server = Server::spawn(&[("CORS_ORIGINS", APP)]);
+    let long = format!("https://evil.example/{}", "x".repeat(8000));
+    for _ in 0..200 {
+        assert_eq!(upgrade(&server, &[("origin", &long)]).0, 403);
+    }
+    assert_eq!(server.metric("gryt_sfu_websocket_origins_refused_total", &[]), 200.0);
+    server.wait_for_log("the first", |log| log.contains("CORS_ORIGINS wants").then_some(()));
+    let lines = server.throttled_lines("CORS_ORIGINS wants", begun);
+    assert!(lines[0].contains("https://evil.example/xxx") && lines[0].len() < 300, "{lines:?}");
+    assert!(!lines[0].contains("127.0.0.1"), "addresses are for debug: {lines:?}");
+}
+
+#[test]
+fn a_server_without_room_says_so_once_in_a_while() {
+    let begun = now();
+    let mut server = Server::spawn(&[("MAX_CONNECTIONS", "1")]);
+    let _open = [plain(&server), plain(&server)];
+    for _ in 0..30 {
+        assert_eq!(upgrade(&server, &[]).0, 503);
+    }
+    let what = "no room for another WebSocket";
+    server.wait_for_log(what, |log| log.contains(what).then_some(()));
+    let lines = server.throttled_lines(what, begun);
+    assert!(lines[0].contains("WARN") && lines[0].contains("MAX_CONNECTIONS"), "{lines:?}");
+    assert_eq!(server.metric("gryt_sfu_websocket_refused_total", &[]), 30.0);
+}
+
+#[test]
+fn wrong_tokens_are_counted_and_said() {
+    let begun = now();
+    let token = "shown-by-whoever-watches";
+    let mut server = Server::spawn(&[("METRICS_TOKEN", token), ("DEBUG_TOKEN", token)]);
+    for path in ["/metrics", "/debug/rooms"] {
+        for _ in 0..20 {
+            assert_eq!(ask(&server, path, &["-H", "Authorization: Bearer guessed"]).status, 401, "{path}");
+        }
+        assert_eq!(ask(&server, path, &[]).status, 401, "{path}");
+    }
+    let metrics = ask(&server, "/metrics", &["-H", &format!("Authorization: Bearer {token}")]).body;
+    assert!(metrics.contains("\ngryt_sfu_http_tokens_refused_total 42\n"), "{metrics}");
+    for what in ["is not METRICS_TOKEN", "is not DEBUG_TOKEN"] {
+        server.wait_for_log(what, |log| log.contains(what).then_some(()));
+        server.throttled_lines(what, begun);
+    }
+    assert!(!server.log().contains("guessed"), "what is shown may be another server's");
+}
+
+#[test]
 fn without_a_list_every_page_may_connect_and_read_health() {
     let server = Server::spawn(&[]);
     assert_eq!(upgrade(&server, &[("origin", "https://anybody.example")]).0, 101);
@@ -173,6 +223,100 @@ fn a_client_that_asks_too_often_is_told_when_to_come_back() {
         assert_eq!(ask(&server, path, &[]).status, 200, "{path}");
     }
     assert_eq!(server.metric("gryt_sfu_http_requests_limited_total", &[]), 3.0);
+}
+
+#[test]
+fn a_page_that_asks_too_often_may_read_when_to_come_back() {
+    let server = Server::spawn(&[
+        ("CORS_ORIGINS", APP),
+        ("RATE_LIMIT_ENABLED", "true"),
+        ("RATE_LIMIT_REQUESTS", "1"),
+        ("RATE_LIMIT_WINDOW", "1h"),
+    ]);
+    let asked = |origin: &str| ask(&server, "/", &["-H", &format!("Origin: {origin}")]);
+    let exposed = |answer: &Answer| answer.header("access-control-expose-headers").map(str::to_owned);
+    let first = asked(APP);
+    assert_eq!((first.status, exposed(&first)), (200, None));
+    let limited = asked(APP);
+    assert_eq!((limited.status, exposed(&limited)), (429, Some("Retry-After".to_owned())));
+    assert_eq!(limited.header("access-control-allow-origin"), Some(APP));
+    let foreign = asked("https://evil.example");
+    assert_eq!((foreign.status, exposed(&foreign)), (429, None));
+}
+
+/// Where it says that metrics are.
+fn metrics_url(server: &mut Server) -> String {
+    let url = |line: &str| line.strip_prefix("  metrics:   ").map(str::to_owned);
+    server.wait_for_log("the metrics' address", |log| log.lines().find_map(url))
+}
+
+#[test]
+fn metrics_may_have_a_port_of_their_own() {
+    let token = "shown-by-whoever-scrapes";
+    let mut server = Server::spawn(&[
+        ("METRICS_ADDR", "127.0.0.1:0"),
+        ("METRICS_TOKEN", token),
+        ("CORS_ORIGINS", APP),
+        ("RATE_LIMIT_ENABLED", "true"),
+        ("RATE_LIMIT_REQUESTS", "1"),
+    ]);
+    let url = metrics_url(&mut server);
+    let answer = |url: &str, args: &[&str]| {
+        said(&curl(&[&["--include", "-H", &format!("Origin: {APP}"), url], args].concat()))
+    };
+    let bearer = format!("Authorization: Bearer {token}");
+    let shown = ["-H", bearer.as_str()];
+    for _ in 0..3 {
+        let scraped = answer(&url, &shown);
+        assert!(scraped.starts_with("HTTP/1.1 200") && scraped.contains("gryt_sfu_build_info"), "{scraped}");
+        assert!(!scraped.to_lowercase().contains("access-control"), "for no page: {scraped}");
+    }
+    assert!(answer(&url, &[]).starts_with("HTTP/1.1 401"), "without the token");
+    assert!(answer(&url, &["-H", "Authorization: Bearer another"]).starts_with("HTTP/1.1 401"));
+    assert!(answer(&url, &[&shown[..], &["--request", "POST"]].concat()).starts_with("HTTP/1.1 405"));
+    // Nothing else is there, and here it is no more.
+    let root = url.strip_suffix("/metrics").expect("the path");
+    for path in ["/", "/health", "/ready", "/debug", "/debug/rooms", "/metrics/", "/server"] {
+        let answer = answer(&format!("{root}{path}"), &shown);
+        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+    }
+    let upgrade =
+        ["-H", "Connection: Upgrade", "-H", "Upgrade: websocket", "-H", "Sec-WebSocket-Version: 13"];
+    let key = ["-H", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="];
+    let answered = answer(&format!("{root}/"), &[&upgrade[..], &key].concat());
+    assert!(answered.starts_with("HTTP/1.1 404"), "{answered}");
+    let moved = ask(&server, "/metrics", &shown);
+    assert_eq!((moved.status, moved.body.as_str()), (404, "Not found.\n"));
+    assert_eq!(ask(&server, "/health", &[]).status, 200);
+}
+
+#[test]
+fn a_metrics_port_in_use_ends_the_start_and_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let start = |args: &[&str], address: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sfu"));
+        command.args(args).current_dir(std::env::temp_dir());
+        command.envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("METRICS_ADDR", address)]);
+        command.output().expect("it starts")
+    };
+    let output = start(&[], &address);
+    let words = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains(&format!("cannot listen on TCP {address} (METRICS_ADDR)")), "{words}");
+    assert!(words.contains("in use"), "{words}");
+
+    let output = start(&["--check"], &address);
+    assert!(output.status.success() && said(&output).contains(&format!("METRICS_ADDR={address}\n")));
+    for args in [&[][..], &["--check"]] {
+        let output = start(args, "localhost");
+        let words = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{words}");
+        assert!(
+            words.contains("METRICS_ADDR=\"localhost\" is not accepted; accepted: an address"),
+            "{words}"
+        );
+    }
 }
 
 #[test]
@@ -444,6 +588,60 @@ fn a_new_certificate_is_taken_up_and_calls_go_on() {
     }
     let output = https(&server, &certified.certificate, "/health");
     assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn a_certificate_that_is_not_good_for_long_is_said() {
+    const WARNINGS: [&str; 3] =
+        ["TLS_CERT expires at", "TLS_CERT expired at", "TLS_CERT is not valid before"];
+    let folder = Folder::new();
+    let certified = folder.certify(); // For two days.
+    let mut server = Server::spawn(&[&certified.env()[..], &[("METRICS_ADDR", "127.0.0.1:0")]].concat());
+    let metrics = metrics_url(&mut server);
+    let expiry = || {
+        let text = said(&curl(&[&metrics]));
+        let name = "gryt_sfu_tls_certificate_expiry_timestamp_seconds ";
+        let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{text}"));
+        value.parse::<u64>().unwrap_or_else(|error| panic!("{error}: {value}"))
+    };
+    let openssl = ["x509", "-noout", "-enddate", "-dateopt", "iso_8601", "-in", &certified.certificate];
+    let output = Command::new("openssl").args(openssl).output().expect("openssl is there");
+    // notAfter=2026-11-26 00:10:00Z
+    let until = said(&output).trim().trim_start_matches("notAfter=").replace(' ', "T");
+    let warned = |log: &str, what: &str| log.contains(what).then_some(());
+    server.wait_for_log("a warning at the start", |log| {
+        warned(log, &format!("warning:   TLS_CERT expires at {until}, in "))
+    });
+    let date = Command::new("date").args(["-u", "-d", &until, "+%s"]).output().expect("date exists");
+    assert_eq!(said(&date).trim().parse::<u64>(), Ok(expiry()));
+    let plain = Server::spawn(&[]);
+    assert!(!plain.get("/metrics").1.contains("tls_certificate"), "without TLS there is none");
+
+    for (from, until, warning) in [
+        ("20200101000000Z", "20200201000000Z", "TLS_CERT expired at 2020-02-01T00:00:00Z"),
+        ("21200101000000Z", "21210101000000Z", "TLS_CERT is not valid before 2120-01-01T00:00:00Z"),
+    ] {
+        let certified = folder.certify_between(from, until);
+        hang_up(&server);
+        server.wait_for_log("a warning at a reload", |log| {
+            log.lines().find(|line| line.contains("WARN") && line.contains(warning)).map(drop)
+        });
+        let check = Command::new(env!("CARGO_BIN_EXE_sfu"))
+            .arg("--check")
+            .current_dir(std::env::temp_dir())
+            .envs(certified.env())
+            .output()
+            .expect("it starts");
+        assert!(check.status.success() && said(&check).contains(warning), "{}", said(&check));
+    }
+    let before = server.log().len();
+    folder.certify_between("20200101000000Z", "21210101000000Z");
+    hang_up(&server);
+    server.wait_for_log("the change", |log| warned(&log[before..], "new connections get the certificate"));
+    assert_eq!(expiry(), 4_765_132_800);
+    // Its log is in order: a warning would be there by now.
+    let later = server.log()[before..].to_owned();
+    assert!(WARNINGS.iter().all(|warning| !later.contains(warning)), "{later}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::stun::{is_stun, is_success};
+use support::stun::{BindingRequest, is_stun, is_success};
 use support::{Client, Options, PATIENCE, Server, assert_clean};
 use tokio::net::UdpSocket;
 use tokio_tungstenite::tungstenite::Message;
@@ -155,6 +155,54 @@ async fn forged_and_repeated_media_is_not_heard() {
     // Workers report once a second.
     server.metric_reaches("gryt_sfu_drops_total", &["\"bad_auth_tag\""], 60.0).await;
     server.metric_reaches("gryt_sfu_drops_total", &["\"replayed\""], 1.0).await;
+}
+
+/// What an operator finds under `gryt_sfu_drops_total`, one kind at a time.
+#[tokio::test]
+async fn what_is_repeated_or_forged_is_counted_by_its_kind() {
+    let server = Server::spawn(&[]);
+    let (ann, ben) = call(&server).await;
+    ann.hush();
+    ben.hush();
+    let genuine = ann.state().last_rtp.clone();
+    for _ in 0..7 {
+        ann.inject(genuine.clone());
+    }
+    for ahead in 1_u16..=6 {
+        let mut forged = genuine.clone();
+        let sequence = u16::from_be_bytes([genuine[2], genuine[3]]).wrapping_add(1000 + ahead);
+        forged[2..4].copy_from_slice(&sequence.to_be_bytes());
+        *forged.last_mut().expect("not empty") ^= 1;
+        ann.inject(forged);
+    }
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+    let (ufrag, ours) = {
+        let state = ann.state();
+        (state.remote.ufrag.clone(), state.local.ufrag.clone())
+    };
+    let question = |username: &str, number: u8| {
+        let password = "not the password of anybody here";
+        BindingRequest { username, password, use_candidate: true, transaction: [number; 12] }.to_bytes()
+    };
+    for number in 0..5 {
+        let question = question(&format!("{ufrag}:{ours}"), number);
+        stranger.send_to(&question, media(&ann)).await.expect("loopback takes it");
+    }
+    for number in 0..4 {
+        let question = question("nobody:here", number);
+        stranger.send_to(&question, media(&ann)).await.expect("loopback takes it");
+    }
+    for (reason, count) in
+        [("replayed", 7.0), ("bad_auth_tag", 6.0), ("stun_unauthenticated", 5.0), ("stun_unknown_user", 4.0)]
+    {
+        let label = format!("reason=\"{reason}\"");
+        server.metric_reaches("gryt_sfu_drops_total", &[&label], count).await;
+        assert_eq!(server.metric("gryt_sfu_drops_total", &[&label]), count, "{reason}");
+    }
+    assert!(server.metric("gryt_sfu_stun_answered_total", &[]) >= 2.0);
+    let (_, metrics) = server.get("/metrics");
+    let help = metrics.lines().find(|line| line.starts_with("# HELP gryt_sfu_drops ")).expect("a help line");
+    assert!(help.contains("SRTP replays") && help.contains("bad_auth_tag"), "{help}");
 }
 
 /// A member nominates, with credentials that are his, an address that is not: nothing but STUN may go there, and his

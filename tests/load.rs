@@ -16,7 +16,8 @@ use std::process::{Command, Output, Stdio};
 use driver::{Driver, Screen};
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 use serde_json::Value;
-use support::Server;
+use support::certificate::Folder;
+use support::{PATIENCE, Server, now};
 
 fn sfu_load(url: &str, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sfu-load"));
@@ -141,6 +142,86 @@ fn the_light_ones_hear_what_the_others_hear() {
 }
 
 #[test]
+fn over_tls_the_certificate_is_looked_at_unless_told_otherwise() {
+    let files = Folder::new();
+    let certified = files.certify();
+    let server = Server::spawn(&certified.env());
+    let url = format!("wss://localhost:{}/", server.http.port());
+    let members = "--speakers 1 --listeners 2 --seconds 2 --max-loss 50";
+    for trust in [format!("--ca {}", certified.certificate), "--insecure".to_owned()] {
+        let (status, said) = run(&url, &format!("{members} {trust}"));
+        assert_eq!(status, Some(0), "{trust}: {said}");
+        assert!(said.contains(&url) && said.contains("2 of 2"), "{trust}: {said}");
+    }
+    // This machine does not know it, another's certificate is not its own, and it is not called so.
+    let stranger = Folder::new();
+    let strangers = stranger.certify();
+    let by_number = format!("wss://127.0.0.2:{}/", server.http.port());
+    for (url, trust, why) in [
+        (&url, String::new(), "invalid peer certificate"),
+        (&url, format!("--ca {}", strangers.certificate), "invalid peer certificate"),
+        (&by_number, format!("--ca {}", certified.certificate), "not valid for name"),
+    ] {
+        let (status, said) = run(url, &format!("--speakers 1 --listeners 0 {trust}"));
+        assert_eq!(status, Some(2), "{url} {trust}: {said}");
+        assert!(said.contains("nobody could join") && said.contains(why), "{url} {trust}: {said}");
+    }
+}
+
+/// Datagrams that the kernel dropped for want of room in this process's UDP sockets, as it counts them.
+fn dropped_by_the_kernel(pid: u32) -> u64 {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("our child");
+    let links = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let inodes: Vec<String> = links
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned()))
+        .collect();
+    let table = ["udp", "udp6"].map(|name| std::fs::read_to_string(format!("/proc/net/{name}")));
+    let table: String = table.into_iter().map_while(Result::ok).collect();
+    let rows = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let ours = rows.filter(|row| row.get(9).is_some_and(|inode| inodes.iter().any(|ours| ours == inode)));
+    ours.filter_map(|row| row.last()?.parse::<u64>().ok()).sum()
+}
+
+/// A load tool that was kept from its CPU has lost what the server sent, and does not blame the server.
+#[test]
+fn it_says_when_it_was_the_bottleneck_itself() {
+    let server = Server::spawn(&[]);
+    let mut speakers = sfu_load(&url_of(&server), "--speakers 6 --listeners 0 --payload 1000 --seconds 120");
+    let mut speakers =
+        speakers.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("sfu-load starts");
+    let mut progress = BufReader::new(speakers.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    progress.find(|line| line.contains("6 of 6 connected")).expect("progress");
+
+    let results = file("bottleneck.json");
+    let arguments = format!("--light --speakers 1 --listeners 2 --seconds 14 --json {}", results.display());
+    let mut command = sfu_load(&url_of(&server), &arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sfu-load starts");
+    let mut heard = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    heard.find(|line| line.contains("3 of 3 connected")).expect("progress");
+    let pid = child.id();
+    let signal = |name: &str| {
+        let status = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill exists");
+        assert!(status.success());
+    };
+    signal("-STOP");
+    let deadline = now() + PATIENCE;
+    while dropped_by_the_kernel(pid) == 0 {
+        assert!(now() < deadline, "the kernel kept everything for a process that does not run");
+        std::thread::sleep(std::time::Duration::from_millis(50)); // The kernel does not tell when it drops.
+    }
+    signal("-CONT");
+    heard.for_each(drop);
+    let output = child.wait_with_output().expect("our child");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let _ = speakers.kill();
+    let _ = speakers.wait();
+    assert!(said.contains("the bottleneck was sfu-load, not the server"), "{said}");
+    assert!(said.contains("datagrams reached this machine and were dropped"), "{said}");
+    let found = json(&results);
+    assert!(found["own"]["bottleneck"].as_str().is_some_and(|why| why.contains("dropped")), "{found:#}");
+}
+
+#[test]
 fn broken_thresholds_end_with_status_1() {
     let server = Server::spawn(&[]);
     let (status, said) = run(&url_of(&server), "--speakers 1 --listeners 1 --seconds 2 --max-p99 0");
@@ -210,7 +291,9 @@ fn bad_usage_ends_with_status_2() {
     for (url, arguments, expected) in [
         ("ws://localhost/", "--max-loss 200", "percentage"),
         ("ws://localhost/", "--mute 7", "20/5"),
-        ("wss://localhost/", "", "TLS"),
+        ("ws://localhost/", "--insecure", "for wss://"),
+        ("wss://localhost/", "--ca /nowhere.pem", "/nowhere.pem"),
+        ("wss://localhost/", "--ca /etc/hostname --insecure", "cannot be used with"),
         ("http://localhost/", "", "ws://"),
         ("ws://localhost/", "--report /nowhere/report.html", "cannot be written"),
         ("--no-such-option", "", "unexpected argument"),

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use support::certificate::Folder;
 use support::{Client, Options, PATIENCE, Server, now};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/deploy");
@@ -38,6 +39,23 @@ fn named(text: &str) -> BTreeSet<String> {
     names.flatten().map(str::to_owned).collect()
 }
 
+/// The body of an answer; `None` while there is none.
+fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+}
+
+/// Where a server serves its metrics apart from everything else.
+fn metrics_address(server: &mut Server) -> SocketAddr {
+    let address =
+        |line: &str| line.strip_prefix("  metrics:   http://")?.strip_suffix("/metrics")?.parse().ok();
+    server.wait_for_log("the metrics' address", |log| log.lines().find_map(address))
+}
+
 /// Prometheus as a child process. Ends with the value.
 struct Prometheus {
     child: Child,
@@ -48,7 +66,8 @@ struct Prometheus {
 impl Prometheus {
     /// With the shipped configuration and rules; only whom it scrapes and how often is another's.
     fn start(server: &Server, token: &str) -> Prometheus {
-        let folder = std::env::temp_dir().join(format!("prometheus-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("prometheus-{}-{}", std::process::id(), server.http.port()));
         fs::create_dir_all(&folder).expect("a folder");
         let config = shipped("prometheus/prometheus.yml");
         let here = config.replace("sfu:5005", &server.http.to_string()).replace(": 5s", ": 1s");
@@ -72,12 +91,7 @@ impl Prometheus {
 
     /// `None` while it does not answer.
     fn get(&self, path: &str) -> Option<Value> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+        serde_json::from_str(&get(self.address, path)?).ok()
     }
 
     fn query(&self, query: &str) -> Option<Value> {
@@ -118,7 +132,12 @@ fn promtool_finds_nothing_wrong() {
 
 #[test]
 fn what_they_name_is_exported() {
-    let (_, metrics) = Server::spawn(&[]).get("/metrics");
+    // With everything that adds metrics.
+    let folder = Folder::new();
+    let certified = folder.certify();
+    let mut server = Server::spawn(&[&certified.env()[..], &[("METRICS_ADDR", "127.0.0.1:0")]].concat());
+    let metrics = metrics_address(&mut server);
+    let metrics = get(metrics, "/metrics").expect("it answers");
     let exported = named(&metrics);
     for file in ["grafana/dashboard.json", "prometheus/alerts.yml"] {
         let names = named(&shipped(file));
@@ -175,4 +194,26 @@ async fn a_real_prometheus_scrapes_a_live_room_and_understands_every_query() {
         alerts.iter().any(|alert| alert["labels"]["alertname"] == "SfuDown").then_some(())
     };
     prometheus.until("the alert", pending).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_soon_is_an_alert() {
+    let folder = Folder::new();
+    let certified = folder.certify(); // For two days.
+    let mut server = Server::spawn(&[&certified.env()[..], &[("METRICS_ADDR", "127.0.0.1:0")]].concat());
+    server.http = metrics_address(&mut server);
+    let prometheus = Prometheus::start(&server, TOKEN);
+    let firing = |it: &Prometheus| {
+        let answer = it.get("/api/v1/alerts")?;
+        let alerts = answer["data"]["alerts"].as_array()?;
+        let is_firing = |alert: &&Value| alert["state"] == "firing";
+        let names: Vec<_> =
+            alerts.iter().filter(is_firing).map(|alert| &alert["labels"]["alertname"]).collect();
+        (!names.is_empty()).then(|| names.into_iter().cloned().collect::<Vec<_>>())
+    };
+    assert_eq!(
+        prometheus.until("an alert", firing).await,
+        ["SfuCertificateEnds"],
+        "and not that it has ended"
+    );
 }

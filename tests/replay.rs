@@ -6,8 +6,14 @@
 #[allow(dead_code, reason = "the command line uses the rest")]
 #[path = "../tools/replay/capture.rs"]
 mod capture;
+#[cfg(feature = "tools")]
+#[allow(dead_code, reason = "the command line uses the rest")]
 #[path = "../tools/replay/explain.rs"]
 mod explain;
+#[cfg(feature = "tools")]
+#[allow(dead_code, reason = "tests/explain.rs asks it")]
+#[path = "../tools/replay/judge.rs"]
+mod judge;
 #[allow(dead_code, reason = "the command line uses the rest")]
 #[path = "../tools/replay/link.rs"]
 mod link;
@@ -29,7 +35,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use capture::{Capture, CaptureError, LinkType};
-use explain::Explainer;
+#[cfg(feature = "tools")]
+use explain::{Content, Explainer};
 use gryt_sfu::ice::credentials::{LocalUfrag, Secret};
 use gryt_sfu::ids::{Ssrc, WorkerId};
 use gryt_sfu::time::Now;
@@ -408,6 +415,7 @@ fn lies_are_named_and_cost_no_memory() {
     assert_eq!(frames.len(), 1);
 }
 
+#[cfg(feature = "tools")]
 #[test]
 fn no_mutant_of_a_capture_panics() {
     let mut random = 0x5EED_u64;
@@ -428,7 +436,7 @@ fn no_mutant_of_a_capture_panics() {
         bytes.truncate(next(bytes.len() * 2).max(30));
         let mut out = Vec::new();
         let filter = Filter::default();
-        let mut explainer = Explainer::new(true, &filter);
+        let mut explainer = Explainer::new(Content::Plaintext, &filter);
         for (time, link, frame) in read(&bytes[..]).0 {
             read_count += 1;
             if let Ok(datagram) = link::datagram(link, &frame) {
@@ -441,9 +449,10 @@ fn no_mutant_of_a_capture_panics() {
     assert!(read_count > 10_000);
 }
 
-fn explained(bytes: &[u8], is_plaintext: bool) -> Vec<String> {
+#[cfg(feature = "tools")]
+fn explained(bytes: &[u8], content: Content) -> Vec<String> {
     let filter = Filter::default();
-    let mut explainer = Explainer::new(is_plaintext, &filter);
+    let mut explainer = Explainer::new(content, &filter);
     let mut out = Vec::new();
     for (time, link, frame) in read(bytes).0 {
         if let Ok(datagram) = link::datagram(link, &frame) {
@@ -454,9 +463,10 @@ fn explained(bytes: &[u8], is_plaintext: bool) -> Vec<String> {
     String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
 }
 
+#[cfg(feature = "tools")]
 #[test]
 fn each_packet_is_explained() {
-    let lines = explained(&setup(), true);
+    let lines = explained(&setup(), Content::Plaintext);
     let expected = [
         "worker 3 checks its MESSAGE-INTEGRITY, then answers",
         "DTLS ClientHello: handed to the handshake",
@@ -474,7 +484,7 @@ fn each_packet_is_explained() {
         "{}",
         lines[1]
     );
-    assert!(explained(&setup(), false)[2].contains("opened with the key of this 5-tuple"));
+    assert!(explained(&setup(), Content::Sealed)[2].contains("opened with the key of this 5-tuple"));
 }
 
 #[cfg(feature = "tools")]
@@ -559,6 +569,28 @@ mod offline_replay {
         assert_eq!(code, 1);
         assert!(error.contains("no RTP that the filters let pass"), "{error}");
         assert_eq!(command(&["--receivers", "0", "voice.pcap"]).0, 2);
+    }
+
+    #[test]
+    fn two_runs_say_the_same_but_for_the_time() {
+        let said = |arguments: &[&str]| {
+            let (code, out, error) = command(arguments);
+            assert_eq!(code, 0, "{error}");
+            let timeless = |line: &str| !line.contains(" packets/s, ") && !line.contains("debug build");
+            let lines = out.lines().filter(|line| timeless(line));
+            lines.map(|line| line.split(" egress, in ").next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for egress in ["plaintext", "sealed"] {
+            let arguments = ["voice.pcap", "--receivers", "10", "--egress", egress];
+            let (first, second) = (said(&arguments), said(&arguments));
+            assert_eq!(first, second);
+            assert_eq!(first.len(), 3, "{first:?}");
+            assert_eq!(first[0], format!("59 packets of 2 streams to 10 receivers each, {egress}"));
+            assert!(first[1].starts_with("580 forwarded, ") && first[1].contains("digest "), "{first:?}");
+        }
+        // A digest that is always the same would not tell anything.
+        let all = said(&["voice.pcap", "--receivers", "10"]);
+        assert_ne!(all, said(&["voice.pcap", "--receivers", "10", "--ssrc", "0xa11"]));
     }
 
     #[test]

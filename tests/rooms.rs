@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::silence::play_silence;
 use support::{Client, Options, Server, assert_clean, assert_lines_count_on, assert_silent};
 
 /// Members `m0`, `m1`, … of a room, each in the call before the next comes.
@@ -326,6 +327,35 @@ async fn a_hundred_and_fifty_members() {
     }
     Client::all_hear(&speakers[..32], &speakers[32..], 10).await;
     Client::all_hear(&listeners, &speakers[32..], 10).await;
+}
+
+/// Frames of 120 bytes beside longer ones, all of a tick in one send, on a stack that is not ours.
+#[tokio::test]
+async fn padding_is_taken_off_again() {
+    let server = Server::spawn(&[("EGRESS_TICK_MS", "20"), ("GSO_PAD_MAX", "255")]);
+    let all = members(&server, "padded", 4, Options::default).await;
+    let [long, voices @ .., _listener] = &all[..] else { unreachable!() };
+    for (i, voice) in voices.iter().enumerate() {
+        voice.speak(20 + i as u8);
+    }
+    let heard = async {
+        Client::all_hear(&all, voices, 100).await;
+        // In each tick at least one of the two is not the last, and 80 bytes shorter than the longest.
+        server.metric_reaches("gryt_sfu_padding_out_total", &[], 80.0 * 100.0).await;
+    };
+    tokio::select! {
+        () = play_silence(long, 200) => unreachable!(),
+        () = heard => {}
+    }
+    for listener in &all {
+        assert_lines_count_on(&listener.state());
+        for speaker in voices.iter().filter(|speaker| speaker.id != listener.id) {
+            let state = listener.state();
+            let frames: Vec<u32> = state.from(speaker.id).map(|heard| heard.frame.counter).collect();
+            let span = (frames[frames.len() - 1] - frames[0] + 1) as usize;
+            assert!(frames.len() * 100 >= span * 95, "{} of {span} frames are intact", frames.len());
+        }
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use gryt_sfu::ids::Ssrc;
 use gryt_sfu::packet::DropReason;
 use gryt_sfu::srtp::context::{SRTCP_OVERHEAD_MAX, SRTP_OVERHEAD_MAX, SrtpRx, SrtpTx};
 use gryt_sfu::srtp::index::PacketIndex;
+use gryt_sfu::srtp::path::CryptoPath;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use webrtc_srtp::context::Context;
@@ -22,6 +23,12 @@ use zeroize::Zeroizing;
 const SSRC: Ssrc = Ssrc(0x89AB_CDEF);
 const RTP_WINDOW: u64 = 1024;
 const RTCP_WINDOW: u64 = 128;
+
+/// What this processor is at its best with, and what runs on any.
+fn paths_and_profiles() -> impl Iterator<Item = (CryptoPath, SrtpProfile)> {
+    let paths = [CryptoPath::best(), CryptoPath::Portable];
+    paths.into_iter().flat_map(|path| SrtpProfile::ALL.into_iter().map(move |profile| (path, profile)))
+}
 
 fn ours(profile: SrtpProfile, secret: &[u8; 46]) -> MasterKey {
     let (key, salt) = secret.split_at(32);
@@ -154,6 +161,34 @@ fn indices(start: u16, gaps: impl Iterator<Item = u64>) -> Vec<PacketIndex> {
     std::iter::once(start).chain(next).map(PacketIndex).collect()
 }
 
+/// One packet of each length.
+#[test]
+fn seals_and_opens_every_length_as_the_oracle_does() {
+    for (path, profile) in paths_and_profiles() {
+        let secret = std::array::from_fn(|at| at as u8);
+        let mut tx = SrtpTx::on(path, profile, &ours(profile, &secret));
+        let mut rx = SrtpRx::on(path, profile, &ours(profile, &secret));
+        let mut oracle = oracle(profile, &secret);
+        for len in 0..=1500 {
+            let payload = (0..len).map(|at| (at * 7 + len) as u8).collect();
+            let content = Content {
+                csrc_count: (len % 16) as u8,
+                extension: (len % 3 == 0).then(|| (0xBEDE, vec![0x12, 1, 2, 3])),
+                marker_and_type: 111,
+                payload,
+            };
+            let packet = seal(&mut tx, PacketIndex(65_000 + len), &content);
+            let expected = oracle.encrypt_rtp(&packet.plain).expect("a well-formed packet");
+            assert_eq!(packet.sealed, expected, "{path:?} {profile:?} {len}");
+            assert_eq!(
+                open(&mut rx, &packet),
+                Ok((packet.index, packet.plain)),
+                "{path:?} {profile:?} {len}"
+            );
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -164,14 +199,14 @@ proptest! {
         start: u16,
         packets in vec((1..30_000_u64, content()), 1..60),
     ) {
-        for profile in SrtpProfile::ALL {
-            let mut tx = SrtpTx::new(profile, &ours(profile, &secret));
+        for (path, profile) in paths_and_profiles() {
+            let mut tx = SrtpTx::on(path, profile, &ours(profile, &secret));
             let mut oracle = oracle(profile, &secret);
             let indices = indices(start, packets.iter().map(|(gap, _)| *gap));
             for (index, (_, content)) in indices.into_iter().zip(&packets) {
                 let packet = seal(&mut tx, index, content);
                 let expected = oracle.encrypt_rtp(&packet.plain).expect("a well-formed packet");
-                prop_assert_eq!(&packet.sealed[..], &expected[..], "{:?} {:?}", profile, index);
+                prop_assert_eq!(&packet.sealed[..], &expected[..], "{:?} {:?} {:?}", path, profile, index);
             }
         }
     }
@@ -184,9 +219,9 @@ proptest! {
         start in 65_300..=u16::MAX,
         packets in vec((gap(), content(), travel()), 2..250),
     ) {
-        for profile in SrtpProfile::ALL {
-            let mut tx = SrtpTx::new(profile, &ours(profile, &secret));
-            let mut rx = SrtpRx::new(profile, &ours(profile, &secret));
+        for (path, profile) in paths_and_profiles() {
+            let mut tx = SrtpTx::on(path, profile, &ours(profile, &secret));
+            let mut rx = SrtpRx::on(path, profile, &ours(profile, &secret));
             let mut oracle = oracle(profile, &secret);
             let indices = indices(start, packets.iter().map(|(gap, ..)| *gap));
             let sent: Vec<_> =
@@ -203,7 +238,7 @@ proptest! {
                 } else {
                     Ok((packet.index, packet.plain.clone()))
                 };
-                prop_assert_eq!(open(&mut rx, packet), expected, "{:?} {:?}", profile, packet.index);
+                prop_assert_eq!(open(&mut rx, packet), expected, "{:?} {:?} {:?}", path, profile, packet.index);
                 highest = highest.max(packet.index.0);
             }
         }
@@ -216,9 +251,9 @@ proptest! {
         packets in vec((0..32_u8, 200..=206_u8, vec(any::<[u8; 4]>(), 0..60), travel()), 2..250),
         late_by_a_window in 1..200_usize,
     ) {
-        for profile in SrtpProfile::ALL {
-            let mut tx = SrtpTx::new(profile, &ours(profile, &secret));
-            let mut rx = SrtpRx::new(profile, &ours(profile, &secret));
+        for (path, profile) in paths_and_profiles() {
+            let mut tx = SrtpTx::on(path, profile, &ours(profile, &secret));
+            let mut rx = SrtpRx::on(path, profile, &ours(profile, &secret));
             let mut oracle = oracle(profile, &secret);
             // We count from 0 as RFC 3711 §3.4 says, the oracle from 1.
             tx.protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 0], &mut [0; 64]).expect("room for it");
@@ -232,7 +267,7 @@ proptest! {
                 let len = tx.protect_rtcp(&plain, &mut sealed).expect("room for it");
                 sealed.truncate(len);
                 let expected = oracle.encrypt_rtcp(&plain).expect("a well-formed packet");
-                prop_assert_eq!(&sealed[..], &expected[..], "{:?} {}", profile, sent.len());
+                prop_assert_eq!(&sealed[..], &expected[..], "{:?} {:?} {}", path, profile, sent.len());
                 sent.push((plain, sealed));
             }
 
@@ -255,7 +290,7 @@ proptest! {
                 };
                 let mut bytes = sealed.clone();
                 let opened = rx.unprotect_rtcp(&mut bytes).map(|len| bytes[..len].to_vec());
-                prop_assert_eq!(opened, expected, "{:?} {}", profile, index);
+                prop_assert_eq!(opened, expected, "{:?} {:?} {}", path, profile, index);
                 highest = highest.max(index);
             }
         }

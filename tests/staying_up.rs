@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
@@ -145,6 +146,56 @@ fn a_log_file_that_cannot_be_written_ends_the_start() {
         .expect("it starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("LOG_FILE") && said.contains("/nowhere"), "{said}");
+}
+
+/// Where the disk is full the server goes on, and says so where it still can.
+#[test]
+fn a_full_disk_is_one_line_and_costs_nothing_else() {
+    let begun = now();
+    let mut server = Server::spawn(&[("LOG_FILE", "/dev/full"), ("LOG_LEVEL", "debug")]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        for _ in 0..5 {
+            let ann = Client::join(&server, "hall", "ann", Options::default()).await;
+            ann.leave();
+            ann.closed().await;
+        }
+    });
+    server.wait_for_log("five calls", |log| (log.matches("INFO left").count() == 5).then_some(()));
+    let lines = server.throttled_lines("LOG_FILE cannot be written to", begun);
+    assert!(lines[0].contains("ERROR") && lines[0].contains("No space left"), "{lines:?}");
+    assert!(!server.log().contains("Unable to write"), "{}", server.log());
+}
+
+/// Out of descriptors, `accept` fails again and again until somebody goes.
+#[test]
+fn a_shortage_that_lasts_is_said_now_and_then_with_its_count() {
+    let binary = env!("CARGO_BIN_EXE_sfu");
+    let mut command = Command::new("sh");
+    command.current_dir(std::env::temp_dir()).args(["-c", &format!("ulimit -n 100; exec {binary}")]);
+    let begun = now();
+    let mut server = Server::spawn_command(command, &[("WORKERS", "1")]);
+    let crowd: Vec<_> =
+        (0..400).map(|_| TcpStream::connect(server.http).expect("the kernel takes it")).collect();
+    let what = "cannot accept connections for now";
+    let first = server.wait_for_log("the first line", |log| log.find(what));
+    let repeated = server.wait_for_log("the second", |log| {
+        log[first + what.len()..].lines().find(|line| line.contains(what))?.split("repeated=").nth(1).map(
+            |rest| {
+                rest.chars()
+                    .take_while(char::is_ascii_digit)
+                    .collect::<String>()
+                    .parse::<u32>()
+                    .expect("a count")
+            },
+        )
+    });
+    assert!(repeated >= 10, "every tenth of a second: {repeated}");
+    let lines = server.throttled_lines(what, begun);
+    assert!(lines.iter().all(|line| line.contains("WARN")) && !lines[0].contains("repeated"), "{lines:?}");
+    drop(crowd);
+    assert_eq!(server.get("/health").0, 200, "it is well again");
+    assert!(server.metric("gryt_sfu_tcp_accept_errors_total", &[]) > f64::from(repeated));
 }
 
 #[test]

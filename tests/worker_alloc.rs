@@ -8,8 +8,10 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use gryt_sfu::dtls::keying::SrtpProfile;
-use gryt_sfu::ids::TrackId;
+use gryt_sfu::ice::credentials::Secret;
+use gryt_sfu::ids::{TrackId, WorkerId};
 use gryt_sfu::packet::DropReason;
+use gryt_sfu::worker::Settings;
 use gryt_sfu::worker::event::Event;
 use sim::{Caller, Sim, binding_request};
 
@@ -50,13 +52,16 @@ static ALLOCATOR: Counting = Counting;
 
 const SPEAKERS: u16 = 4;
 const LISTENERS: u16 = 100;
+/// On which packets of several lengths leave together, padded.
+const TICK: Duration = Duration::from_millis(10);
 
 /// What the room does in 20 ms, and how many snapshots of counters came of it.
 fn frame(sim: &mut Sim, callers: &mut [Caller], checks: &[Vec<u8>], number: usize) -> u64 {
     sim.sent.clear();
-    for speaker in &mut callers[..usize::from(SPEAKERS)] {
-        sim.speak(speaker, 20, &[0x5A; 120]);
+    for (n, speaker) in callers[..usize::from(SPEAKERS)].iter_mut().enumerate() {
+        sim.speak(speaker, 20, &[0x5A; 120][n * 9..]);
     }
+    sim.now = sim.now.after(TICK);
     sim.flush();
     // Each caller checks every 2.5 s; a stranger and a forger are always there.
     for at in (number % 125..callers.len()).step_by(125) {
@@ -67,13 +72,16 @@ fn frame(sim: &mut Sim, callers: &mut [Caller], checks: &[Vec<u8>], number: usiz
     }
     sim.deliver(sim::path(60_000, 1), &mut [0x80; 100]);
     sim.deliver(callers[0].path, &mut [0x80; 100]);
-    sim.pass(Duration::from_millis(20));
+    sim.pass(Duration::from_millis(20) - TICK);
     sim.worker.take_events().map(|event| u64::from(matches!(event, Event::Counters(_)))).sum()
 }
 
 #[test]
 fn a_room_in_full_swing_allocates_nothing() {
-    let mut sim = Sim::new(32);
+    let (id, secret, tick) = (WorkerId(0), Secret::random(), TICK);
+    let settings =
+        Settings { id, port_sharers: 1, secret, audio_slots: 32, tick, pad_max: 64, seed: [7; 32] };
+    let mut sim = Sim::with_settings(settings);
     let mut callers: Vec<_> = (1..=SPEAKERS + LISTENERS)
         .map(|number| sim.join(number, SrtpProfile::ALL[usize::from(number) % SrtpProfile::ALL.len()]))
         .collect();
@@ -95,6 +103,7 @@ fn a_room_in_full_swing_allocates_nothing() {
     let allocations = ALLOCATIONS.get() - before;
     assert_eq!(sim.worker.counters.rtp_out - rtp_out, 250 * 4 * 103);
     assert_eq!(snapshots, 5);
+    assert!(sim.worker.counters.padding_out > 0);
     assert_eq!(allocations, snapshots, "beside the snapshots of the counters");
     assert!(sim.drops(DropReason::BadAuthTag) >= 250 && sim.drops(DropReason::UnknownPath) >= 250);
 }

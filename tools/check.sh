@@ -24,13 +24,14 @@ step() { # name, command…
     if "$@"; then record ok "$name" "$((SECONDS - start)) s"; else record FAIL "$name" "$((SECONDS - start)) s"; fi
 }
 
-# Commands that the check cannot do without, each with its Debian package. The browser's are where the tests look.
+# What the check cannot do without, each with its Debian package: commands (the browser's where the tests look), and
+# modules of Python, as Debian's python3 has no `venv` that works.
 needed='cc build-essential
 openssl openssl
 ip iproute2
 curl curl
 python3 python3
-python3 python3-venv
+python3:ensurepip python3-venv
 systemd-analyze systemd
 /usr/bin/chromium chromium
 /usr/bin/chromedriver chromium-driver
@@ -39,9 +40,16 @@ tshark tshark
 promtool prometheus
 npm npm'
 
+is_there() { # command or python3:module
+    case $1 in
+        python3:*) python3 -c "import ${1#python3:}" ;;
+        *) command -v "$1" ;;
+    esac >/dev/null 2>&1
+}
+
 missing() {
-    while read -r command package; do
-        command -v "$command" >/dev/null 2>&1 || printf '%s ' "$package"
+    while read -r what package; do
+        is_there "$what" || printf '%s ' "$package"
     done <<<"$needed"
 }
 
@@ -104,7 +112,7 @@ step "linters" linters
 step "wscat" wscat
 step "test" cargo test --locked --no-fail-fast
 step "test --benches" cargo test --locked --benches
-step "test tools" cargo test --locked --features tools --test replay
+step "test tools" cargo test --locked --features tools --test replay --test explain
 step "test integration" cargo test --locked --features integration --test integration
 step "test load" cargo test --locked --features load --test load --bin sfu-load
 RUSTDOCFLAGS="-D warnings" step "doc" cargo doc --locked --no-deps --document-private-items

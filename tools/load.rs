@@ -1,9 +1,9 @@
-//! `sfu-load`: rooms full of WebRTC clients against a running server, and what a delivered packet costs.
+//! `sfu-load`: rooms full of WebRTC clients against a running server, and the bare fan-out to put beside it.
 
 #[path = "load/arguments.rs"]
 mod arguments;
-#[path = "load/cost.rs"]
-mod cost;
+#[path = "load/bare.rs"]
+mod bare;
 #[path = "load/director.rs"]
 mod director;
 #[path = "load/fan_out.rs"]
@@ -36,6 +36,8 @@ mod stamp;
 mod support;
 #[path = "load/tally.rs"]
 mod tally;
+#[path = "load/trust.rs"]
+mod trust;
 #[path = "load/udp.rs"]
 mod udp;
 #[path = "load/voice_file.rs"]
@@ -60,9 +62,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         None => load(&arguments.load),
-        Some(Command::Sfu(settings)) => cost::of_the_server(settings).map(|()| ExitCode::SUCCESS),
-        Some(Command::Floor(settings)) => cost::of_the_kernel(settings).map(|()| ExitCode::SUCCESS),
-        Some(Command::FanOut) => fan_out::run().map(|()| ExitCode::SUCCESS),
+        Some(Command::FanOut { bind }) => fan_out::run(*bind).map(|()| ExitCode::SUCCESS),
+        Some(Command::Bare(settings)) => bare(settings),
     };
     result.unwrap_or_else(|error| {
         eprintln!("sfu-load: {error:#}");
@@ -85,6 +86,14 @@ fn load(load: &Load) -> Result<ExitCode> {
         println!("  report           {}", path.display());
     }
     Ok(if outcome.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BROKEN) })
+}
+
+fn bare(settings: &bare::Settings) -> Result<ExitCode> {
+    write(&settings.json, "")?;
+    let outcome = bare::run(settings, &director::voice(&settings.voice)?)?;
+    print!("{}{}", heading(&outcome), outcome.table());
+    write(&settings.json, &(serde_json::to_string_pretty(&outcome)? + "\n"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn heading(outcome: &Outcome) -> String {

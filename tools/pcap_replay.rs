@@ -4,6 +4,10 @@
 mod capture;
 #[path = "replay/explain.rs"]
 mod explain;
+#[path = "replay/judge.rs"]
+mod judge;
+#[path = "replay/keys.rs"]
+mod keys;
 #[path = "replay/link.rs"]
 mod link;
 #[path = "replay/live.rs"]
@@ -27,8 +31,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use capture::Capture;
 use clap::{Parser, ValueEnum};
-use explain::Explainer;
+use explain::{Content, Explainer};
 use gryt_sfu::time::Now;
+use judge::Judge;
 use link::{Datagram, Skipped};
 use live::Live;
 use offline::{Outcome, Replay, Settings};
@@ -65,6 +70,13 @@ struct Arguments {
     /// The capture's RTP and RTCP are decrypted: --explain looks inside.
     #[arg(long, requires = "explain")]
     decrypted: bool,
+    /// Keys that the server wrote (KEYLOG_DIR): --explain opens the capture with them and lets the server's core say what
+    /// becomes of each packet. Everybody in the capture is taken to be in one room.
+    #[arg(long, value_name = "FILE_OR_FOLDER", requires = "explain", conflicts_with = "decrypted")]
+    keys: Option<PathBuf>,
+    /// Takes the user of this transport to be muted; may be given several times.
+    #[arg(long, value_name = "TRANSPORT", requires = "keys")]
+    muted: Vec<u64>,
     /// Receivers that each packet goes to.
     #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     receivers: u16,
@@ -97,6 +109,7 @@ struct Arguments {
 const EXAMPLES: &str = "Examples:
   sfu-replay --inspect call.pcapng
   sfu-replay --explain --port 3478 call.pcap | less
+  sfu-replay --explain --keys /var/lib/gryt-sfu/keys call.pcap | grep -v receivers
   sfu-replay --receivers 100 --egress sealed --ssrc 0x1234abcd call.pcap
   sfu-replay --live ws://127.0.0.1:5005/ --room hall --speed 2 call.pcap
   tcpdump -i any -w - udp port 3478 | sfu-replay --explain -
@@ -142,7 +155,18 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let read = if arguments.explain {
-        let mut explainer = Explainer::new(arguments.decrypted, &filter);
+        let content = match &arguments.keys {
+            Some(path) => {
+                let settings = judge::Settings {
+                    muted: arguments.muted.clone(),
+                    audio_level_id: arguments.audio_level_id,
+                };
+                Content::Keys(Box::new(Judge::new(keys::read(path)?, settings)))
+            }
+            None if arguments.decrypted => Content::Plaintext,
+            None => Content::Sealed,
+        };
+        let mut explainer = Explainer::new(content, &filter);
         walk(&arguments.capture, |time, frame| {
             if let Ok(datagram) = frame {
                 let path = (datagram.source, datagram.destination);

@@ -1,5 +1,6 @@
 //! Who may look inside.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{Error, Hidden, Source, Variable};
@@ -24,6 +25,15 @@ pub(super) const METRICS_TOKEN: Variable = Variable {
     meaning: "Has to be shown to read /metrics (Authorization: Bearer …). Unset: /metrics is open.",
 };
 
+pub(super) const METRICS_ADDR: Variable = Variable {
+    name: "METRICS_ADDR",
+    default: "",
+    accepted: "an address of this machine with a port: 127.0.0.1:9464, 0.0.0.0:9464, [::1]:9464; port 0 lets the \
+               kernel choose",
+    meaning: "Where /metrics is served instead, alone and as plain http, also where PORT speaks https; PORT answers \
+              404 to it then. METRICS_TOKEN holds here too. Unset: /metrics is on PORT.",
+};
+
 pub(super) const CAPTURE_DIR: Variable = Variable {
     name: "CAPTURE_DIR",
     default: "",
@@ -32,11 +42,35 @@ pub(super) const CAPTURE_DIR: Variable = Variable {
               yourself. At most 32 files of 64 MiB. Unset: no captures.",
 };
 
-/// Where captures go, if anywhere.
-pub(super) fn capture_dir(source: &Source<'_>, has_token: bool) -> Result<Option<PathBuf>, Error> {
+pub(super) const KEYLOG_DIR: Variable = Variable {
+    name: "KEYLOG_DIR",
+    default: "",
+    accepted: CAPTURE_DIR.accepted,
+    meaning: "Where the SRTP keys of every call are written, for sfu-replay --explain --keys: with them, whoever recorded \
+              the network hears what people said. At most 32 files of 1 MiB. Unset: keys are written nowhere.",
+};
+
+/// The folder of this variable, if it is set; never without a token.
+pub(super) fn folder(
+    source: &Source<'_>,
+    variable: &'static Variable,
+    has_token: bool,
+) -> Result<Option<PathBuf>, Error> {
     let is_path = |text: &str| text.len() <= PATH_LEN_MAX && !text.chars().any(char::is_control);
-    let folder = source.given(&CAPTURE_DIR, |text| is_path(text).then(|| PathBuf::from(text)))?;
-    if folder.is_some() && !has_token { Err(Error::CaptureUnguarded) } else { Ok(folder) }
+    let folder = source.given(variable, |text| is_path(text).then(|| PathBuf::from(text)))?;
+    if folder.is_some() && !has_token {
+        return Err(Error::Half(variable.name, DEBUG_TOKEN.name));
+    }
+    Ok(folder)
+}
+
+/// Where `/metrics` is served, if not at the front door.
+pub(super) fn metrics_addr(source: &Source<'_>) -> Result<Option<SocketAddr>, Error> {
+    let is_bindable = |address: &SocketAddr| {
+        let is_broadcast = matches!(address, SocketAddr::V4(v4) if v4.ip().is_broadcast());
+        !(address.ip().is_multicast() || is_broadcast)
+    };
+    source.given(&METRICS_ADDR, |text| text.parse().ok().filter(is_bindable))
 }
 
 /// The token of this variable, if there is one.

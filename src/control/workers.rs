@@ -7,6 +7,7 @@ use std::rc::Rc;
 use crossbeam_channel::{Sender, TrySendError};
 
 use crate::ids::WorkerId;
+use crate::throttle::throttled;
 use crate::worker::command::Command;
 
 /// One worker as control sees it.
@@ -80,7 +81,10 @@ impl Lane {
                 Command::SendDtls { .. } => self.datagrams_dropped += 1,
                 // Whoever asked hears nothing, and asks again.
                 Command::Snapshot(_) => {}
-                _ => self.backlog.push_back(command),
+                _ => {
+                    self.backlog.push_back(command);
+                    throttled!(warn, waiting = self.backlog.len(), "a worker is behind with its orders");
+                }
             }
         }
     }

@@ -30,6 +30,15 @@ impl SrtpProfile {
         }
     }
 
+    /// As RFC 5764 §4.1.2 and RFC 7714 §14.2 name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SrtpProfile::AeadAes128Gcm => "SRTP_AEAD_AES_128_GCM",
+            SrtpProfile::AeadAes256Gcm => "SRTP_AEAD_AES_256_GCM",
+            SrtpProfile::AesCm128HmacSha1_80 => "SRTP_AES128_CM_HMAC_SHA1_80",
+        }
+    }
+
     /// Master key length in bytes.
     pub const fn key_len(self) -> usize {
         match self {

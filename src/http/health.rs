@@ -36,7 +36,11 @@ pub(super) fn rfc3339(time: NtpTime) -> String {
     const UNIX_EPOCH_NTP: u64 = 2_208_988_800;
     let seconds = time.0 >> 32;
     // Seconds before 1970 can only be those after the wrap of 2036 (RFC 5905 §6).
-    let unix = if seconds < UNIX_EPOCH_NTP { seconds + (1 << 32) } else { seconds } - UNIX_EPOCH_NTP;
+    utc(if seconds < UNIX_EPOCH_NTP { seconds + (1 << 32) } else { seconds } - UNIX_EPOCH_NTP)
+}
+
+/// As [`rfc3339`], so many seconds after 1970 began.
+pub(super) fn utc(unix: u64) -> String {
     let (year, month, day) = civil_from_days(unix / 86_400);
     let (hour, minute, second) = (unix / 3600 % 24, unix / 60 % 60, unix % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")

@@ -15,8 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use super::routes::route;
+use super::routes::{metrics_alone, route};
 use super::{App, Service, debug};
+use crate::throttle::throttled;
 
 /// Pause after `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -29,15 +30,34 @@ const HEADER_COUNT_MAX: usize = 64;
 
 /// Serves everybody who connects, for ever. Must run inside a `LocalSet` or the like.
 pub async fn serve<S: Service>(listener: TcpListener, app: Rc<App<S>>) -> Infallible {
+    accept(listener, app, Door::Front).await
+}
+
+/// Serves `/metrics` and nothing else to everybody who connects, without TLS, for ever. Must run inside a
+/// `LocalSet` or the like.
+pub async fn serve_metrics<S: Service>(listener: TcpListener, app: Rc<App<S>>) -> Infallible {
+    accept(listener, app, Door::Metrics).await
+}
+
+/// Which port a connection came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    /// Everybody's.
+    Front,
+    /// The one of `/metrics` alone.
+    Metrics,
+}
+
+async fn accept<S: Service>(listener: TcpListener, app: Rc<App<S>>, door: Door) -> Infallible {
     loop {
         match listener.accept().await {
-            Ok((stream, remote)) => admit(stream, remote, &app),
+            Ok((stream, remote)) => admit(stream, remote, &app, door),
             Err(error) => {
                 app.count(|counters| counters.accept_errors += 1);
                 if is_about_one_connection(&error) {
                     continue;
                 }
-                tracing::warn!(%error, "cannot accept connections for now");
+                throttled!(warn, %error, "cannot accept connections for now");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -53,7 +73,7 @@ fn is_about_one_connection(error: &std::io::Error) -> bool {
 /// Serves the connection. If there are too many that are no WebSocket, the one that has been so for the
 /// longest gives way: a handshake or a page is done in no time, so it is most likely idle or worse, and
 /// strangers who hold connections cannot keep others out.
-fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>) {
+fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>, door: Door) {
     app.count(|counters| counters.connections_accepted += 1);
     // Offers and answers are single small writes that somebody waits for.
     let _ = stream.set_nodelay(true);
@@ -61,12 +81,12 @@ fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>) {
     let id = open.id;
     let connection = Rc::clone(app);
     let task = spawn_local(async move {
-        match &connection.policy.tls {
-            None => answer_requests(stream, remote, connection).await,
+        match connection.policy.tls.as_ref().filter(|_| door == Door::Front) {
+            None => answer_requests(stream, remote, connection, door).await,
             Some(tls) => {
                 let handshake = timeout(connection.limits.header_timeout, tls.acceptor().accept(stream));
                 match handshake.await {
-                    Ok(Ok(stream)) => answer_requests(stream, remote, connection).await,
+                    Ok(Ok(stream)) => answer_requests(stream, remote, connection, door).await,
                     Ok(Err(error)) => refuse(&connection, remote, &error.to_string()),
                     Err(_) => refuse(&connection, remote, "too slow"),
                 }
@@ -88,17 +108,22 @@ fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>) {
 fn refuse<S: Service>(app: &App<S>, peer: SocketAddr, fault: &str) {
     app.count(|counters| counters.tls_failed += 1);
     tracing::debug!(%peer, fault, "no TLS handshake");
+    throttled!(info, fault, "a connection came to no TLS");
 }
 
 async fn answer_requests<S: Service>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     remote: SocketAddr,
     app: Rc<App<S>>,
+    door: Door,
 ) {
     let limits = app.limits.clone();
     let service = service_fn(move |request| {
         let app = Rc::clone(&app);
         async move {
+            if door == Door::Metrics {
+                return Ok(metrics_alone(&app, &request));
+            }
             Ok::<_, Infallible>(match debug::answer(&app, &request, remote).await {
                 Some(response) => response,
                 None => route(&app, request, remote),

@@ -1,11 +1,11 @@
 //! The house's front door: one TCP port for the demo page, health, metrics and WebSockets
-//! (RFC 9110, 9112, 6455).
+//! (RFC 9110, 9112, 6455); metrics may have a port of their own.
 //!
 //! Everything here runs on control's thread, inside a `LocalSet`. Whatever a stranger does, what he
 //! can hold is bounded: connections, bytes of a message, frames a second, and the time of each step.
 //!
 //! - `listener`: accepts, for ever, and bounds how many connections there are and how long they idle
-//! - `tls`: certificate and key
+//! - `tls`, `validity`: certificate and key, and how long they are good
 //! - `bearer`, `client`, `rate`, `origin`: who asks, with which token, how often, from which page
 //! - `routes`: which path answers what
 //! - `demo`: the page and its headers
@@ -41,10 +41,11 @@ mod probe;
 mod rate;
 mod routes;
 mod tls;
+mod validity;
 mod websocket;
 
 pub use debug::{CaptureRefused, Capturing, Debug, Inspect, View, WorkerSilent};
-pub use listener::serve;
+pub use listener::{serve, serve_metrics};
 pub use probe::{ProbeError, probe};
 pub use tls::{Tls, TlsError};
 
@@ -146,6 +147,8 @@ pub struct Policy {
     pub trusted_proxies: TrustedProxies,
     /// What one client may ask for.
     pub rate: Option<Rate>,
+    /// `/metrics` is at a port of its own ([`serve_metrics`]) and nowhere else.
+    pub metrics_are_apart: bool,
     /// What has to be shown to read `/metrics`.
     pub metrics_token: Option<Hidden>,
     /// Speak TLS, and nothing else.

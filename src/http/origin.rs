@@ -2,8 +2,8 @@
 //! (Fetch §3.2). Browsers alone send and heed these; other programs are for other measures.
 
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderValue, ORIGIN, RETRY_AFTER, VARY,
 };
 use hyper::{HeaderMap, Method, Request, Response};
 
@@ -26,6 +26,13 @@ pub(super) fn may_enter(allowed: &[Origin], headers: &HeaderMap) -> bool {
     }
 }
 
+/// What it says of where it is from, for the log: the beginning, for anybody may write what he likes there.
+pub(super) fn written(headers: &HeaderMap) -> String {
+    const LEN_MAX: usize = 100;
+    let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes).unwrap_or_default();
+    origin[..origin.len().min(LEN_MAX)].escape_ascii().to_string()
+}
+
 /// What the answer says of it. What is below `/debug` is for no page at all; without a list only `/health` is for
 /// all of them, by itself.
 pub(super) fn share(
@@ -44,6 +51,10 @@ pub(super) fn share(
         && parsed(origin).is_some_and(|origin| allowed.contains(&origin))
     {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        // Of the headers a page is shown a few by default (Fetch §3.2.3), and when to come again is not among them.
+        if headers.contains_key(RETRY_AFTER) {
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 
+use super::bearer::NotShown;
 use super::{App, Service, client, demo, health, origin, websocket};
+use crate::throttle::throttled;
 use crate::time::Now;
 
 pub(super) type Body = Full<Bytes>;
@@ -37,6 +39,20 @@ pub(super) fn route<S: Service, B>(
         None => page(app, &request),
     };
     origin::share(&app.policy.origins, &path, page_origin.as_ref(), &mut response);
+    never_kept(response)
+}
+
+/// At the port that has `/metrics` and nothing else, for no page and without upgrades.
+pub(super) fn metrics_alone<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> {
+    app.count(|counters| counters.requests += 1);
+    never_kept(match request.uri().path() {
+        "/metrics" if is_read(request) => metrics(app, request),
+        "/metrics" => method_not_allowed(),
+        _ => text(StatusCode::NOT_FOUND, "Only /metrics is here.\n"),
+    })
+}
+
+fn never_kept(mut response: Response<Body>) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -54,11 +70,14 @@ fn refusal<S: Service, B>(app: &App<S>, request: &Request<B>, client: SocketAddr
     {
         app.count(|counters| counters.requests_limited += 1);
         tracing::debug!(%client, ?wait, "too many requests");
+        throttled!(info, "a client asks more often than RATE_LIMIT_REQUESTS allows");
         return Some(too_many_requests(wait));
     }
     if is_upgrade && !origin::may_enter(&app.policy.origins, request.headers()) {
         app.count(|counters| counters.origins_refused += 1);
-        tracing::debug!(%client, origin = ?request.headers().get(ORIGIN), "a page of a foreign site");
+        let origin = origin::written(request.headers());
+        tracing::debug!(%client, origin, "a page of a foreign site");
+        throttled!(info, origin, "a page of a site that is not among CORS_ORIGINS wants to connect");
         return Some(text(
             StatusCode::FORBIDDEN,
             "Pages of this origin may not connect here (CORS_ORIGINS).\n",
@@ -82,7 +101,7 @@ fn page<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> {
     let answer: fn(&App<S>, &Request<B>) -> Response<Body> = match request.uri().path() {
         "/health" => |app, _| health::health(Now::read().ntp, app.status.is_draining()),
         "/ready" => |app, _| health::ready(app.status.ready()),
-        "/metrics" => metrics,
+        "/metrics" if !app.policy.metrics_are_apart => metrics,
         path => match demo::file(path) {
             Some(file) => return if is_read(request) { file.response() } else { method_not_allowed() },
             None => return text(StatusCode::NOT_FOUND, "Not found.\n"),
@@ -98,8 +117,12 @@ fn is_read<B>(request: &Request<B>) -> bool {
 
 fn metrics<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> {
     if let Some(token) = &app.metrics_token
-        && token.check(request.headers()).is_err()
+        && let Err(not_shown) = token.check(request.headers())
     {
+        app.count(|counters| counters.tokens_refused += 1);
+        if not_shown == NotShown::Wrong {
+            throttled!(warn, "somebody shows /metrics a token that is not METRICS_TOKEN");
+        }
         let words = "The metrics token is needed: Authorization: Bearer followed by METRICS_TOKEN.\n";
         let mut response = text(StatusCode::UNAUTHORIZED, words);
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -107,6 +130,7 @@ fn metrics<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> 
     }
     let mut snapshot = app.status.snapshot();
     snapshot.http = app.counters();
+    snapshot.http.certificate_expires = app.policy.tls.as_ref().and_then(|tls| tls.expires_at());
     // The older format's readers take the newer text too, but insist on the older name.
     let takes_openmetrics =
         request.headers().get_all(ACCEPT).iter().any(|accept| {
@@ -130,6 +154,8 @@ fn upgrade<S: Service, B>(app: &Rc<App<S>>, mut request: Request<B>, remote: Soc
         return response;
     }
     let Some(open) = websocket::OpenWebSocket::admit(app) else {
+        let open = app.limits.websockets_max;
+        throttled!(warn, open, "no room for another WebSocket: twice MAX_CONNECTIONS are open");
         let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "The server is full.\n");
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         return response;

@@ -1,6 +1,6 @@
 //! TLS at the front door: certificate and key, and how they change while the server runs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
+use super::validity::Validity;
 use crate::config::{Limits, TlsFiles};
 
 /// Why there is no TLS with these files. Names the variable and the path.
@@ -40,6 +41,7 @@ pub enum TlsError {
 pub struct Tls {
     files: TlsFiles,
     config: RefCell<Arc<ServerConfig>>,
+    validity: Cell<Option<Validity>>,
 }
 
 impl Tls {
@@ -48,8 +50,9 @@ impl Tls {
     /// # Errors
     /// [`TlsError`]
     pub fn load(files: &TlsFiles) -> Result<Tls, TlsError> {
-        let config = RefCell::new(Arc::new(read(files)?));
-        Ok(Tls { files: files.clone(), config })
+        let (config, validity) = read(files)?;
+        let config = RefCell::new(Arc::new(config));
+        Ok(Tls { files: files.clone(), config, validity: Cell::new(validity) })
     }
 
     /// Reads them again, for connections from now on.
@@ -57,9 +60,21 @@ impl Tls {
     /// # Errors
     /// [`TlsError`]; then everything stays as it is.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let config = Arc::new(read(&self.files)?);
-        *self.config.borrow_mut() = config;
+        let (config, validity) = read(&self.files)?;
+        *self.config.borrow_mut() = Arc::new(config);
+        self.validity.set(validity);
         Ok(())
+    }
+
+    /// What an operator has to do so many seconds after 1970 began, if anything: the certificate ends soon, has
+    /// ended, or has not begun.
+    pub fn warning(&self, unix_seconds: u32) -> Option<String> {
+        self.validity.get()?.warning(unix_seconds.into())
+    }
+
+    /// When the certificate ends, in seconds since 1970.
+    pub(super) fn expires_at(&self) -> Option<i64> {
+        self.validity.get().map(|validity| validity.not_after)
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -72,7 +87,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+fn read(files: &TlsFiles) -> Result<(ServerConfig, Option<Validity>), TlsError> {
     let provider = provider();
     let no_certificate = |fault: String| fault_of("TLS_CERT", &files.certificate, fault);
     let no_key = |fault: String| fault_of("TLS_KEY", &files.key, fault);
@@ -89,6 +104,7 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
         .map_err(|error| no_key(pem_fault(&error, "private key without a passphrase")))?;
     let key = provider.key_provider.load_private_key(key).map_err(|error| no_key(error.to_string()))?;
 
+    let validity = chain.first().and_then(Validity::of);
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
@@ -104,7 +120,7 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok((config, validity))
 }
 
 /// The whole file. Never waits: only what is a file is opened.

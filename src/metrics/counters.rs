@@ -50,6 +50,8 @@ pub struct WorkerCounters {
     pub datagrams_out: u64,
     /// Their bytes (UDP payload).
     pub bytes_out: u64,
+    /// Bytes of RTP padding among them.
+    pub padding_out: u64,
     /// RTP packets that verified.
     pub rtp_in: u64,
     /// RTP packets sealed for a receiver.
@@ -100,6 +102,7 @@ impl Default for WorkerCounters {
             bytes_in: 0,
             datagrams_out: 0,
             bytes_out: 0,
+            padding_out: 0,
             rtp_in: 0,
             rtp_out: 0,
             relayed_out: 0,

@@ -36,6 +36,8 @@ pub struct ControlCounters {
     pub joins: u64,
     /// Joins that were refused.
     pub joins_refused: u64,
+    /// Of those, for want of a good token.
+    pub joins_unauthorized: u64,
     /// Gauge: transports whose DTLS handshake has not finished, or not begun.
     pub handshakes: u64,
     /// DTLS handshakes that gave keys.
@@ -57,6 +59,7 @@ impl Default for ControlCounters {
             participants: 0,
             joins: 0,
             joins_refused: 0,
+            joins_unauthorized: 0,
             handshakes: 0,
             handshakes_completed: 0,
             handshakes_failed: 0,
@@ -84,8 +87,12 @@ pub struct HttpCounters {
     pub requests_limited: u64,
     /// Upgrades refused because of their origin.
     pub origins_refused: u64,
+    /// Requests for `/debug` and `/metrics` without the token that they need.
+    pub tokens_refused: u64,
     /// Connections that came to no TLS.
     pub tls_failed: u64,
+    /// Gauge: when the certificate of TLS_CERT ends, in seconds since 1970; `None` without TLS.
+    pub certificate_expires: Option<i64>,
     /// Gauge: WebSockets.
     pub websockets_open: u64,
     /// Upgrades refused because there were too many WebSockets.
@@ -124,6 +131,11 @@ const WORKER_COUNTERS: &[(&str, &str, Field)] = &[
     ("bytes_in", "Bytes of UDP payload taken from the kernel", |worker| worker.bytes_in),
     ("datagrams_out", "Datagrams handed to the kernel", |worker| worker.datagrams_out),
     ("bytes_out", "Bytes of UDP payload handed to the kernel", |worker| worker.bytes_out),
+    (
+        "padding_out",
+        "Bytes of RTP padding among them, by which packets of several lengths leave as one send",
+        |worker| worker.padding_out,
+    ),
     ("rtp_in", "RTP packets that verified", |worker| worker.rtp_in),
     ("rtp_out", "RTP packets sealed for a receiver", |worker| worker.rtp_out),
     ("relayed_out", "Datagrams handed to the worker that owns them", |worker| worker.relayed_out),
@@ -167,7 +179,9 @@ impl Snapshot {
         out.gauge("rooms_active", "Rooms with somebody in them", control.rooms)?;
         out.gauge("peers_active", "Participants", control.participants)?;
         out.counter("joins", "Joins that succeeded", control.joins)?;
-        out.counter("joins_refused", "Joins that were refused", control.joins_refused)?;
+        out.counter("joins_refused", "Joins that were refused, for whatever reason", control.joins_refused)?;
+        let help = "Joins that were refused for want of a valid token (JWT)";
+        out.counter("joins_unauthorized", help, control.joins_unauthorized)?;
         out.gauge("dtls_handshakes_active", "Transports without keys yet", control.handshakes)?;
         out.counter(
             "dtls_handshakes_completed",
@@ -195,7 +209,15 @@ impl Snapshot {
         out.counter("tcp_accept_errors", "Errors of accept", http.accept_errors)?;
         out.counter("http_requests", "HTTP requests, upgrades included", http.requests)?;
         out.counter("http_requests_limited", "Requests answered with 429", http.requests_limited)?;
+        let help = "Requests for /debug and /metrics with a wrong token or none where one is needed";
+        out.counter("http_tokens_refused", help, http.tokens_refused)?;
         out.counter("tls_handshakes_failed", "Connections that came to no TLS", http.tls_failed)?;
+        if let Some(expires) = http.certificate_expires {
+            let name = "tls_certificate_expiry_timestamp_seconds";
+            out.0
+                .encode_descriptor(name, "When the certificate of TLS_CERT expires", None, MetricType::Gauge)?
+                .encode_gauge(&expires)?;
+        }
         out.counter("websocket_origins_refused", "Upgrades from foreign pages", http.origins_refused)?;
         out.counter("websocket_refused", "Upgrades refused for want of room", http.websockets_refused)?;
         out.counter("websocket_ping_timeouts", "WebSockets whose peer fell silent", http.websockets_silent)?;
@@ -330,7 +352,8 @@ impl Output<'_> {
     }
 
     fn drops(&mut self, workers: &[WorkerCounters]) -> fmt::Result {
-        let help = "Datagrams and packets that went no further";
+        let help = "Datagrams and packets that went no further, by reason: replayed and bad_auth_tag are SRTP replays \
+                    and authentication failures, stun_unauthenticated and stun_unknown_user STUN integrity failures";
         let mut family = self.0.encode_descriptor("drops", help, None, MetricType::Counter)?;
         for (index, worker) in workers.iter().enumerate() {
             for &reason in DropReason::ALL {

@@ -27,6 +27,23 @@ pub fn raise_descriptors(wanted: u64) -> io::Result<u64> {
 /// # Errors
 /// Where it is not shown.
 pub fn clock_source() -> io::Result<String> {
-    let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")?;
-    Ok(source.trim().to_owned())
+    read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+}
+
+/// All clocks that it could use, with blanks between.
+///
+/// # Errors
+/// Where they are not shown.
+pub fn clock_sources() -> io::Result<String> {
+    read("/sys/devices/system/clocksource/clocksource0/available_clocksource")
+}
+
+/// Who may have a ring: 0 everybody, 1 the privileged, 2 nobody; `None` where there is no such switch (before
+/// Linux 6.6), or where it is not shown.
+pub fn io_uring_disabled() -> Option<u8> {
+    read("/proc/sys/kernel/io_uring_disabled").ok()?.parse().ok()
+}
+
+fn read(path: &str) -> io::Result<String> {
+    Ok(std::fs::read_to_string(path)?.trim().to_owned())
 }

@@ -1,5 +1,5 @@
 //! Between kernel and bytes: sockets, rings, threads' places. Knows addresses and datagrams, nothing
-//! of what is in them, and holds all of the crate's `unsafe`.
+//! of what is in them. One of the two rooms with `unsafe` in it; the other is `vector`.
 //!
 //! [`Backend`] is what a media loop needs from the kernel; [`uring`] is the one over io_uring.
 //! Everything here is counted ([`Counters`]) and nothing that a peer or the network does ends a loop.

@@ -91,13 +91,6 @@ pub struct BufferLens {
     pub send: usize,
 }
 
-impl BufferLens {
-    /// Less than asked for: `net.core.rmem_max` and `wmem_max` limit those without `CAP_NET_ADMIN`.
-    pub fn are_short(&self) -> bool {
-        self.receive.min(self.send) < BUFFER_LEN_WANTED
-    }
-}
-
 /// Why the sockets could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {

@@ -49,8 +49,10 @@ pub struct Packet {
     pub marker: bool,
     /// Extensions that are mapped.
     pub values: Values,
-    /// Where the payload lies in the batch.
+    /// Where the payload lies among those that wait: see [`Room::keep`].
     pub payload: Range<usize>,
+    /// See [`Datagram::arrived`](crate::packet::Datagram::arrived).
+    pub arrived: Option<Duration>,
 }
 
 /// A slot that now carries another track, or none, by the room's own decision.
@@ -72,6 +74,8 @@ pub struct Room {
     tracks: Slab<Track>,
     receivers: Slab<Receiver>,
     pending: Vec<Packet>,
+    /// Of the pending packets, one after the other.
+    payloads: Vec<u8>,
     /// Where the next batch begins, so that no receiver is always the last when slots run out.
     first_receiver: ReceiverKey,
     stretches: u64,
@@ -92,6 +96,7 @@ impl Room {
             tracks: Slab::new(),
             receivers: Slab::new(),
             pending: Vec::new(),
+            payloads: Vec::new(),
             first_receiver: 0,
             stretches: 0,
             stage: Stage::default(),
@@ -299,6 +304,18 @@ impl Room {
         }
     }
 
+    /// Payload bytes that wait.
+    pub fn pending_len(&self) -> usize {
+        self.payloads.len()
+    }
+
+    /// Keeps a payload for the packet that [`Room::handle_packet`] takes next, and says where.
+    pub fn keep(&mut self, payload: &[u8]) -> Range<usize> {
+        let start = self.payloads.len();
+        self.payloads.extend_from_slice(payload);
+        start..self.payloads.len()
+    }
+
     /// Takes a verified packet; it waits for the end of the batch.
     ///
     /// # Errors
@@ -313,26 +330,32 @@ impl Room {
         Ok(())
     }
 
+    /// The packets that wait.
+    pub fn pending(&self) -> &[Packet] {
+        &self.pending
+    }
+
     /// Whether packets wait.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Lends the waiting packets and each listener in turn to `seal`, then forgets the packets.
-    pub fn forward(&mut self, mut seal: impl FnMut(&mut Receiver, &[Packet])) {
+    /// Lends the waiting packets, their payloads and each listener in turn to `seal`, then forgets the packets.
+    pub fn forward(&mut self, mut seal: impl FnMut(&mut Receiver, &[Packet], &[u8])) {
         let places = self.receivers.capacity();
         let first = self.first_receiver.min(places);
         for key in (first..places).chain(0..first) {
             if let Some(receiver) = self.receivers.get_mut(key)
                 && !receiver.deafened
             {
-                seal(receiver, &self.pending);
+                seal(receiver, &self.pending, &self.payloads);
             }
         }
         // To the next that is there: places that stand empty would make whoever follows them first too often.
         self.first_receiver =
             (first + 1..places).find(|&key| self.receivers.contains(key)).unwrap_or_default();
         self.pending.clear();
+        self.payloads.clear();
     }
 
     /// Looks at who speaks: re-sources slots where voices outnumber them, and returns the speakers, the
@@ -461,7 +484,7 @@ mod tests {
                 for &(track, level) in levels {
                     self.say(track, frame, level).unwrap();
                 }
-                self.room.forward(|_, _| {});
+                self.room.forward(|_, _, _| {});
                 if let Some(speakers) = self.room.handle_interval(self.now, &mut self.changes) {
                     reports.push(speakers.into_iter().map(|(id, _)| id).collect());
                 }
@@ -481,6 +504,7 @@ mod tests {
                     marker: false,
                     values: Values::new(Some(level), None),
                     payload: 0..1,
+                    arrived: None,
                 },
             )
         }
@@ -632,7 +656,7 @@ mod tests {
             }
             assert_eq!(scene.say(voice, index, 20).is_err(), (3..6).contains(&index));
             let now = scene.now;
-            scene.room.forward(|receiver, packets| {
+            scene.room.forward(|receiver, packets, _| {
                 for packet in packets {
                     forwarded.extend(receiver.rewrite(now, packet).map(|(rewritten, _)| rewritten.index.0));
                 }
@@ -641,7 +665,7 @@ mod tests {
         assert_eq!(forwarded, [0, 1, 2, 3, 4, 5]);
         scene.room.set_deafened(b, true);
         scene.say(voice, 9, 20).unwrap();
-        scene.room.forward(|receiver, _| assert_ne!(receiver.peer, 1));
+        scene.room.forward(|receiver, _, _| assert_ne!(receiver.peer, 1));
     }
 
     #[test]
@@ -653,7 +677,7 @@ mod tests {
         let mut firsts = Vec::new();
         for _ in 0..8 {
             let mut order = Vec::new();
-            scene.room.forward(|receiver, _| order.push(receiver.peer));
+            scene.room.forward(|receiver, _, _| order.push(receiver.peer));
             assert_eq!(order.len(), 3);
             firsts.push(order[0]);
         }

@@ -11,6 +11,9 @@ use crate::time::RtpTime;
 /// Fixed part of the header (RFC 3550 §5.1).
 pub const FIXED_LEN: usize = 12;
 
+/// In the first byte: padding follows the payload (RFC 3550 §5.1).
+pub const PADDING_BIT: u8 = 0x20;
+
 /// Longest header that [`OutgoingHeader::write_to`] makes: fixed part and three two-byte elements of 16 bytes.
 pub const OUTGOING_LEN_MAX: usize = FIXED_LEN + 4 + 3 * (2 + 16) + 2;
 
@@ -68,7 +71,7 @@ impl Header {
             timestamp: RtpTime(u32::from_be_bytes([t0, t1, t2, t3])),
             ssrc: Ssrc(u32::from_be_bytes([c0, c1, c2, c3])),
             len,
-            has_padding: b0 & 0x20 != 0,
+            has_padding: b0 & PADDING_BIT != 0,
             extension,
         })
     }

@@ -1,19 +1,20 @@
 //! Captures of a peer's packets, one file each. A thread of its own writes: neither control nor a worker ever waits
 //! for a disk.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
+use super::private_folder::{count, create};
 use crate::control::workers::Workers;
 use crate::http::{CaptureRefused, Capturing};
 use crate::ids::{TransportId, WorkerId};
+use crate::throttle::throttled;
 use crate::time::Now;
 use crate::worker::capture::{CAPTURE_QUEUE_LEN, Capture, Captured};
 use crate::worker::command::Command;
@@ -24,6 +25,8 @@ const FILE_COUNT_MAX: usize = 32;
 const FILE_LEN_MAX: u64 = 64 << 20;
 /// Captures under way.
 const UNDER_WAY_MAX: usize = 4;
+
+const EXTENSION: &str = ".pcap";
 
 /// Packets begin with an IP header (LINKTYPE_RAW).
 const LINK_TYPE_RAW: u32 = 101;
@@ -39,7 +42,7 @@ impl Captures {
     /// # Errors
     /// When the folder cannot be read.
     pub(super) fn new(folder: Option<PathBuf>) -> io::Result<Captures> {
-        folder.as_deref().map(count).transpose()?;
+        folder.as_deref().map(|folder| count(folder, EXTENSION)).transpose()?;
         Ok(Captures { folder, threads: std::cell::RefCell::default() })
     }
 
@@ -61,20 +64,20 @@ impl Captures {
         if threads.len() >= UNDER_WAY_MAX {
             return Err(CaptureRefused::Busy);
         }
-        let is_full = count(folder).map_err(|_| CaptureRefused::Disk)? >= FILE_COUNT_MAX;
+        let is_full = count(folder, EXTENSION).map_err(|_| CaptureRefused::Disk)? >= FILE_COUNT_MAX;
         if is_full {
             return Err(CaptureRefused::Full);
         }
         let now = Now::read();
-        let name = format!("sfu-{}-transport-{transport}.pcap", now.ntp.unix_seconds());
+        let name = format!("sfu-{}-transport-{transport}{EXTENSION}", now.ntp.unix_seconds());
         let file = create(&folder.join(&name)).map_err(|error| {
-            tracing::warn!(%error, "cannot make a capture's file");
+            throttled!(warn, %error, "cannot make a capture's file");
             CaptureRefused::Disk
         })?;
         let (queue, packets) = bounded(CAPTURE_QUEUE_LEN);
         let body = move || match write(file, &packets, port) {
             Ok(packets) => tracing::info!(packets, %transport, "capture written"),
-            Err(error) => tracing::warn!(%error, %transport, "capture ended early"),
+            Err(error) => throttled!(warn, %error, %transport, "capture ended early"),
         };
         let thread = thread::Builder::new().name("capture".into()).spawn(body);
         threads.push(thread.map_err(|_| CaptureRefused::Disk)?);
@@ -82,19 +85,6 @@ impl Captures {
         workers.send(worker, Command::Capture { transport, capture });
         Ok(Capturing { file: name })
     }
-}
-
-/// How many files of ours there are.
-fn count(folder: &Path) -> io::Result<usize> {
-    let is_ours = |name: &std::ffi::OsStr| {
-        name.to_str().is_some_and(|name| name.starts_with("sfu-") && name.ends_with(".pcap"))
-    };
-    Ok(fs::read_dir(folder)?.filter_map(Result::ok).filter(|entry| is_ours(&entry.file_name())).count())
-}
-
-/// A new file, for its owner's eyes only; never one that is there, nor what a link leads to.
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Until the worker ends the capture, or the file is as large as it may be.

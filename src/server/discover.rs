@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{IceUrl, Scheme};
 use crate::net::socket::WorkerSockets;
+use crate::throttle::throttled;
 use crate::time::Now;
 
 /// All of it together: names, questions, answers.
@@ -183,7 +184,7 @@ fn read(bytes: &[u8], from: SocketAddr, questions: &[(SocketAddr, Message)]) -> 
     let is_reachable =
         !(seen.ip().is_unspecified() || seen.ip().is_loopback() || seen.ip().is_multicast() || is_broadcast);
     if seen.port() == 0 || !is_reachable || seen.is_ipv6() != server.is_ipv6() {
-        tracing::warn!("ICE_DISCOVER: a STUN server told an address that nobody can reach");
+        throttled!(warn, "ICE_DISCOVER: a STUN server told an address that nobody can reach");
         return None;
     }
     Some(seen)

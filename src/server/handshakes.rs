@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::key_log::KeyLog;
 use crate::control::workers::Workers;
 use crate::dtls::endpoint::{Acceptor, Endpoint, Output};
 use crate::ids::{Fingerprint, TransportId, WorkerId};
@@ -24,6 +25,7 @@ pub(super) struct Handshakes(Rc<Inner>);
 struct Inner {
     acceptor: Rc<Acceptor>,
     workers: Workers,
+    key_log: KeyLog,
     endpoints: RefCell<BTreeMap<TransportId, Endpoint>>,
     /// Those without keys, and when their first datagram came.
     unfinished: RefCell<BTreeMap<TransportId, Option<Instant>>>,
@@ -39,11 +41,13 @@ impl Handshakes {
     pub(super) fn new(
         acceptor: Rc<Acceptor>,
         workers: Workers,
+        key_log: KeyLog,
     ) -> (Handshakes, UnboundedReceiver<TransportId>) {
         let (failed, failures) = unbounded_channel();
         let inner = Inner {
             acceptor,
             workers,
+            key_log,
             endpoints: RefCell::default(),
             unfinished: RefCell::default(),
             failed,
@@ -93,6 +97,7 @@ impl signalling::Handshakes for Handshakes {
                     let now = Now::read().instant;
                     let elapsed = begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
                     inner.durations.borrow_mut().record(elapsed.as_nanos() as u64);
+                    inner.key_log.take(transport, &keys);
                     inner.workers.send(worker, Command::SetKeys { transport, keys });
                 }
                 Output::Failed(error) => {

@@ -69,6 +69,7 @@ impl Status for House {
             participants: counts.participants as u64,
             joins: counts.joins,
             joins_refused: counts.joins_refused,
+            joins_unauthorized: counts.joins_unauthorized,
             handshakes: self.handshakes.unfinished_count() as u64,
             handshakes_completed,
             handshakes_failed,

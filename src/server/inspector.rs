@@ -154,6 +154,7 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::super::handshakes::Handshakes;
+    use super::super::key_log::KeyLog;
     use super::*;
     use crate::config::Config;
     use crate::control::workers::WorkerQueue;
@@ -178,7 +179,8 @@ mod tests {
             ice_servers: IceServers::new(&config, |_| 0),
             verifier: None,
         };
-        let (handshakes, _) = Handshakes::new(Acceptor::new(identity), workers.clone());
+        let (handshakes, _) =
+            Handshakes::new(Acceptor::new(identity), workers.clone(), KeyLog::start(None).unwrap());
         let signalling = Signalling::new(Now::read().instant, settings, workers.clone(), handshakes.clone());
         let house = House::new(Now::read().instant, 1, signalling.clone(), handshakes);
         let captures = Captures::new(None).unwrap();

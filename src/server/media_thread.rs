@@ -9,10 +9,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::ids::WorkerId;
-use crate::net::backend::{BATCH_LEN_MAX, Backend};
+use crate::net::backend::Backend;
 use crate::net::wake::Waker;
 use crate::packet::DropReason;
-use crate::time::{Now, NtpTime};
+use crate::time::Now;
 use crate::worker::Worker;
 use crate::worker::command::Command;
 use crate::worker::event::Event;
@@ -59,8 +59,6 @@ pub(super) struct RelayOut {
 /// When the backend is lost.
 pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Queues) -> std::io::Result<()> {
     let mut backlog: VecDeque<Event> = VecDeque::new();
-    // Of the voice packets of a wake-up.
-    let mut arrivals: Vec<Duration> = Vec::with_capacity(BATCH_LEN_MAX);
     let mut now = Now::read();
     let mut is_behind = false;
     while !worker.is_stopped() {
@@ -79,11 +77,7 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
         while worker.contain(|worker| is_behind |= take_relays(worker, now, &queues, &mut backend)) {}
         while worker.contain(|worker| {
             while let Some((datagram, egress)) = backend.next() {
-                let (arrived, rtp_in) = (datagram.arrived, worker.counters.rtp_in);
                 worker.handle_datagram(now, datagram, egress);
-                if worker.counters.rtp_in > rtp_in {
-                    arrivals.extend(arrived);
-                }
             }
         }) {}
         while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {}
@@ -93,9 +87,7 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
         send_relays(&mut worker, &mut queues.relays_out);
         send_events(&mut worker, &queues, &mut backlog);
         let end = Now::read();
-        for latency in arrivals.drain(..).filter_map(|arrived| end.ntp.since(NtpTime::from_unix(arrived))) {
-            worker.counters.forwarding_latency.record(latency.as_nanos() as u64);
-        }
+        worker.record_latencies(end);
         worker.counters.busy_ns += end.instant.duration_since(now.instant).as_nanos() as u64;
         worker.counters.wakeups += 1;
     }

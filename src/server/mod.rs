@@ -8,8 +8,11 @@ mod discover;
 mod handshakes;
 mod house;
 mod inspector;
+mod key_log;
 pub mod logging;
 mod media_thread;
+pub mod self_check;
+mod private_folder;
 mod supervision;
 mod workers;
 
@@ -26,6 +29,7 @@ use self::captures::Captures;
 use self::handshakes::Handshakes;
 use self::house::House;
 use self::inspector::Inspector;
+use self::key_log::KeyLog;
 use self::workers::Fleet;
 use crate::auth::Verifier;
 use crate::config::Config;
@@ -37,6 +41,7 @@ use crate::ids::{TransportId, WorkerId};
 use crate::net::socket::{self, WorkerSockets};
 use crate::net::{interfaces, uring};
 use crate::signalling::{CLOSE_DRAINING, IceServers, Settings, Signalling};
+use crate::srtp::path::CryptoPath;
 use crate::time::Now;
 
 /// How long sessions have to take their Close frame, and workers to say goodbye.
@@ -63,14 +68,17 @@ impl Server {
     /// # Errors
     /// What keeps it from starting, in words for an operator.
     pub async fn start(config: &Config, tls: Option<Tls>) -> Result<Server> {
-        let features = uring::probe()
-            .context("io_uring is not to be had here (IO_BACKEND=uring needs Linux 6.1 and no seccomp filter against it)")?;
+        let features = uring::probe().map_err(|error| anyhow::anyhow!(self_check::no_ring(&error)))?;
         let now = Now::read().instant;
         let secret = Secret::random();
         let identity = Identity::generate().context("cannot make a DTLS certificate")?;
         let fingerprint = identity.fingerprint();
 
         let listener = listen(config.port).await?;
+        let metrics_listener = match config.metrics_addr {
+            Some(address) => Some(listen_for_metrics(address).await?),
+            None => None,
+        };
         let last = WorkerId(config.workers - 1);
         let range = config.ice_udp_mux_port.of(WorkerId(0))..=config.ice_udp_mux_port.of(last);
         let sockets = socket::bind(range, config.workers.into(), true).context("ICE_UDP_MUX_PORT")?;
@@ -79,9 +87,10 @@ impl Server {
         let ports: BTreeSet<u16> = worker_ports.iter().copied().collect();
         let buffers = sockets.iter().map(WorkerSockets::buffer_lens).min_by_key(|lens| lens.receive);
 
+        let key_log = KeyLog::start(config.keylog_dir.clone()).context("KEYLOG_DIR")?;
         let (fleet, news) = Fleet::start(config, sockets, &secret)?;
         let workers = fleet.workers();
-        let (handshakes, failures) = Handshakes::new(Acceptor::new(identity), workers.clone());
+        let (handshakes, failures) = Handshakes::new(Acceptor::new(identity), workers.clone(), key_log);
         let settings = Settings {
             audio_slots: config.audio_slots,
             max_connections: config.max_connections,
@@ -110,29 +119,36 @@ impl Server {
         let policy = policy(config, tls.clone());
         let app = App::with_policy(signalling.clone(), house.clone(), limits, policy);
         app.open_debug(Debug::new(config.debug_token.clone(), inspector));
+        let metrics = match metrics_listener {
+            Some((listener, address)) => {
+                let serve = http::serve_metrics(listener, Rc::clone(&app));
+                supervision::essential("the metrics' door", async { match serve.await {} });
+                Some(format!("http://{address}/metrics"))
+            }
+            None => None,
+        };
         let serve = http::serve(listener, app);
         supervision::essential("the front door", async { match serve.await {} });
 
         println!("gryt-sfu {}", env!("CARGO_PKG_VERSION"));
         println!("  backend:   {features}");
+        println!("  crypto:    {}", CryptoPath::best());
         println!("  workers:   {}", fleet.placement());
         println!("  listening: {scheme} {}", SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
         println!("  media:     udp {}", join(ports));
+        metrics.iter().for_each(|url| println!("  metrics:   {url}"));
         println!("  addresses: {}", join(candidates.iter().flat_map(|list| list.iter())));
-        if let Some(lens) = buffers.filter(socket::BufferLens::are_short) {
-            println!(
-                "  warning:   socket buffers are {} KiB; raise net.core.rmem_max and wmem_max to 8388608",
-                lens.receive / 1024
-            );
-        }
         if config.auth.is_none() {
             println!(
                 "  warning:   open: anyone may join any room under any name, and take anyone's place; AUTH_SECRET or \
                  AUTH_PUBLIC_KEY ends that"
             );
         }
+        if let Some(warning) = tls.as_deref().and_then(certificate_warning) {
+            println!("  warning:   {warning}");
+        }
         println!("  demo page: {scheme}://localhost:{port}/");
-        for advice in supervision::self_check(config) {
+        for advice in self_check::advice(config, &features, buffers) {
             println!("  warning:   {advice}");
         }
         supervision::report_ready(house);
@@ -142,7 +158,12 @@ impl Server {
     /// Takes up a new certificate, for connections from now on; a bad one changes nothing.
     pub fn reload(&self) {
         match self.tls.as_ref().map(|tls| tls.reload()) {
-            Some(Ok(())) => tracing::info!("new connections get the certificate that TLS_CERT holds now"),
+            Some(Ok(())) => {
+                tracing::info!("new connections get the certificate that TLS_CERT holds now");
+                if let Some(warning) = self.tls.as_ref().and_then(|tls| certificate_warning(tls)) {
+                    tracing::warn!("{warning}");
+                }
+            }
             Some(Err(error)) => tracing::error!("the certificate in use stays: {error}"),
             None => tracing::info!("SIGHUP reads TLS_CERT and TLS_KEY anew; without TLS it does nothing"),
         }
@@ -173,6 +194,7 @@ impl Server {
 fn policy(config: &Config, tls: Option<Rc<Tls>>) -> Policy {
     let door = &config.door;
     Policy {
+        metrics_are_apart: config.metrics_addr.is_some(),
         metrics_token: config.metrics_token.clone(),
         origins: door.cors_origins.clone(),
         trusted_proxies: door.trusted_proxies.clone(),
@@ -185,10 +207,22 @@ fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
 }
 
+fn certificate_warning(tls: &Tls) -> Option<String> {
+    tls.warning(Now::read().ntp.unix_seconds())
+}
+
 /// One socket for both families where the machine has both.
 async fn listen(port: u16) -> Result<TcpListener> {
     let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
     TcpListener::bind(&any[..]).await.with_context(|| format!("cannot listen on TCP port {port} (PORT)"))
+}
+
+/// The port of `/metrics` alone, and where it is.
+async fn listen_for_metrics(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("cannot listen on TCP {address} (METRICS_ADDR)"))?;
+    let address = listener.local_addr().context("the metrics' socket has no address")?;
+    Ok((listener, address))
 }
 
 /// Where STUN servers see each worker, if they are to be asked.

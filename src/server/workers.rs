@@ -98,6 +98,8 @@ impl Fleet {
                 port_sharers: if shares_port { count as u8 } else { 1 },
                 secret: secret.clone(),
                 audio_slots: config.audio_slots,
+                tick: config.egress_tick,
+                pad_max: config.gso_pad_max,
                 seed: random_seed()?,
             };
             let waker = wakers[index].clone();

@@ -13,6 +13,7 @@ use super::state::{ConnectionId, Deadline, Door, State};
 use crate::auth::{Grants, Refusal as Unauthorized};
 use crate::control::participant::{ParticipantId, UserInfo};
 use crate::control::registry::Refusal;
+use crate::throttle::throttled;
 use crate::worker::command::Command;
 
 impl State {
@@ -220,8 +221,13 @@ impl State {
         reason: &'static str,
         code: CloseCode,
     ) {
-        tracing::info!(%connection, room = %join.room, user = %join.user, reason, "refused");
+        let (room, user) = (&join.room, &join.user);
+        tracing::debug!(%connection, %room, %user, reason, "refused");
+        throttled!(info, %connection, %room, %user, reason, "a join was refused");
         self.totals.joins_refused += 1;
+        // Of all refusals only the want of a good token is a matter of policy.
+        let is_unauthorized = code == CLOSE_POLICY;
+        self.totals.joins_unauthorized += u64::from(is_unauthorized);
         let message = ServerMessage::Joined(Box::new(Joined {
             room_id: join.room,
             user_id: join.user,
@@ -235,8 +241,7 @@ impl State {
             grants: None,
         }));
         self.tell(now, connection, &message);
-        // Of all refusals only the want of a good token is a matter of policy.
-        if code == CLOSE_POLICY {
+        if is_unauthorized {
             self.error(now, connection, ErrorCode::Unauthorized, reason.into());
         }
         self.close(now, connection, code, reason);

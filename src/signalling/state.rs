@@ -73,6 +73,8 @@ pub struct Counts {
     pub resumes: u64,
     /// Total: joins that were refused.
     pub joins_refused: u64,
+    /// Total: of those, for want of a good token.
+    pub joins_unauthorized: u64,
     /// Total: clients let go because they did not read.
     pub clients_slow: u64,
     /// Total: sessions whose negotiation or transport failed.

@@ -4,6 +4,7 @@ use super::cm_sha1::{self, CmSha1};
 use super::gcm::{self, Gcm};
 use super::index::PacketIndex;
 use super::kdf::{Label, derive};
+use super::path::CryptoPath;
 #[cfg(debug_assertions)]
 use super::spent::Spent;
 use super::streams::Streams;
@@ -78,6 +79,15 @@ impl SrtpRx {
             rtcp_streams: RtcpStreams::new(),
         }
     }
+
+    /// The stream has come to `index`: for recordings that begin in the middle of a call, never for a network.
+    ///
+    /// # Errors
+    /// [`DropReason::SsrcLimit`].
+    pub fn begin_at(&mut self, ssrc: Ssrc, index: PacketIndex) -> Result<(), DropReason> {
+        let place = self.rtp_streams.find(ssrc);
+        self.rtp_streams.accept(place, ssrc, index.0)
+    }
 }
 
 impl SrtpTx {
@@ -86,13 +96,26 @@ impl SrtpTx {
     /// # Panics
     /// Unless key and salt have the profile's lengths.
     pub fn new(profile: SrtpProfile, master: &MasterKey) -> SrtpTx {
+        SrtpTx::on(CryptoPath::best(), profile, master)
+    }
+
+    /// The same, on a path of the caller's choosing.
+    ///
+    /// # Panics
+    /// Unless key and salt have the profile's lengths.
+    pub fn on(path: CryptoPath, profile: SrtpProfile, master: &MasterKey) -> SrtpTx {
         SrtpTx {
-            rtp: Transform::for_rtp(profile, master),
-            rtcp: Transform::for_rtcp(profile, master),
+            rtp: Transform::for_rtp(path, profile, master),
+            rtcp: Transform::for_rtcp(path, profile, master),
             rtcp_index: 0,
             #[cfg(debug_assertions)]
             spent: Spent::default(),
         }
+    }
+
+    /// What it runs on.
+    pub fn path(&self) -> CryptoPath {
+        self.rtp.path()
     }
 
     /// Seals `header` and `payload` into `out` (at least their lengths + [`SRTP_OVERHEAD_MAX`]). The
@@ -176,12 +199,25 @@ impl SrtpRx {
     /// # Panics
     /// Unless key and salt have the profile's lengths.
     pub fn new(profile: SrtpProfile, master: &MasterKey) -> SrtpRx {
+        SrtpRx::on(CryptoPath::best(), profile, master)
+    }
+
+    /// The same, on a path of the caller's choosing.
+    ///
+    /// # Panics
+    /// Unless key and salt have the profile's lengths.
+    pub fn on(path: CryptoPath, profile: SrtpProfile, master: &MasterKey) -> SrtpRx {
         SrtpRx {
-            rtp: Transform::for_rtp(profile, master),
-            rtcp: Transform::for_rtcp(profile, master),
+            rtp: Transform::for_rtp(path, profile, master),
+            rtcp: Transform::for_rtcp(path, profile, master),
             rtp_streams: RtpStreams::new(),
             rtcp_streams: RtcpStreams::new(),
         }
+    }
+
+    /// What it runs on.
+    pub fn path(&self) -> CryptoPath {
+        self.rtp.path()
     }
 
     /// Opens a packet in place, whose header of `header_len` bytes says `ssrc` and `seq`. Returns its
@@ -280,29 +316,45 @@ enum Transform {
 }
 
 impl Transform {
-    fn for_rtp(profile: SrtpProfile, master: &MasterKey) -> Transform {
-        Transform::new(profile, master, Label::RtpKey, Label::RtpAuth, Label::RtpSalt)
+    fn for_rtp(path: CryptoPath, profile: SrtpProfile, master: &MasterKey) -> Transform {
+        Transform::new(path, profile, master, Label::RtpKey, Label::RtpAuth, Label::RtpSalt)
     }
 
-    fn for_rtcp(profile: SrtpProfile, master: &MasterKey) -> Transform {
-        Transform::new(profile, master, Label::RtcpKey, Label::RtcpAuth, Label::RtcpSalt)
+    fn for_rtcp(path: CryptoPath, profile: SrtpProfile, master: &MasterKey) -> Transform {
+        Transform::new(path, profile, master, Label::RtcpKey, Label::RtcpAuth, Label::RtcpSalt)
     }
 
-    fn new(profile: SrtpProfile, master: &MasterKey, key: Label, auth: Label, salt: Label) -> Transform {
+    fn new(
+        path: CryptoPath,
+        profile: SrtpProfile,
+        master: &MasterKey,
+        key: Label,
+        auth: Label,
+        salt: Label,
+    ) -> Transform {
         assert_eq!(master.key.len(), profile.key_len(), "master key of {profile:?}");
         assert_eq!(master.salt.len(), profile.salt_len(), "master salt of {profile:?}");
         match profile {
             SrtpProfile::AeadAes128Gcm => {
-                Transform::Gcm(Gcm::new(&derive::<16>(master, key)[..], &derive(master, salt)))
+                Transform::Gcm(Gcm::new(path, &derive::<16>(master, key)[..], &derive(master, salt)))
             }
             SrtpProfile::AeadAes256Gcm => {
-                Transform::Gcm(Gcm::new(&derive::<32>(master, key)[..], &derive(master, salt)))
+                Transform::Gcm(Gcm::new(path, &derive::<32>(master, key)[..], &derive(master, salt)))
             }
             SrtpProfile::AesCm128HmacSha1_80 => Transform::CmSha1(Box::new(CmSha1::new(
                 &derive(master, key),
                 &derive(master, auth),
                 &derive(master, salt),
             ))),
+        }
+    }
+
+    fn path(&self) -> CryptoPath {
+        match self {
+            Transform::Gcm(gcm) => gcm.path(),
+            Transform::CmSha1(_) => CryptoPath::Portable,
+            #[cfg(feature = "tools")]
+            Transform::Plaintext => CryptoPath::Portable,
         }
     }
 
@@ -465,7 +517,7 @@ mod tests {
         ] {
             let (_, mut rx) = pair(profile);
             let salt = vector("rfc7714_16", "salt").try_into().unwrap();
-            rx.rtcp = Transform::Gcm(Gcm::new(&vector("rfc7714_16", key), &salt));
+            rx.rtcp = Transform::Gcm(Gcm::new(CryptoPath::best(), &vector("rfc7714_16", key), &salt));
             let mut bytes = vector("rfc7714_17", packet);
             assert_eq!(rx.unprotect_rtcp(&mut bytes), Err(DropReason::SrtcpUnencrypted));
         }

@@ -3,7 +3,7 @@
 //! Nothing changes before a tag verified. A (key, SSRC, index) triple seals at most one packet.
 //!
 //! `context` is one direction of one peer and the only door; `kdf` makes its session keys, `gcm` and
-//! `cm_sha1` are the two transforms, `streams` remembers for each SSRC where it stands (`index`) and what
+//! `cm_sha1` are the two transforms, each of which runs on one of two `path`s, `streams` remembers for each SSRC where it stands (`index`) and what
 //! has been seen (`replay`).
 
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@
 pub mod context;
 pub mod index;
 mod kdf;
+pub mod path;
 mod replay;
 mod streams;
 mod gcm;

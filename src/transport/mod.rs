@@ -9,6 +9,8 @@ use crate::dtls::keying::{KeyingMaterial, SrtpProfile};
 use crate::ice::agent::{Agent, Answered, Consent};
 use crate::ice::credentials::{LocalCredentials, LocalUfrag, RemoteCredentials};
 use crate::ice::stun::{Request, Response};
+#[cfg(feature = "tools")]
+use crate::ids::Ssrc;
 use crate::ids::TransportId;
 use crate::packet::{DropReason, Path};
 use crate::rtp::header::Header;
@@ -125,6 +127,11 @@ impl Transport {
         self.agent.handle_response(now, path, response)
     }
 
+    /// As [`Agent::next_timeout`].
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.agent.next_timeout()
+    }
+
     /// As [`Agent::next_check`].
     pub fn next_check(&mut self, now: Instant, out: &mut [u8]) -> Option<(Path, usize)> {
         self.agent.next_check(now, out)
@@ -173,6 +180,15 @@ impl Transport {
         if is_plaintext_out {
             self.tx = Some(SrtpTx::plaintext());
         }
+    }
+
+    /// As [`SrtpRx::begin_at`].
+    ///
+    /// # Errors
+    /// As there, and [`DropReason::NoKeys`].
+    #[cfg(feature = "tools")]
+    pub fn begin_at(&mut self, ssrc: Ssrc, index: PacketIndex) -> Result<(), DropReason> {
+        self.rx.as_mut().ok_or(DropReason::NoKeys)?.begin_at(ssrc, index)
     }
 
     /// Opens an SRTP packet in place; returns its header, its index and the plaintext's length.

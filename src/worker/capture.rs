@@ -64,6 +64,7 @@ impl Worker {
     pub(super) fn begin_capture(&mut self, transport: TransportId, capture: Box<Capture>) {
         if let Some(&key) = self.by_transport.get(&transport) {
             self.peers[key].capture = Some(capture);
+            self.look_soon(key);
         }
     }
 

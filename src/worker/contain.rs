@@ -35,9 +35,7 @@ impl Worker {
         self.tell_changes();
         let id = self.rooms.remove(room).id;
         self.by_room.remove(&id);
-        // A batch that was cut short: what waits in the other rooms still has its payloads.
-        let pending = self.rooms.iter().filter(|(_, room)| room.has_pending()).map(|(key, _)| key);
-        self.batch.rooms = pending.collect();
+        self.waiting.retain(|(_, key)| *key != room);
         self.events.push(Event::RoomFailed(id));
     }
 }
@@ -45,6 +43,8 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use std::panic::resume_unwind;
+
+    use std::time::Duration;
 
     use super::*;
     use crate::ice::credentials::{RemoteCredentials, Secret};
@@ -59,6 +59,10 @@ mod tests {
     struct Nowhere;
 
     impl Egress for Nowhere {
+        fn cuts_segments(&self, _: Path) -> bool {
+            false
+        }
+
         fn open(&mut self, _: Path) -> bool {
             false
         }
@@ -112,6 +116,8 @@ mod tests {
             port_sharers: 1,
             secret: secret.clone(),
             audio_slots: 4,
+            tick: Duration::ZERO,
+            pad_max: 0,
             seed: [7; 32],
         };
         let mut worker = Worker::new(now, settings);

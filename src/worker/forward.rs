@@ -1,25 +1,25 @@
-//! Media: one packet in, decrypted once; a batch out, sealed receiver by receiver.
+//! Media: one packet in, decrypted once, and a batch out when it is due.
+
+use std::time::{Duration, Instant};
 
 use super::capture::copy;
-use super::peer::Peer;
+use super::peer::RoomKey;
+use super::seal::Listener;
 use super::{BATCH_LEN_MAX, PeerKey, Worker};
-use crate::metrics::counters::WorkerCounters;
-use crate::packet::{DATAGRAM_LEN_MAX, DropReason, Egress, Run, run};
+use crate::packet::{DropReason, Egress};
 use crate::room::Packet;
-use crate::room::receiver::Receiver;
 use crate::room::rewrite::OPUS_CLOCK_RATE;
 use crate::rtcp::reception::Reception;
-use crate::rtp::header::{OUTGOING_LEN_MAX, OutgoingHeader};
-use crate::srtp::context::SRTP_OVERHEAD_MAX;
 use crate::time::Now;
 use crate::worker::event::Event;
 
 impl Worker {
-    /// Opens a packet in place and lets it wait for the end of the batch.
+    /// Opens a packet in place and lets it wait for the others of its room's batch.
     pub(super) fn handle_rtp(
         &mut self,
         now: Now,
         key: PeerKey,
+        arrived: Option<Duration>,
         bytes: &mut [u8],
         out: &mut impl Egress,
     ) -> Result<(), DropReason> {
@@ -68,16 +68,14 @@ impl Worker {
             self.events.push(Event::TrackStarted(track.id));
         }
         let stretch = track.stretch;
-        if self.batch.bytes.len() + payload.len() > BATCH_LEN_MAX {
-            self.flush(now, out);
-            self.at_work = Some(room_key);
+        if room.pending_len() + payload.len() > BATCH_LEN_MAX {
+            self.flush_room(room_key, now, out);
         }
-        let start = self.batch.bytes.len();
-        self.batch.bytes.extend_from_slice(payload);
         let room = &mut self.rooms[room_key];
         if !room.has_pending() {
-            self.batch.rooms.push(room_key);
+            self.waiting.push_back((now.instant + self.settings.tick, room_key));
         }
+        let payload = room.keep(payload);
         room.handle_packet(
             now.instant,
             Packet {
@@ -87,87 +85,31 @@ impl Worker {
                 timestamp: header.timestamp,
                 marker: header.marker,
                 values,
-                payload: start..start + payload.len(),
+                payload,
+                arrived,
             },
         )
     }
 
-    /// Seals everything that waits, receiver by receiver: one receiver's packets lie side by side.
+    /// Seals what has waited long enough, receiver by receiver: one receiver's packets lie side by side.
     pub fn flush(&mut self, now: Now, out: &mut impl Egress) {
-        for room_key in self.batch.rooms.drain(..) {
-            let Some(room) = self.rooms.get_mut(room_key) else { continue };
-            self.at_work = Some(room_key);
-            room.forward(|receiver, packets| {
-                let Some(peer) = self.peers.get_mut(receiver.peer) else { return };
-                let batch = &self.batch.bytes;
-                seal_run(now, peer, receiver, packets, batch, &mut self.counters, out);
-            });
+        // Without a tick all of it, whatever the time.
+        let is_ticking = !self.settings.tick.is_zero();
+        let is_due = |at: Instant| at <= now.instant || !is_ticking;
+        while let Some(&(_, key)) = self.waiting.front().filter(|(at, _)| is_due(*at)) {
+            self.waiting.pop_front();
+            self.flush_room(key, now, out);
         }
-        self.batch.bytes.clear();
     }
-}
 
-/// Seals one receiver's packets of a batch into one run. Each that finds no room is counted, and its place on
-/// the line stays empty: the receiver sees the loss.
-fn seal_run<E: Egress>(
-    now: Now,
-    peer: &mut Peer,
-    receiver: &mut Receiver,
-    packets: &[Packet],
-    batch: &[u8],
-    counters: &mut WorkerCounters,
-    out: &mut E,
-) {
-    // Before the handshake's end there is nothing to seal with; that is no loss.
-    let Peer { transport, traffic, capture, .. } = peer;
-    let Some((tx, path)) = transport.sending() else { return };
-    let mut open: Option<Result<Run<'_, E>, DropReason>> = None;
-    let mut out = Some(out);
-    for packet in packets {
-        if packet.payload.len() + OUTGOING_LEN_MAX + SRTP_OVERHEAD_MAX > DATAGRAM_LEN_MAX {
-            counters.drop_one(DropReason::TooLong);
-            traffic.drop_one(DropReason::TooLong);
-            continue;
-        }
-        let Some((rewritten, slot)) = receiver.rewrite(now.instant, packet) else { continue };
-        let mut header = [0; OUTGOING_LEN_MAX];
-        let header_len = OutgoingHeader {
-            marker: rewritten.marker,
-            payload_type: slot.payload_type,
-            sequence_number: rewritten.index.seq(),
-            timestamp: rewritten.timestamp,
-            ssrc: slot.ssrc,
-            ids: &slot.extensions,
-            mid: &slot.mid,
-            values: &packet.values,
-        }
-        .write_to(&mut header);
-        if let Some(out) = out.take() {
-            open = Some(run(out, path));
-        }
-        let Some(open) = &mut open else { break };
-        let payload = &batch[packet.payload.clone()];
-        let sealed = open.as_mut().map_err(|reason| *reason).and_then(|run| {
-            let segment = run.segment(header_len + payload.len() + SRTP_OVERHEAD_MAX)?;
-            let len = tx.protect_rtp(rewritten.index, &header[..header_len], payload, segment)?;
-            run.commit(len);
-            Ok(len)
+    fn flush_room(&mut self, key: RoomKey, now: Now, out: &mut impl Egress) {
+        let Some(room) = self.rooms.get_mut(key) else { return };
+        self.at_work = Some(key);
+        self.arrivals.extend(room.pending().iter().filter_map(|packet| packet.arrived));
+        room.forward(|receiver, packets, payloads| {
+            let Some(peer) = self.peers.get_mut(receiver.peer) else { return };
+            let listener = Listener { peer, receiver, counters: &mut self.counters };
+            self.sealer.seal(now, listener, packets, payloads, out);
         });
-        match sealed {
-            Ok(len) => {
-                counters.rtp_out += 1;
-                counters.datagrams_out += 1;
-                counters.bytes_out += len as u64;
-                traffic.rtp_out += 1;
-                traffic.bytes_out += len as u64;
-                if capture.is_some() {
-                    copy(capture, now, Some(path), true, [&header[..header_len], payload]);
-                }
-            }
-            Err(reason) => {
-                counters.drop_one(reason);
-                traffic.drop_one(reason);
-            }
-        }
     }
 }

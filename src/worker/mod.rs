@@ -1,7 +1,7 @@
 //! Transports and rooms of one core; no socket, no clock.
 //!
 //! Each wake-up the owner of the ring gives it what came (`handle_*`), then calls [`Worker::flush`], which
-//! seals the batch receiver by receiver, and takes [`Worker::take_events`] and [`Worker::take_relays`].
+//! seals what is due receiver by receiver, and takes [`Worker::take_events`] and [`Worker::take_relays`].
 //! On this path nothing allocates, locks, formats or reads a clock.
 
 pub mod capture;
@@ -14,9 +14,11 @@ mod peer;
 mod random;
 pub mod relay;
 mod reports;
+mod seal;
 pub mod snapshot;
 pub mod traffic;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -27,6 +29,7 @@ use self::peer::{Peer, RoomKey};
 use self::random::Random;
 use self::relay::{Relay, RelayBytes};
 use self::reports::Reports;
+use self::seal::Sealer;
 use self::snapshot::Asked;
 use crate::demux::Protocol;
 use crate::ice::agent::Answered;
@@ -38,14 +41,12 @@ use crate::packet::{Datagram, DropReason, Egress, Path, run};
 use crate::room::receiver::ReceiverKey;
 use crate::room::track::TrackKey;
 use crate::room::{PeerKey, Room, STAGE_INTERVAL, SlotChange};
-use crate::time::Now;
+use crate::time::{Now, NtpTime};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// Payload bytes that a batch may hold before it is sealed early.
-const BATCH_LEN_MAX: usize = 256 * 1024;
-/// Payload bytes that are set aside at the start: a voice batch needs no more.
-const BATCH_LEN: usize = 64 * 1024;
+/// Payload bytes that may wait in a room before they are sealed early.
+const BATCH_LEN_MAX: usize = 64 * 1024;
 /// 5-tuples of other workers that are remembered.
 const FOREIGN_COUNT_MAX: usize = 1 << 17;
 /// How often counters are published.
@@ -61,6 +62,10 @@ pub struct Settings {
     pub secret: Secret,
     /// Most slots of a receiver.
     pub audio_slots: u16,
+    /// How long a room's packets wait for others, so that they leave together; zero: until [`Worker::flush`].
+    pub tick: Duration,
+    /// A packet that leaves with longer ones is padded when that takes fewer bytes; 0: never.
+    pub pad_max: u8,
     /// Whence all its randomness comes.
     pub seed: [u8; 32],
 }
@@ -69,6 +74,8 @@ pub struct Settings {
 pub struct Worker {
     settings: Settings,
     peers: Slab<Peer>,
+    /// By peer, when to look after it: a thousand silent ones are passed over without touching them.
+    look_at: Vec<Instant>,
     rooms: Slab<Room>,
     by_path: Map<Path, PeerKey>,
     by_ufrag: Map<LocalUfrag, PeerKey>,
@@ -77,7 +84,10 @@ pub struct Worker {
     by_track: Map<TrackId, (RoomKey, TrackKey)>,
     /// 5-tuples that other workers have authenticated.
     foreign: Map<Path, WorkerId>,
-    batch: Batch,
+    /// Rooms in which packets wait, and until when: the first is due first.
+    waiting: VecDeque<(Instant, RoomKey)>,
+    sealer: Sealer,
+    arrivals: Vec<Duration>,
     changes: Vec<SlotChange>,
     /// The room that is dealt with just now: see [`Worker::contain`].
     at_work: Option<RoomKey>,
@@ -93,19 +103,15 @@ pub struct Worker {
     pub counters: WorkerCounters,
 }
 
-/// Verified packets that wait for the end of the batch: their payloads, and the rooms they wait in.
-struct Batch {
-    bytes: Vec<u8>,
-    rooms: Vec<RoomKey>,
-}
-
 impl Worker {
     /// A worker without rooms.
     pub fn new(now: Now, settings: Settings) -> Worker {
         Worker {
             random: Random::new(settings.seed),
+            sealer: Sealer::new(settings.pad_max),
             settings,
             peers: Slab::new(),
+            look_at: Vec::new(),
             rooms: Slab::new(),
             by_path: Map::default(),
             by_ufrag: Map::default(),
@@ -113,7 +119,8 @@ impl Worker {
             by_room: Map::default(),
             by_track: Map::default(),
             foreign: Map::default(),
-            batch: Batch { bytes: Vec::with_capacity(BATCH_LEN), rooms: Vec::new() },
+            waiting: VecDeque::new(),
+            arrivals: Vec::new(),
             changes: Vec::new(),
             at_work: None,
             reports: Reports::default(),
@@ -176,7 +183,7 @@ impl Worker {
         may_relay: bool,
         out: &mut impl Egress,
     ) -> Result<(), DropReason> {
-        let Datagram { path, bytes, .. } = datagram;
+        let Datagram { path, arrived, bytes } = datagram;
         let protocol = Protocol::of(bytes)?;
         if protocol == Protocol::Stun {
             return self.handle_stun(now, path, bytes, may_relay, out);
@@ -189,7 +196,7 @@ impl Worker {
         };
         self.works_for(key);
         let handled = match protocol {
-            Protocol::Rtp => self.handle_rtp(now, key, bytes, out),
+            Protocol::Rtp => self.handle_rtp(now, key, arrived, bytes, out),
             Protocol::Rtcp => self.handle_rtcp(now, key, bytes),
             Protocol::Dtls | Protocol::Stun => self.handle_dtls(now, key, path, bytes),
         };
@@ -220,7 +227,10 @@ impl Worker {
                 Ok(())
             }
             Message::Response(response) => match self.by_path.get(&path) {
-                Some(&key) => self.peers[key].transport.handle_stun_response(now.instant, path, &response),
+                Some(&key) => {
+                    self.look_soon(key);
+                    self.peers[key].transport.handle_stun_response(now.instant, path, &response)
+                }
                 None => {
                     let owner = self.foreign.get(&path).copied().filter(|_| may_relay);
                     self.relay(owner.ok_or(DropReason::StunUnexpected)?, path, bytes, true);
@@ -243,6 +253,7 @@ impl Worker {
         let transport = &mut self.peers[key].transport;
         let answered = transport.handle_stun_request(now.instant, path, request, &mut response)?;
         let Answered { len, is_new, forgotten } = answered;
+        self.look_soon(key);
         self.counters.stun_answered += 1;
         if let Some(forgotten) = forgotten {
             self.forget_path(key, forgotten);
@@ -255,6 +266,7 @@ impl Worker {
     }
 
     fn handle_dtls(&mut self, now: Now, key: PeerKey, path: Path, bytes: &[u8]) -> Result<(), DropReason> {
+        self.look_soon(key);
         let transport = &mut self.peers[key].transport;
         transport.handle_dtls(now.instant, path)?;
         let datagram = bytes::Bytes::copy_from_slice(bytes);
@@ -312,12 +324,14 @@ impl Worker {
         Ok(())
     }
 
-    /// When [`Worker::handle_timeout`] has something to do.
+    /// When [`Worker::handle_timeout`] or [`Worker::flush`] has something to do.
     pub fn next_timeout(&self) -> Instant {
         if let Some(asked) = &self.asked {
             return asked.at;
         }
-        if self.peers.is_empty() { self.counters_at } else { self.interval_at.min(self.counters_at) }
+        let due =
+            if self.peers.is_empty() { self.counters_at } else { self.interval_at.min(self.counters_at) };
+        self.waiting.front().map_or(due, |(flush_at, _)| due.min(*flush_at))
     }
 
     /// Does what is due: consent, checks of ours, reports, who speaks, counters.
@@ -336,8 +350,8 @@ impl Worker {
     }
 
     fn look_after_peers(&mut self, now: Now, out: &mut impl Egress) {
-        for key in 0..self.peers.capacity() {
-            if !self.peers.contains(key) {
+        for key in 0..self.look_at.len() {
+            if self.look_at[key] > now.instant || !self.peers.contains(key) {
                 continue;
             }
             self.works_for(key);
@@ -352,7 +366,13 @@ impl Worker {
             if now.instant >= self.peers[key].report_at {
                 self.report(now, key, out);
             }
+            self.look_at[key] = self.peers[key].next_look(now.instant);
         }
+    }
+
+    /// Something about the peer has changed: the next interval looks after it.
+    fn look_soon(&mut self, key: PeerKey) {
+        self.look_at[key] = self.interval_at;
     }
 
     fn tell_state(&mut self, now: Now, key: PeerKey) {
@@ -407,6 +427,15 @@ impl Worker {
     /// Messages to other workers since the last call.
     pub fn take_relays(&mut self) -> std::vec::Drain<'_, (WorkerId, Relay)> {
         self.relays.drain(..)
+    }
+
+    /// Counts how long the packets took that were forwarded since the last call, from the kernel's receive
+    /// timestamp to `now`.
+    pub fn record_latencies(&mut self, now: Now) {
+        let since = |arrived| now.ntp.since(NtpTime::from_unix(arrived));
+        for latency in self.arrivals.drain(..).filter_map(since) {
+            self.counters.forwarding_latency.record(latency.as_nanos() as u64);
+        }
     }
 
     /// [`command::Command::Stop`] came: everybody has been told.

@@ -8,8 +8,12 @@ use super::traffic::Traffic;
 use super::{PeerKey, Worker};
 use crate::ice::credentials::{LocalCredentials, RemoteCredentials};
 use crate::ids::{RoomId, Ssrc, TrackId, TransportId};
+#[cfg(feature = "tools")]
+use crate::packet::DropReason;
 use crate::packet::Egress;
 use crate::room::Room;
+#[cfg(feature = "tools")]
+use crate::srtp::index::PacketIndex;
 use crate::time::Now;
 use crate::transport::Transport;
 
@@ -92,9 +96,25 @@ impl Worker {
         }
     }
 
+    /// As [`Transport::begin_at`].
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "tools")]
+    pub fn begin_at(
+        &mut self,
+        transport: TransportId,
+        ssrc: Ssrc,
+        index: PacketIndex,
+    ) -> Result<(), DropReason> {
+        let key = self.key_of(transport).ok_or(DropReason::UnknownPath)?;
+        self.peers[key].transport.begin_at(ssrc, index)
+    }
+
     fn key_of(&mut self, transport: TransportId) -> Option<PeerKey> {
         let key = self.by_transport.get(&transport).copied()?;
         self.works_for(key);
+        self.look_soon(key);
         Some(key)
     }
 
@@ -119,7 +139,7 @@ impl Worker {
             self.remove_peer(key, out);
         }
         self.by_track.retain(|_, (track_room, _)| *track_room != room);
-        self.batch.rooms.retain(|key| *key != room);
+        self.waiting.retain(|(_, key)| *key != room);
         self.rooms.remove(room);
     }
 
@@ -139,6 +159,9 @@ impl Worker {
         let transport = Transport::new(now.instant, id, local, remote, self.random.bytes());
         let entry = self.peers.vacant_entry();
         let key = entry.key();
+        if self.look_at.len() <= key {
+            self.look_at.resize(key + 1, now.instant);
+        }
         entry.insert(Peer {
             transport,
             room,
@@ -152,6 +175,7 @@ impl Worker {
             report_at: now.instant + FIRST_REPORT,
         });
         self.by_transport.insert(id, key);
+        self.look_soon(key);
         self.learn_ufrags(key);
     }
 

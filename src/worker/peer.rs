@@ -12,7 +12,7 @@ use crate::room::receiver::ReceiverKey;
 use crate::room::track::TrackKey;
 use crate::rtp::extension::Values;
 use crate::rtp::header::Header;
-use crate::transport::Transport;
+use crate::transport::{ConnectionState, Transport};
 
 /// Place of a room on its worker; reused after the room's end.
 pub(super) type RoomKey = usize;
@@ -44,6 +44,16 @@ pub(super) struct Publication {
 }
 
 impl Peer {
+    /// When there may be something to do for it, unless something comes meanwhile.
+    pub(super) fn next_look(&self, now: Instant) -> Instant {
+        let is_settled =
+            !matches!(self.transport.state(), ConnectionState::New | ConnectionState::Connecting);
+        if self.capture.is_some() || !is_settled {
+            return now;
+        }
+        self.transport.next_timeout().map_or(self.report_at, |at| at.min(self.report_at))
+    }
+
     /// The publication that a verified packet belongs to: by bound SSRC, by MID, by declared SSRC, or because
     /// there is only one (RFC 8843 §9.2). The flag says that the SSRC is new to it.
     pub(super) fn publication_of(

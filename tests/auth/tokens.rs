@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::signer::{SECRET, Signer, claims, is_refused, path, server, unix_time, unsigned, with_token};
-use crate::support::{Client, Options, Server};
+use crate::support::{Client, Options, Server, now};
 
 const INVALID: &str = "the token is not valid here";
 
@@ -101,6 +101,21 @@ async fn every_other_token_is_refused() {
     assert_eq!(server.metric("gryt_sfu_participants", &[]), 0.0);
     let log = server.log();
     assert!(!log.contains(parts[1]) && !log.contains(parts[2]), "a token in the log");
+}
+
+#[tokio::test]
+async fn refusals_are_counted_and_do_not_flood_the_log() {
+    let begun = now();
+    let mut server = server();
+    for number in 0..12 {
+        refused(&server, Some(format!("{number}")), INVALID).await;
+    }
+    assert_eq!(server.metric("gryt_sfu_joins_unauthorized_total", &[]), 12.0);
+    assert_eq!(server.metric("gryt_sfu_joins_refused_total", &[]), 12.0);
+    server.wait_for_log("the first", |log| log.contains("a join was refused").then_some(()));
+    let lines = server.throttled_lines("a join was refused", begun);
+    let named = ["room=hall", "user=ann", "connection=", INVALID];
+    assert!(named.iter().all(|name| lines[0].contains(name)), "{lines:?}");
 }
 
 #[tokio::test]

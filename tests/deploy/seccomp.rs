@@ -161,5 +161,6 @@ fn without_the_rings_the_server_says_so_and_ends() {
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(words.starts_with("sfu: io_uring is not allowed here") && words.lines().count() == 1, "{words}");
+    assert!(words.contains("tools/deploy/seccomp.json"), "what to do: {words}");
     assert!(output.stdout.is_empty(), "nothing is announced that is not there");
 }

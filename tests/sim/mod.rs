@@ -63,6 +63,10 @@ pub struct Sent {
 }
 
 impl Egress for Sent {
+    fn cuts_segments(&self, _path: Path) -> bool {
+        true
+    }
+
     fn open(&mut self, path: Path) -> bool {
         assert!(self.run.replace(path).is_none(), "a run inside a run");
         if self.trap == Some(path) {
@@ -153,8 +157,22 @@ impl Sim {
 
     /// A worker that shares its port with others.
     pub fn with_sharers(audio_slots: u16, secret: Secret, id: WorkerId, port_sharers: u8) -> Sim {
+        let tick = Duration::ZERO;
+        Sim::with_settings(Settings {
+            id,
+            port_sharers,
+            secret,
+            audio_slots,
+            tick,
+            pad_max: 0,
+            seed: [7; 32],
+        })
+    }
+
+    /// A worker with settings of the test's own.
+    pub fn with_settings(settings: Settings) -> Sim {
         let now = Now { instant: Now::read().instant, ntp: NtpTime(0xE000_0000_0000_0000) };
-        let settings = Settings { id, port_sharers, secret: secret.clone(), audio_slots, seed: [7; 32] };
+        let (id, secret) = (settings.id, settings.secret.clone());
         let mut sim =
             Sim { worker: Worker::new(now, settings), now, sent: Sent::default(), room: ROOM, secret, id };
         sim.command(Command::AddRoom(ROOM));
@@ -213,6 +231,22 @@ impl Sim {
         self.command(Command::SetKeys { transport: caller.transport, keys: Box::new(keys) });
     }
 
+    /// A transport over any path and with any keys. Returns what its checks are signed with.
+    pub fn admit(&mut self, transport: TransportId, path: Path, keys: KeyingMaterial) -> LocalCredentials {
+        let local = self.secret.credentials(self.id);
+        let remote = RemoteCredentials::parse("peer", "aPasswordOf22Characters").unwrap();
+        self.command(Command::AddTransport { transport, room: self.room, local, remote });
+        self.check(path, &local);
+        self.deliver(path, &mut [22, 254, 253, 0]);
+        self.command(Command::SetKeys { transport, keys: Box::new(keys) });
+        local
+    }
+
+    /// A nominating check over any path.
+    pub fn check(&mut self, path: Path, local: &LocalCredentials) {
+        self.deliver(path, &mut binding_request(local, true));
+    }
+
     /// The caller publishes a track of the same number as its transport.
     pub fn publish(&mut self, caller: &Caller) -> TrackId {
         let track = TrackId(caller.transport.0);
@@ -256,8 +290,13 @@ impl Sim {
 
     /// The caller accepts a slot.
     pub fn add_slot(&mut self, caller: &Caller, slot: u16, source: Option<TrackId>) {
+        self.add_slot_to(caller.transport, slot, source);
+    }
+
+    /// As [`Sim::add_slot`].
+    pub fn add_slot_to(&mut self, transport: TransportId, slot: u16, source: Option<TrackId>) {
         self.command(Command::AddSlot {
-            transport: caller.transport,
+            transport,
             slot: Box::new(Slot {
                 slot: SlotIndex(slot),
                 mid: Mid::parse(&format!("s{slot}")).unwrap(),

@@ -39,6 +39,57 @@ impl Folder {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Certified { certificate, key }
     }
+
+    /// As [`Folder::certify`], good from one time until another, each written as `20400101000000Z`.
+    pub fn certify_between(&self, from: &str, until: &str) -> Certified {
+        let config = "[ca]\ndefault_ca=here\n[here]\ndatabase=index.txt\nserial=serial\nnew_certs_dir=.\n\
+                      default_md=sha256\npolicy=any\nx509_extensions=ext\nunique_subject=no\n[any]\n\
+                      commonName=supplied\n[req]\ndistinguished_name=dn\nprompt=no\n[dn]\nCN=localhost\n[ext]\n\
+                      basicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n";
+        for (name, text) in [("ca.cnf", config), ("index.txt", ""), ("serial", "01\n")] {
+            std::fs::write(self.path(name), text).expect("our own folder");
+        }
+        let openssl = |args: &[&str]| {
+            let output = Command::new("openssl").args(args).current_dir(&self.0).output();
+            let output = output.expect("openssl is there");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let curve = "ec_paramgen_curve:P-256";
+        openssl(&[
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            curve,
+            "-nodes",
+            "-config",
+            "ca.cnf",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "request.pem",
+        ]);
+        openssl(&[
+            "ca",
+            "-batch",
+            "-notext",
+            "-selfsign",
+            "-config",
+            "ca.cnf",
+            "-keyfile",
+            "key.pem",
+            "-in",
+            "request.pem",
+            "-out",
+            "cert.pem",
+            "-startdate",
+            from,
+            "-enddate",
+            until,
+        ]);
+        Certified { certificate: self.path("cert.pem"), key: self.path("key.pem") }
+    }
 }
 
 impl Drop for Folder {

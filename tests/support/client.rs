@@ -27,6 +27,9 @@ use super::{PATIENCE, Server, now};
 /// Says which datagrams get through.
 pub type Filter = Box<dyn FnMut(&[u8]) -> bool + Send>;
 
+/// Sees datagrams.
+pub type Tap = Box<dyn FnMut(&[u8]) + Send>;
+
 /// What a client does when the server's offer comes while its own is out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Glare {
@@ -63,6 +66,8 @@ pub struct Options {
     pub bind: Option<IpAddr>,
     /// Most time between two checks of its path; str0m's own otherwise.
     pub check_every: Option<Duration>,
+    /// Sees what leaves through it.
+    pub outgoing: Tap,
     /// Names a fingerprint in its SDP that is not its certificate's.
     pub lies: bool,
     /// Keeps every packet it hears in [`State::heard`]; else only counts and latencies.
@@ -82,6 +87,7 @@ impl Default for Options {
             incoming: Box::new(|_| true),
             bind: None,
             check_every: None,
+            outgoing: Box::new(|_| {}),
             lies: false,
             keeps: true,
         }
@@ -633,6 +639,7 @@ impl Member {
                             self.shared.state().last_rtp = transmit.contents.to_vec();
                         }
                     }
+                    (self.options.outgoing)(&transmit.contents);
                     // A candidate pair that cannot work, or a full buffer: a datagram may be lost.
                     let _ = self.udp.try_send_to(&transmit.contents, transmit.destination);
                 }

@@ -16,6 +16,7 @@ pub mod frame;
 pub mod nat;
 pub mod sdp;
 pub mod server;
+pub mod silence;
 pub mod socket;
 pub mod stun;
 pub mod turn;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{PATIENCE, now};
 
@@ -89,6 +89,15 @@ impl Server {
     /// Everything it wrote until now.
     pub fn log(&self) -> String {
         self.log.text.lock().expect("no panic holds it").clone()
+    }
+
+    /// Lines of a throttled place of which it wrote no more than it may since `begun`; there is one at least.
+    pub fn throttled_lines(&self, what: &str, begun: Instant) -> Vec<String> {
+        let lines: Vec<_> =
+            self.log().lines().filter(|line| line.contains(what)).map(str::to_owned).collect();
+        let most = 1 + now().saturating_duration_since(begun).as_secs() as usize / 10;
+        assert!((1..=most).contains(&lines.len()), "{} lines, {most} at most: {lines:#?}", lines.len());
+        lines
     }
 
     /// Its process id.

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use super::cost;
 use super::speech::{MuteCycle, SYNTHETIC_LEN_MAX, SYNTHETIC_LEN_MIN};
+use super::{bare, fan_out};
 
 const EXAMPLES: &str = "\
 Every client is a real one: WebSocket, offer and answer, ICE, DTLS and SRTP. Point it at any server that speaks the
@@ -17,6 +17,7 @@ Examples:
   sfu-load ws://localhost:5005/ --rooms 20 --dtx       20 rooms of people who talk in turns
   sfu-load ws://localhost:5005/ --light --listeners 500 --pid $(pidof sfu) --report load.html
   sfu-load ws://localhost:5005/ --join-rate 200 --churn 600        a storm, then coming and going
+  sfu-load wss://sfu.example/ --ca authority.pem       over TLS
   sfu-load ws://localhost:5005/ --max-loss 0.5 --max-p99 50 --json load.json       in CI
 
 Exit status:
@@ -41,20 +42,28 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Starts the server beside this program and measures its CPU time for each delivered packet
-    Sfu(cost::Settings),
-    /// The same with a bare fan-out (recv, then one sendmmsg to all) in the server's place
-    Floor(cost::Settings),
-    /// The bare fan-out itself; `floor` starts it
-    #[command(hide = true)]
-    FanOut,
+    /// The bare fan-out itself, which prints its address
+    FanOut {
+        /// Where it listens
+        #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS", value_parser = fan_out::address)]
+        bind: std::net::SocketAddrV4,
+    },
+    /// Members without any protocol, for a bare fan-out: what it costs the kernel to carry what they say
+    Bare(bare::Settings),
 }
 
 #[derive(Parser)]
 pub(crate) struct Load {
-    /// The server: ws://HOST:PORT/
+    /// The server: ws://HOST:PORT/, or wss:// where it speaks TLS
     #[arg(value_name = "URL", required = true)]
     pub(crate) url: Option<String>,
+    /// Trusts the certificates in this PEM file, and no others: a private authority's, or the server's own. Without, those
+    /// that this machine trusts
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Takes whatever certificate the server shows
+    #[arg(long)]
+    pub(crate) insecure: bool,
 
     /// Rooms
     #[arg(long, help_heading = "Who", default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -82,12 +91,8 @@ pub(crate) struct Load {
     #[arg(long, help_heading = "When", default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) join_timeout: u32,
 
-    /// Speaks what this Ogg/Opus file says, round and round; else a made-up voice of 20 ms packets
-    #[arg(long, help_heading = "What is said", value_name = "FILE.opus")]
-    pub(crate) input: Option<PathBuf>,
-    /// Length of the made-up voice's payloads
-    #[arg(long, help_heading = "What is said", default_value_t = 120, value_name = "BYTES", conflicts_with = "input", value_parser = payload_len)]
-    pub(crate) payload: usize,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
     /// Talks in spurts and pauses as in a conversation, with discontinuous transmission in the pauses
     #[arg(long, help_heading = "What is said")]
     pub(crate) dtx: bool,
@@ -126,6 +131,17 @@ pub(crate) struct Load {
     /// More joins that failed or connections that were lost than this break the run
     #[arg(long, help_heading = "Results", default_value_t = 0, value_name = "COUNT")]
     pub(crate) max_failures: u64,
+}
+
+/// What is said.
+#[derive(Args)]
+pub(crate) struct Voice {
+    /// Speaks what this Ogg/Opus file says, round and round; else a made-up voice of 20 ms packets
+    #[arg(long, help_heading = "What is said", value_name = "FILE.opus")]
+    pub(crate) input: Option<PathBuf>,
+    /// Length of the made-up voice's payloads
+    #[arg(long, help_heading = "What is said", default_value_t = 120, value_name = "BYTES", conflicts_with = "input", value_parser = payload_len)]
+    pub(crate) payload: usize,
 }
 
 fn number(text: &str, most: f64, what: &str) -> Result<f64, String> {
@@ -174,7 +190,8 @@ mod tests {
         assert!(parse("sfu-load").is_err());
         let plain = parse("sfu-load ws://localhost:5005/").unwrap();
         assert_eq!(plain.load.url.as_deref(), Some("ws://localhost:5005/"));
-        assert!(matches!(parse("sfu-load sfu --seconds 8").unwrap().command, Some(Command::Sfu(_))));
+        let bare = parse("sfu-load bare 127.0.0.1:1 --pid 1 --json x").unwrap().command;
+        assert!(matches!(bare, Some(Command::Bare(_))));
         for line in [
             "--mute 20",
             "--mute 0/5",

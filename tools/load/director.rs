@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use super::arguments::Load;
+use super::arguments::{Load, Voice};
 use super::histogram::Histogram;
 use super::member::{self, House, News, Order, Plan, Target};
 use super::outcome::{Latency, Outcome, Own, Packets, Second, Server, Setting, Thresholds, curve};
@@ -21,6 +21,7 @@ use super::sent_times::Speakers;
 use super::speech;
 use super::support::now;
 use super::tally::{Counts, Tally};
+use super::trust::Trust;
 use super::voice_file::{self, VoicePacket};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,8 +44,8 @@ pub(crate) fn run(load: &Load) -> Result<Outcome> {
         (1..=MEMBER_COUNT_MAX).contains(&members),
         "{members} members: from 1 to {MEMBER_COUNT_MAX} can join"
     );
-    let target = Arc::new(find(load.url.as_deref().unwrap_or_default())?);
-    let packets = voice(load)?;
+    let target = Arc::new(find(load.url.as_deref().unwrap_or_default(), trust(load))?);
+    let packets = voice(&load.voice)?;
     if let Some(pid) = load.pid {
         Usage::of(pid)
             .with_context(|| format!("--pid {pid}: there is no such process, or it may not be looked at"))?;
@@ -72,15 +73,16 @@ pub(crate) fn run(load: &Load) -> Result<Outcome> {
 }
 
 /// Resolves the URL, and sees whether somebody listens there.
-fn find(url: &str) -> Result<Target> {
-    ensure!(
-        !url.starts_with("wss://"),
-        "{url}: TLS is not spoken here; point it at the server's own port, behind the proxy (ws://…)"
-    );
+fn find(url: &str, trust: Trust<'_>) -> Result<Target> {
     let uri: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
-    ensure!(uri.scheme_str() == Some("ws"), "{url} is no ws:// URL, as in ws://localhost:5005/");
+    let (default_port, tls) = match uri.scheme_str() {
+        Some("wss") => (443, Some(trust.client()?)),
+        Some("ws") if trust == Trust::Machine => (80, None),
+        Some("ws") => bail!("{url} is spoken to without TLS: --ca and --insecure are for wss://"),
+        _ => bail!("{url} is no ws:// or wss:// URL, as in ws://localhost:5005/"),
+    };
     let host = uri.host().with_context(|| format!("{url} names no host"))?;
-    let port = uri.port_u16().unwrap_or(80);
+    let port = uri.port_u16().unwrap_or(default_port);
     let bare = host.trim_matches(['[', ']']);
     let mut addresses: Vec<SocketAddr> =
         (bare, port).to_socket_addrs().with_context(|| format!("{host} cannot be resolved"))?.collect();
@@ -88,7 +90,7 @@ fn find(url: &str) -> Result<Target> {
     let mut why = None;
     for address in addresses {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(_) => return Ok(Target { url: url.to_owned(), address }),
+            Ok(_) => return Ok(Target { url: url.to_owned(), address, tls }),
             Err(error) => why = Some(format!("{address}: {error}")),
         }
     }
@@ -96,9 +98,17 @@ fn find(url: &str) -> Result<Target> {
     bail!("no server at {url} ({why}); is it running, and is this its port?")
 }
 
-fn voice(load: &Load) -> Result<Arc<[VoicePacket]>> {
-    let packets = match &load.input {
-        None => speech::synthetic(load.payload),
+fn trust(load: &Load) -> Trust<'_> {
+    match &load.ca {
+        Some(path) => Trust::File(path),
+        None if load.insecure => Trust::Anybody,
+        None => Trust::Machine,
+    }
+}
+
+pub(crate) fn voice(voice: &Voice) -> Result<Arc<[VoicePacket]>> {
+    let packets = match &voice.input {
+        None => speech::synthetic(voice.payload),
         Some(path) => {
             voice_file::read(path).with_context(|| format!("{} cannot be played", path.display()))?
         }
@@ -182,9 +192,9 @@ impl<'a> Run<'a> {
         crew: &'a [Crew],
         news: mpsc::UnboundedReceiver<News>,
     ) -> Result<Run<'a>> {
-        let voice = match &load.input {
+        let voice = match &load.voice.input {
             Some(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            None => format!("made-up voices of {} bytes a packet", load.payload),
+            None => format!("made-up voices of {} bytes a packet", load.voice.payload),
         };
         let setting = Setting {
             url: target.url.clone(),
@@ -537,6 +547,8 @@ impl Sample {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -553,13 +565,22 @@ mod tests {
     #[test]
     fn urls_are_refused_in_words() {
         for (url, expected) in [
-            ("wss://localhost/", "TLS"),
             ("http://localhost/", "ws://"),
             ("localhost:5005", "ws://"),
             ("", "no URL"),
             ("ws://127.0.0.1:1/", "is it running"),
+            ("wss://127.0.0.1:1/", "is it running"),
         ] {
-            let said = format!("{:#}", find(url).err().unwrap());
+            let said = format!("{:#}", find(url, Trust::Machine).err().unwrap());
+            assert!(said.contains(expected), "{said:?}, not {expected:?}");
+        }
+        for (url, trust, expected) in [
+            ("ws://127.0.0.1:1/", Trust::Anybody, "are for wss://"),
+            ("wss://127.0.0.1:1/", Trust::Anybody, "is it running"),
+            ("wss://127.0.0.1:1/", Trust::File(Path::new("/nowhere.pem")), "/nowhere.pem"),
+            ("wss://127.0.0.1:1/", Trust::File(Path::new("/dev/null")), "holds no certificate"),
+        ] {
+            let said = format!("{:#}", find(url, trust).err().unwrap());
             assert!(said.contains(expected), "{said:?}, not {expected:?}");
         }
     }

@@ -1,62 +1,127 @@
-//! The least that a server on this kernel could do: every datagram to every listener, as it came.
+//! The least that a server on this kernel could do: every datagram to every listener of its room, as it came.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 
-/// A datagram of this one byte makes its sender a listener.
+/// A datagram of this byte and a room's number, two bytes, makes its sender a listener of that room.
 pub(crate) const REGISTER: u8 = 0x4C;
+/// Before the room's number, in a datagram of a voice.
+pub(crate) const ROOM_AT: usize = 2;
 
 /// Datagrams a call.
 const BATCH: usize = 64;
+const DATAGRAM_LEN_MAX: usize = 2_000;
 
-/// Sends what comes to all who registered, until it is killed.
-pub(crate) fn run() -> Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    println!("{}", socket.local_addr()?);
+/// Sends what comes to all who registered for its room, until it is killed.
+pub(crate) fn run(bind: SocketAddrV4) -> Result<()> {
+    let socket = UdpSocket::bind(bind).with_context(|| format!("{bind} cannot be bound"))?;
+    let address = socket.local_addr()?;
+    socket2::SockRef::from(&socket).set_recv_buffer_size(8 << 20)?;
+    println!("{address}");
     std::io::stdout().flush()?;
-    let mut listeners: Vec<libc::sockaddr_in> = Vec::new();
-    let mut buffer = [0; 2000];
+    let mut rooms: Vec<Vec<libc::sockaddr_in>> = Vec::new();
+    let mut inbox = Inbox::new();
     loop {
-        let (len, from) = socket.recv_from(&mut buffer).context("the floor receives")?;
-        if buffer[..len] == [REGISTER] {
-            listeners.push(raw_address(from)?);
-            continue;
-        }
-        for batch in listeners.chunks_mut(BATCH) {
-            send(&socket, &mut buffer[..len], batch);
+        inbox.fill(&socket)?;
+        for i in 0..inbox.lens.len() {
+            let datagram = &mut inbox.bytes[i][..inbox.lens[i]];
+            let (is_listener, room) = match datagram {
+                [REGISTER, high, low] => (true, u16::from_be_bytes([*high, *low])),
+                [_, _, high, low, ..] => (false, u16::from_be_bytes([*high, *low])),
+                _ => continue,
+            };
+            let room = usize::from(room);
+            if is_listener {
+                if rooms.len() <= room {
+                    rooms.resize(room + 1, Vec::new());
+                }
+                rooms[room].push(inbox.sources[i]);
+                continue;
+            }
+            for batch in rooms.get_mut(room).into_iter().flat_map(|listeners| listeners.chunks_mut(BATCH)) {
+                send(&socket, datagram, batch);
+            }
         }
     }
 }
 
-fn raw_address(address: SocketAddr) -> Result<libc::sockaddr_in> {
-    let SocketAddr::V4(address) = address else { bail!("loopback is IPv4 here") };
-    Ok(libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: address.port().to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
-        sin_zero: [0; 8],
-    })
+/// An IPv4 address in words of the command line.
+pub(crate) fn address(text: &str) -> Result<SocketAddrV4, String> {
+    match text.parse() {
+        Ok(SocketAddr::V4(address)) => Ok(address),
+        _ => Err("an IPv4 address with a port, as in 127.0.0.1:0".into()),
+    }
+}
+
+/// What one `recvmmsg` brings.
+struct Inbox {
+    bytes: Box<[[u8; DATAGRAM_LEN_MAX]]>,
+    sources: Box<[libc::sockaddr_in]>,
+    lens: Vec<usize>,
+}
+
+impl Inbox {
+    fn new() -> Inbox {
+        // SAFETY: all zeros is a valid `sockaddr_in`.
+        let nobody: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+        Inbox {
+            bytes: vec![[0; DATAGRAM_LEN_MAX]; BATCH].into(),
+            sources: vec![nobody; BATCH].into(),
+            lens: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Waits for one datagram and takes all that are there.
+    fn fill(&mut self, socket: &UdpSocket) -> Result<()> {
+        let mut parts: [libc::iovec; BATCH] = std::array::from_fn(|i| libc::iovec {
+            iov_base: self.bytes[i].as_mut_ptr().cast(),
+            iov_len: DATAGRAM_LEN_MAX,
+        });
+        let mut messages: [libc::mmsghdr; BATCH] = std::array::from_fn(|i| {
+            // SAFETY: all zeros is a valid `mmsghdr`: null pointers with zero lengths.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_name = (&raw mut self.sources[i]).cast();
+            message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            message.msg_hdr.msg_iov = &raw mut parts[i];
+            message.msg_hdr.msg_iovlen = 1;
+            message
+        });
+        let flags = libc::MSG_WAITFORONE;
+        let none = std::ptr::null_mut();
+        // SAFETY: every pointer is into `self` or a local that outlives the call; the count is the array's.
+        let count = unsafe {
+            libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH as u32, flags as _, none)
+        };
+        if count < 0 {
+            let error = std::io::Error::last_os_error();
+            // A listener that is gone.
+            ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "the floor receives: {error}");
+        }
+        self.lens.clear();
+        let came = messages.iter().take(usize::try_from(count).unwrap_or(0));
+        self.lens.extend(came.map(|message| (message.msg_len as usize).min(DATAGRAM_LEN_MAX)));
+        Ok(())
+    }
 }
 
 /// One datagram to each of at most [`BATCH`]; what the kernel does not take is lost.
 fn send(socket: &UdpSocket, datagram: &mut [u8], to: &mut [libc::sockaddr_in]) {
     assert!(to.len() <= BATCH);
     let mut part = libc::iovec { iov_base: datagram.as_mut_ptr().cast(), iov_len: datagram.len() };
-    let mut messages: Vec<libc::mmsghdr> = to
-        .iter_mut()
-        .map(|address| {
-            // SAFETY: all zeros is a valid `mmsghdr`: null pointers with zero lengths.
-            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    let mut messages: [libc::mmsghdr; BATCH] = std::array::from_fn(|i| {
+        // SAFETY: all zeros is a valid `mmsghdr`: null pointers with zero lengths.
+        let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        if let Some(address) = to.get_mut(i) {
             message.msg_hdr.msg_name = std::ptr::from_mut(address).cast();
             message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
             message.msg_hdr.msg_iov = &raw mut part;
             message.msg_hdr.msg_iovlen = 1;
-            message
-        })
-        .collect();
-    // SAFETY: every pointer is to a local or a borrowed value that outlives the call; the count is the vector's.
-    unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), messages.len() as u32, 0) };
+        }
+        message
+    });
+    // SAFETY: every pointer is to a local or a borrowed value that outlives the call; the count is that of the addresses.
+    unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), to.len() as u32, 0) };
 }

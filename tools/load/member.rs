@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid};
@@ -58,6 +59,8 @@ static NEXT_SENDER: LazyLock<AtomicU32> =
 pub(crate) struct Target {
     pub(crate) url: String,
     pub(crate) address: SocketAddr,
+    /// For wss://: whom to trust.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 /// What a member does.
@@ -232,7 +235,8 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     async fn open(plan: &'a Plan, house: &'a Arc<House>, started: Instant) -> Result<Session<'a>, String> {
         let limits = Some(wire::socket_limits());
-        let socket = Socket::open_url(plan.target.address, &plan.target.url, limits).await;
+        let socket =
+            Socket::open_url(plan.target.address, &plan.target.url, limits, plan.target.tls.as_ref()).await;
         let mut socket = socket.map_err(|error| match error {
             Error::Http(answer) => format!("no WebSocket there: HTTP status {}", answer.status().as_u16()),
             Error::Io(error) => format!("no connection: {error}"),
@@ -731,7 +735,7 @@ fn close_meaning(code: u16) -> &'static str {
 }
 
 /// The address from which the server is reached: our candidate names it.
-fn local_ip(server: SocketAddr) -> std::io::Result<IpAddr> {
+pub(crate) fn local_ip(server: SocketAddr) -> std::io::Result<IpAddr> {
     let any: IpAddr =
         if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let probe = std::net::UdpSocket::bind((any, 0))?;

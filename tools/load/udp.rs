@@ -153,6 +153,11 @@ impl Clocks {
         Clocks { instant: now.instant, wall: u64::from(now.ntp.unix_seconds()) * 1_000_000_000 + fraction }
     }
 
+    /// Nanoseconds since 1970.
+    pub(crate) fn wall(self) -> u64 {
+        self.wall
+    }
+
     /// Nanoseconds from then until this reading.
     pub(crate) fn since(self, arrived_at: u64) -> u64 {
         self.wall.saturating_sub(arrived_at)

@@ -1,4 +1,4 @@
-//! What the server would do with each packet, as far as it can be told without its keys.
+//! What the server would do with each packet: with its keys, by its own core; without, as far as it can be told.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -6,22 +6,33 @@ use std::time::Duration;
 
 use gryt_sfu::demux::Protocol;
 use gryt_sfu::ice::stun::Message;
+use gryt_sfu::packet::DropReason;
 use gryt_sfu::rtcp::packet::{Compound, Packet};
 use gryt_sfu::rtp::header::Header;
 
+use super::judge::{Judge, Rtcp};
 use super::streams::Filter;
 
 /// Explains packet after packet.
 pub(crate) struct Explainer<'a> {
-    /// The capture's packets are decrypted.
-    pub(crate) is_plaintext: bool,
+    pub(crate) content: Content,
     pub(crate) filter: &'a Filter,
     first: Option<Duration>,
 }
 
+/// What the capture's RTP and RTCP are.
+pub(crate) enum Content {
+    /// Encrypted, and nobody has the keys.
+    Sealed,
+    /// Encrypted; these keys may open it.
+    Keys(Box<Judge>),
+    /// Decrypted.
+    Plaintext,
+}
+
 impl<'a> Explainer<'a> {
-    pub(crate) fn new(is_plaintext: bool, filter: &'a Filter) -> Explainer<'a> {
-        Explainer { is_plaintext, filter, first: None }
+    pub(crate) fn new(content: Content, filter: &'a Filter) -> Explainer<'a> {
+        Explainer { content, filter, first: None }
     }
 
     /// One line for one datagram.
@@ -36,22 +47,31 @@ impl<'a> Explainer<'a> {
         if !self.filter.takes_path(source, destination) {
             return Ok(());
         }
-        let text = match Protocol::of(payload) {
+        let path = (source, destination);
+        // What is not shown counts all the same: who is there is seen by it.
+        let (is_shown, text) = match Protocol::of(payload) {
             Ok(Protocol::Rtp) => match Header::parse(payload) {
-                Ok(header) if !self.filter.takes_stream(&header) => return Ok(()),
-                Ok(header) => self.rtp(&header, payload),
-                Err(reason) => format!("RTP, dropped: {}", reason.label()),
+                Ok(header) => (self.filter.takes_stream(&header), self.rtp(time, path, &header, payload)),
+                Err(reason) => (true, format!("RTP, dropped: {}", reason.label())),
             },
-            _ if self.filter.is_of_rtp_only() => return Ok(()),
-            Ok(Protocol::Rtcp) => self.rtcp(payload),
-            Ok(Protocol::Stun) => stun(payload),
-            Ok(Protocol::Dtls) => dtls(payload),
-            Err(reason) => format!("dropped: {}", reason.label()),
+            Ok(Protocol::Rtcp) => (!self.filter.is_of_rtp_only(), self.rtcp(time, path, payload)),
+            Ok(Protocol::Stun) => (!self.filter.is_of_rtp_only(), self.stun(time, path, payload)),
+            Ok(Protocol::Dtls) => (!self.filter.is_of_rtp_only(), dtls(payload)),
+            Err(reason) => (!self.filter.is_of_rtp_only(), format!("dropped: {}", reason.label())),
         };
+        if !is_shown {
+            return Ok(());
+        }
         writeln!(out, "{since:>10.6} {source} -> {destination} {:>4} B  {text}", payload.len())
     }
 
-    fn rtp(&self, header: &Header, packet: &[u8]) -> String {
+    fn rtp(
+        &mut self,
+        time: Duration,
+        path: (SocketAddr, SocketAddr),
+        header: &Header,
+        packet: &[u8],
+    ) -> String {
         let what = format!(
             "RTP ssrc {:#010x} pt {} seq {} time {}{} header {} B",
             header.ssrc.0,
@@ -61,11 +81,15 @@ impl<'a> Explainer<'a> {
             if header.marker { " marker" } else { "" },
             header.len,
         );
-        if !self.is_plaintext {
-            return format!(
-                "{what}: opened with the key of this 5-tuple if STUN made it known, else dropped \
-                 (unknown_path, no_keys, bad_auth_tag, replayed)"
-            );
+        match &mut self.content {
+            Content::Sealed => {
+                return format!(
+                    "{what}: opened with the key of this 5-tuple if STUN made it known, else dropped \
+                     (unknown_path, no_keys, bad_auth_tag, replayed)"
+                );
+            }
+            Content::Keys(judge) => return format!("{what}: {}", judge.rtp(time, path, header, packet)),
+            Content::Plaintext => {}
         }
         match header.payload(packet) {
             Ok([]) => format!("{what}: no payload, counted and not forwarded"),
@@ -76,18 +100,38 @@ impl<'a> Explainer<'a> {
         }
     }
 
-    fn rtcp(&self, packet: &[u8]) -> String {
-        if !self.is_plaintext {
-            return "RTCP: opened with the key of this 5-tuple, else dropped; ends at the server".into();
+    fn rtcp(&mut self, time: Duration, path: (SocketAddr, SocketAddr), packet: &[u8]) -> String {
+        match &mut self.content {
+            Content::Sealed => {
+                "RTCP: opened with the key of this 5-tuple, else dropped; ends at the server".into()
+            }
+            Content::Keys(judge) => match judge.rtcp(time, path, packet) {
+                Rtcp::Opened(whose, plain) => {
+                    let parts = parts(&plain).unwrap_or_else(|reason| reason.label().into());
+                    format!("RTCP {parts}: {whose}")
+                }
+                Rtcp::Closed(what) => format!("RTCP: {what}"),
+            },
+            Content::Plaintext => match parts(packet) {
+                Ok(parts) => format!("RTCP {parts}: ends at the server"),
+                Err(reason) => format!("RTCP, dropped: {}", reason.label()),
+            },
         }
-        let compound = match Compound::parse(packet) {
-            Ok(compound) => compound,
-            Err(reason) => return format!("RTCP, dropped: {}", reason.label()),
-        };
-        // Bounded: a datagram has room for 375 packets.
-        let parts: Vec<_> = compound.packets().map(|packet| part(&packet)).collect();
-        format!("RTCP {}: ends at the server", parts.join(", "))
     }
+
+    fn stun(&mut self, time: Duration, path: (SocketAddr, SocketAddr), packet: &[u8]) -> String {
+        if let Content::Keys(judge) = &mut self.content {
+            judge.stun(time, path);
+        }
+        stun(packet)
+    }
+}
+
+fn parts(packet: &[u8]) -> Result<String, DropReason> {
+    let compound = Compound::parse(packet)?;
+    // Bounded: a datagram has room for 375 packets.
+    let parts: Vec<_> = compound.packets().map(|packet| part(&packet)).collect();
+    Ok(parts.join(", "))
 }
 
 fn part(packet: &Packet<'_>) -> String {

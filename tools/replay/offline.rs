@@ -84,6 +84,10 @@ struct Sink {
 }
 
 impl Egress for Sink {
+    fn cuts_segments(&self, _path: Path) -> bool {
+        false
+    }
+
     fn open(&mut self, path: Path) -> bool {
         self.mix(u64::from(path.remote.port()));
         true

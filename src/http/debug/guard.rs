@@ -14,7 +14,7 @@ pub(super) struct Guard {
 }
 
 /// Why not, in words for an operator.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) status: StatusCode,
     pub(super) words: &'static str,
@@ -34,6 +34,13 @@ const NOT_LOCAL: Refused = forbidden("Only from this machine; set DEBUG_TOKEN to
 const PROXIED: Refused = forbidden("Not through a proxy; set DEBUG_TOKEN to look from elsewhere.\n");
 const FOREIGN_HOST: Refused = forbidden("Only as localhost; set DEBUG_TOKEN to use another name.\n");
 const FOREIGN_ORIGIN: Refused = forbidden("Not for another site's page.\n");
+
+impl Refused {
+    /// A token was shown, and it is another.
+    pub(super) fn is_forged(self) -> bool {
+        self == WRONG_TOKEN
+    }
+}
 
 impl Guard {
     pub(super) fn new(token: Option<Hidden>) -> Guard {

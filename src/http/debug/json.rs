@@ -200,7 +200,7 @@ impl<'a> Books<'a> {
             "sinceMs": millis(self.age(since)),
             "pair": pair,
             "dtls": peer.map_or("new", |peer| dtls_name(peer.dtls)),
-            "srtpProfile": peer.and_then(|peer| peer.profile).map(profile_name),
+            "srtpProfile": peer.and_then(|peer| peer.profile).map(SrtpProfile::name),
             "roundTripMs": traffic.and_then(|it| it.round_trip).map(fine_millis),
             "lastPacketMs": traffic.and_then(|it| it.last_in).map(|at| millis(self.age(at))),
             "muted": member.info.is_muted,
@@ -342,15 +342,6 @@ fn dtls_name(state: DtlsState) -> &'static str {
         DtlsState::New => "new",
         DtlsState::Connecting => "connecting",
         DtlsState::Connected => "connected",
-    }
-}
-
-/// RFC 5764 §4.1.2, RFC 7714 §14.2.
-fn profile_name(profile: SrtpProfile) -> &'static str {
-    match profile {
-        SrtpProfile::AeadAes128Gcm => "SRTP_AEAD_AES_128_GCM",
-        SrtpProfile::AeadAes256Gcm => "SRTP_AEAD_AES_256_GCM",
-        SrtpProfile::AesCm128HmacSha1_80 => "SRTP_AES128_CM_HMAC_SHA1_80",
     }
 }
 

@@ -29,6 +29,7 @@ use crate::config::Hidden;
 use crate::ids::WorkerId;
 use crate::metrics::exposition::Snapshot;
 use crate::signalling::{Member, RoomView};
+use crate::throttle::throttled;
 use crate::time::Now;
 use crate::worker::snapshot::PeerSnapshot;
 
@@ -128,6 +129,9 @@ pub(super) async fn answer<S: Service, B>(
     }
     app.count(|counters| counters.requests += 1);
     let mut response = debug.answer(request, remote).await;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        app.count(|counters| counters.tokens_refused += 1);
+    }
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -141,6 +145,10 @@ impl Debug {
         // The page itself says nothing of anybody; with a token it is where the token is typed in.
         let is_open = file.is_some() && self.guard.has_token();
         if !is_open && let Err(refused) = self.guard.admit(request, remote) {
+            if refused.is_forged() {
+                tracing::debug!(%remote, "a wrong debug token");
+                throttled!(warn, "somebody shows /debug a token that is not DEBUG_TOKEN");
+            }
             return refuse(refused);
         }
         if let Some(peer) = capture::peer(path) {

@@ -293,6 +293,10 @@ impl UringEgress {
 }
 
 impl Egress for UringEgress {
+    fn cuts_segments(&self, path: Path) -> bool {
+        self.has_segmentation[usize::from(path.socket.0)]
+    }
+
     fn open(&mut self, path: Path) -> bool {
         self.close();
         if self.message_count == MESSAGE_COUNT && !self.make_room() {

@@ -36,13 +36,13 @@ function keep(value) {
 
 class Refused extends Error {}
 
-async function ask(path) {
+async function ask(path, method = "GET") {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const response = await fetch(path, { headers, cache: "no-store", credentials: "omit" });
+  const response = await fetch(path, { method, headers, cache: "no-store", credentials: "omit" });
   if (response.status === 401) throw new Refused(token ? "This is not the token." : "");
   if (response.ok) return response.json();
   const said = await response.text();
-  let words = said;
+  let words = said.trim();
   try { words = JSON.parse(said).error; } catch { /* Plain text. */ }
   throw new Error(words);
 }
@@ -233,6 +233,7 @@ function showPeers() {
     const id = /^peer (\d+) /.exec(name)?.[1];
     if (id && !known.has(Number(id))) histories.delete(name);
   }
+  for (const id of captures.keys()) if (!known.has(id)) captures.delete(id);
   for (const peer of latest.peers) {
     pastOf(`peer ${peer.id} in`).add(peer.in.packetsPerSecond);
     pastOf(`peer ${peer.id} out`).add(peer.out.packetsPerSecond);
@@ -333,6 +334,7 @@ function showWorkers() {
 
 function open(id) {
   chosen = id;
+  showCapture(id);
   showSheet();
   ui.sheet.showModal();
 }
@@ -351,6 +353,7 @@ async function showSheet() {
 }
 
 function facts(peer, slots) {
+  showCapture(peer.id);
   set(ui["sheet-title"], peer.nickname);
   set(ui["sheet-sub"], `${peer.user} in ${peer.room ?? "no room"}, worker ${peer.worker ?? "–"}`);
   plot(ui["s-in"], pastOf(`peer ${peer.id} in`), 20);
@@ -390,7 +393,41 @@ function facts(peer, slots) {
   ui["no-slots"].hidden = carrying.length > 0;
 }
 
+// Its packets in a file on the server
+
+const CAPTURE_S = 10;
+const captures = new Map(); // By peer: what became of the last one.
+
+function showCapture(id) {
+  if (id !== chosen) return;
+  const { text, isBusy = false, isWrong = false } = captures.get(id) ?? { text: "Writes what this peer says and is sent to a pcap on the server, decrypted." };
+  ui.capture.setAttribute("aria-disabled", String(isBusy));
+  ui["capture-said"].classList.toggle("wrong", isWrong);
+  set(ui["capture-said"], text);
+}
+
+function sayCapture(id, what) {
+  captures.set(id, what);
+  showCapture(id);
+}
+
+async function capture(id) {
+  if (captures.get(id)?.isBusy) return;
+  sayCapture(id, { text: "Asking for a capture", isBusy: true });
+  try {
+    const { file, seconds } = await ask(`/debug/peers/${id}/capture?seconds=${CAPTURE_S}`, "POST");
+    sayCapture(id, { text: `Writing ${file}, for ${seconds} s`, isBusy: true });
+    setTimeout(() => sayCapture(id, { text: `${file} is in CAPTURE_DIR` }), seconds * 1000);
+  } catch (error) {
+    const text = error instanceof Refused ? "The server wants another token." : error instanceof TypeError ? "The server cannot be reached." : error.message;
+    sayCapture(id, { text, isWrong: true });
+  }
+}
+
+ui.capture.addEventListener("click", () => capture(chosen));
+
 ui.sheet.addEventListener("close", () => {
+  if (ui.sheet.open) return; // The event comes late: it is another's by now.
   const row = rows.get(chosen);
   chosen = null;
   row?.button.focus();

@@ -1,0 +1,145 @@
+//! AES (FIPS 197): the key schedule, and counter blocks by the pair.
+
+use std::arch::x86_64::*;
+
+use zeroize::Zeroize;
+
+use super::memory::{Block, load, load_twice, store, turn_pair};
+
+/// Rounds of AES-128.
+pub(super) const ROUNDS_SHORT: usize = 10;
+/// Rounds of AES-256.
+pub(super) const ROUNDS_LONG: usize = 14;
+/// Round keys of AES-256.
+const ROUND_KEY_COUNT_MAX: usize = ROUNDS_LONG + 1;
+
+/// An expanded key.
+pub(super) struct Schedule {
+    /// The last one stands at the end, those of AES-128 before it leave a gap.
+    pub(super) keys: [Block; ROUND_KEY_COUNT_MAX],
+    /// AES-256, which is no secret.
+    pub(super) is_long: bool,
+}
+
+/// An array of registers, each of its blocks encrypted. No function, as the compiler can only be made to put it where it
+/// is used, with the registers as they are, by not asking.
+macro_rules! encrypt {
+    ($schedule:expr, $blocks:expr) => {{
+        let (keys, mut blocks) = (&$schedule.keys, $blocks);
+        let key = load_twice(&keys[0]);
+        for block in &mut blocks {
+            *block = _mm256_xor_si256(*block, key);
+        }
+        for key in &keys[1..ROUNDS_SHORT] {
+            let key = load_twice(key);
+            for block in &mut blocks {
+                *block = _mm256_aesenc_epi128(*block, key);
+            }
+        }
+        if $schedule.is_long {
+            for key in &keys[ROUNDS_SHORT..ROUNDS_LONG] {
+                let key = load_twice(key);
+                for block in &mut blocks {
+                    *block = _mm256_aesenc_epi128(*block, key);
+                }
+            }
+        }
+        let key = load_twice(&keys[ROUNDS_LONG]);
+        for block in &mut blocks {
+            *block = _mm256_aesenclast_epi128(*block, key);
+        }
+        blocks
+    }};
+}
+pub(super) use encrypt;
+
+impl Schedule {
+    /// FIPS 197 §5.2, word by word.
+    ///
+    /// # Panics
+    /// Unless `key` has 16 or 32 bytes.
+    #[target_feature(enable = "vaes,vpclmulqdq")]
+    pub(super) fn new(key: &[u8]) -> Schedule {
+        assert!(key.len() == 16 || key.len() == 32, "an AES key of {} bytes", key.len());
+        let (key_words, _) = key.as_chunks();
+        let len = key_words.len();
+        let rounds = len + 6;
+        let mut words = [0; 4 * ROUND_KEY_COUNT_MAX];
+        for (word, bytes) in words.iter_mut().zip(key_words) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        let mut round_constant: u32 = 1;
+        for at in len..4 * (rounds + 1) {
+            let mut word = words[at - 1];
+            if at % len == 0 {
+                // The instruction's word is little-endian, so this turns the other way.
+                word = substitute(word).rotate_right(8) ^ round_constant;
+                round_constant = (round_constant << 1) ^ ((round_constant >> 7) * 0x11B);
+            } else if len == 8 && at % len == 4 {
+                word = substitute(word);
+            }
+            words[at] = words[at - len] ^ word;
+        }
+        let mut keys = [[0; 16]; ROUND_KEY_COUNT_MAX];
+        for (bytes, word) in keys.as_flattened_mut().as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        words.zeroize();
+        keys[ROUNDS_LONG] = keys[rounds];
+        Schedule { keys, is_long: len == 8 }
+    }
+
+    /// One block, encrypted.
+    #[target_feature(enable = "vaes,vpclmulqdq")]
+    pub(super) fn encrypt_block(&self, block: &Block) -> Block {
+        let [pair] = encrypt!(self, [_mm256_zextsi128_si256(load(block))]);
+        let mut block = [0; 16];
+        store(&mut block, _mm256_castsi256_si128(pair));
+        block
+    }
+}
+
+impl Drop for Schedule {
+    fn drop(&mut self) {
+        self.keys.zeroize();
+    }
+}
+
+/// SubWord of FIPS 197, in constant time.
+#[target_feature(enable = "vaes,vpclmulqdq")]
+fn substitute(word: u32) -> u32 {
+    let assisted = _mm_aeskeygenassist_si128::<0>(_mm_set1_epi32(word.cast_signed()));
+    _mm_cvtsi128_si32(assisted).cast_unsigned()
+}
+
+/// Counter blocks of one packet: 96 bits that stay, a counter of 32 bits.
+#[derive(Clone, Copy)]
+pub(super) struct Counter {
+    /// The block with counter 0, last byte first, in both halves.
+    block: __m256i,
+}
+
+impl Counter {
+    /// The high 96 bits of `iv` stay; what it counts from is its low word.
+    #[inline]
+    #[target_feature(enable = "vaes,vpclmulqdq")]
+    pub(super) fn new(iv: u128) -> Counter {
+        let block = _mm_set_epi64x((iv >> 64) as i64, iv as i64);
+        Counter { block: _mm256_broadcastsi128_si256(block) }
+    }
+
+    /// The counter blocks `first`, `first` + 1, … .
+    #[inline]
+    #[target_feature(enable = "vaes,vpclmulqdq")]
+    pub(super) fn blocks<const N: usize>(self, first: u32) -> [__m256i; N] {
+        let first = first.cast_signed();
+        let step = _mm256_set_epi64x(0, 2, 0, 2);
+        let mut block =
+            _mm256_add_epi32(self.block, _mm256_set_epi64x(0, i64::from(first + 1), 0, i64::from(first)));
+        std::array::from_fn(|_| {
+            let turned = turn_pair(block);
+            block = _mm256_add_epi32(block, step);
+            turned
+        })
+    }
+}

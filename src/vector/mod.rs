@@ -1,0 +1,36 @@
+//! What SRTP computes, two blocks at a time: AES and GHASH on the 256-bit registers of x86-64 (VAES, VPCLMULQDQ,
+//! AVX2). One of the two rooms with `unsafe` in it; the other is `net`.
+//!
+//! The contract. Everything public is safe and takes slices; wrong lengths panic before anything is written.
+//! * *Processor.* A function that needs more than x86-64 has `#[target_feature]`, and is entered only through a
+//!   value that was made with [`Vaes`], which exists only where the processor was asked.
+//! * *Memory.* Loads and stores take a reference to an array of just their width (`memory`), which only a
+//!   bounds-checked split of a slice gives. So nothing before or behind a slice is ever touched.
+//! * *Secrets.* No branch and no address depends on a key, a plaintext or a tag; lengths are public. Keys and what is
+//!   made of them are wiped when dropped.
+//!
+//! Other processors get types of the same names that nobody can make: they lose speed, nothing else.
+
+#[cfg(not(target_arch = "x86_64"))]
+mod absent;
+#[cfg(target_arch = "x86_64")]
+mod aes;
+#[cfg(target_arch = "x86_64")]
+mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod gcm;
+#[cfg(target_arch = "x86_64")]
+mod ghash;
+#[cfg(target_arch = "x86_64")]
+mod memory;
+
+#[cfg(not(target_arch = "x86_64"))]
+pub use absent::{Gcm, Vaes};
+#[cfg(target_arch = "x86_64")]
+pub use cpu::Vaes;
+#[cfg(target_arch = "x86_64")]
+pub use gcm::Gcm;
+
+/// A tag that does not verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forged;

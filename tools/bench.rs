@@ -1,0 +1,84 @@
+//! `sfu-bench`: what a delivered voice packet costs the server, beside what it costs the kernel alone.
+//!
+//! Server and load live in two network namespaces joined by a veth pair, each on a CPU of its own. The load is
+//! `sfu-load --light`; the floor is `sfu-load fan-out`, a bare `recvmmsg` to `sendmmsg` relay of the same datagrams at
+//! the same pace. Subjects take turns, and medians are kept.
+
+#[path = "bench/measurement.rs"]
+mod measurement;
+#[path = "bench/network.rs"]
+mod network;
+#[path = "bench/plan.rs"]
+mod plan;
+#[path = "load/plot.rs"]
+mod plot;
+#[path = "bench/report.rs"]
+mod report;
+#[path = "bench/subject.rs"]
+mod subject;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use measurement::{Row, measure};
+use network::Network;
+
+/// Measures the server beside a bare fan-out, and writes what it found as Markdown and as a page.
+#[derive(Parser)]
+#[command(name = "sfu-bench", version)]
+struct Arguments {
+    /// Runs of each subject in each row; medians are kept
+    #[arg(long, default_value_t = 5, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=99))]
+    runs: u32,
+    /// Length of a run, after all have joined
+    #[arg(long, default_value_t = 6, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(3..=600))]
+    seconds: u32,
+    /// Only these tables, by name; --list names them
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Names the tables and what is in them, and measures nothing
+    #[arg(long)]
+    list: bool,
+    /// Where bench.md and bench.html go
+    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let tables = plan::tables();
+    if arguments.list {
+        for table in &tables {
+            println!("{:<10} {}", table.name, table.title);
+        }
+        return Ok(());
+    }
+    for name in &arguments.only {
+        ensure!(tables.iter().any(|table| table.name == name), "there is no table {name}; see --list");
+    }
+    std::fs::create_dir_all(&arguments.out)
+        .with_context(|| format!("{} cannot be made", arguments.out.display()))?;
+    let network = Network::new().context("two network namespaces (as root, with iproute2)")?;
+    let mut found = Vec::new();
+    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    for table in tables.iter().filter(|table| wanted(table.name)) {
+        println!("{}", table.title);
+        let rows: Vec<Row> = table
+            .cases
+            .iter()
+            .map(|case| measure(&network, table, case, arguments.runs, arguments.seconds))
+            .collect::<Result<_>>()?;
+        found.push((table, rows));
+        // After each table, so that an hour is not lost with the last minute.
+        let about = report::About::read(arguments.runs, arguments.seconds);
+        for (file, text) in
+            [("bench.md", report::markdown(&about, &found)), ("bench.html", report::page(&about, &found))]
+        {
+            let path = arguments.out.join(file);
+            std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+        }
+    }
+    println!("{0}/bench.md and {0}/bench.html", arguments.out.display());
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! A row of a table: each subject several times, by turns, and the medians.
+
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use gryt_sfu::time::Now;
+use serde_json::Value;
+
+use super::network::Network;
+use super::plan::{Case, Table};
+use super::subject::{Load, Running, Subject};
+
+/// Seconds after the last join that are not counted: reports of a start, cold caches.
+const SKIPPED: usize = 1;
+/// A run in which another machine took more of ours says nothing.
+const STEAL_MAX: f64 = 1.0;
+/// Runs that are thrown away, for each that is kept.
+const THROWN_AWAY_MAX: u32 = 2;
+
+/// What one run, or the median of several, found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    /// CPU time of the process for each delivered packet, in µs.
+    pub(crate) process_us: f64,
+    /// The same for the server's CPU as a whole, whoever used it.
+    pub(crate) machine_us: f64,
+    /// Of the process, in percent of a CPU.
+    pub(crate) cpu_percent: f64,
+    pub(crate) delivered_per_second: f64,
+    pub(crate) loss_percent: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) p999_ms: f64,
+}
+
+/// What a case found, subject by subject.
+pub(crate) struct Row {
+    pub(crate) x: f64,
+    pub(crate) label: String,
+    pub(crate) subjects: Vec<Figures>,
+    pub(crate) thrown_away: u32,
+}
+
+/// Measures a case.
+pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, seconds: u32) -> Result<Row> {
+    let mut found: Vec<Vec<Figures>> = vec![Vec::new(); table.subjects.len()];
+    let mut thrown_away = 0;
+    for _ in 0..runs {
+        for ((name, subject), found) in table.subjects.iter().zip(&mut found) {
+            loop {
+                let (figures, steal) = run(network, subject, &case.load, seconds)
+                    .with_context(|| format!("{}, {}, {name}", table.name, case.label))?;
+                if steal <= STEAL_MAX || thrown_away >= THROWN_AWAY_MAX * runs {
+                    found.push(figures);
+                    break;
+                }
+                thrown_away += 1;
+            }
+        }
+    }
+    let subjects: Vec<Figures> = found.iter().map(|runs| median(runs)).collect();
+    for ((name, _), figures) in table.subjects.iter().zip(&subjects) {
+        println!(
+            "  {:<16} {name:<22} {:6.2} µs process {:6.2} µs machine  {:7.0}/s  loss {:.3} %  p50 {:.3} p99 {:.3} ms",
+            case.label,
+            figures.process_us,
+            figures.machine_us,
+            figures.delivered_per_second,
+            figures.loss_percent,
+            figures.p50_ms,
+            figures.p99_ms,
+        );
+    }
+    Ok(Row { x: case.x, label: case.label.clone(), subjects, thrown_away })
+}
+
+/// Each figure's own.
+fn median(runs: &[Figures]) -> Figures {
+    let of = |figure: fn(&Figures) -> f64| {
+        let mut values: Vec<f64> = runs.iter().map(figure).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or_default()
+    };
+    Figures {
+        process_us: of(|run| run.process_us),
+        machine_us: of(|run| run.machine_us),
+        cpu_percent: of(|run| run.cpu_percent),
+        delivered_per_second: of(|run| run.delivered_per_second),
+        loss_percent: of(|run| run.loss_percent),
+        p50_ms: of(|run| run.p50_ms),
+        p99_ms: of(|run| run.p99_ms),
+        p999_ms: of(|run| run.p999_ms),
+    }
+}
+
+/// What one run found, and the percentage of its time that was stolen.
+fn run(network: &Network, subject: &Subject, load: &Load, seconds: u32) -> Result<(Figures, f64)> {
+    let running = Running::start(subject, network)?;
+    let json = std::env::temp_dir().join(format!("sfu-bench-{}.json", std::process::id()));
+    let path = json.to_str().context("a name that is text")?;
+    // Two more than are counted: the first, and the one that the end cuts off.
+    let mut command = running.load(subject, network, load, seconds + SKIPPED as u32 + 1, path)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let began = Now::read().instant;
+    let is_over = AtomicBool::new(false);
+    let (output, machine) = std::thread::scope(|scope| -> Result<_> {
+        let sampler = scope.spawn(|| samples(network.server_cpu, began, &is_over));
+        let output = command.output().context("sfu-load cannot be run");
+        is_over.store(true, Ordering::Relaxed);
+        let machine = sampler.join().map_err(|_| anyhow::anyhow!("the sampler panicked"))??;
+        Ok((output?, machine))
+    })?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "sfu-load ended with {}: {}", output.status, text.trim());
+    let outcome: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    std::fs::remove_file(&json)?;
+    figures(&outcome, load, &machine)
+}
+
+/// The machine's own books at one moment.
+struct Sample {
+    at: f64,
+    /// Time that the server's CPU was busy, and that was stolen of all.
+    busy: f64,
+    stolen: f64,
+}
+
+fn samples(cpu: usize, began: Instant, is_over: &AtomicBool) -> Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        let stat = std::fs::read_to_string("/proc/stat")?;
+        let ticks = |name: &str| -> Vec<f64> {
+            let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_default().split_whitespace().filter_map(|ticks| ticks.parse().ok()).collect()
+        };
+        // user nice system idle iowait irq softirq steal, in 1/100 s
+        let (own, all) = (ticks(&format!("cpu{cpu}")), ticks("cpu"));
+        let busy =
+            own.iter().enumerate().take(7).filter(|(i, _)| !matches!(i, 3 | 4)).map(|(_, ticks)| ticks);
+        let stolen = all.get(7).copied().unwrap_or_default();
+        let at = began.elapsed().as_secs_f64();
+        samples.push(Sample { at, busy: busy.sum::<f64>() / 100.0, stolen: stolen / 100.0 });
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(samples)
+}
+
+fn figures(outcome: &Value, load: &Load, machine: &[Sample]) -> Result<(Figures, f64)> {
+    let seconds = outcome["seconds"].as_array().context("no seconds")?;
+    let number = |value: &Value| value.as_f64().unwrap_or_default();
+    let full = f64::from(load.members());
+    let all: Vec<&Value> =
+        seconds.iter().skip_while(|second| number(&second["connected"]) < full).skip(SKIPPED).collect();
+    // The last one ends when the run does.
+    let (_, counted) = all.split_last().context("not all members joined")?;
+    let (first, last) = (counted.first().context("too short")?, counted.last().context("too short")?);
+    let (from, to) = (number(&first["at"]) - 1.0, number(&last["at"]));
+    let count = counted.len() as f64;
+    let sum = |key: &str| counted.iter().map(|second| number(&second[key])).sum::<f64>();
+    let delivered = sum("received_per_second");
+    ensure!(delivered > 0.0, "nothing was delivered");
+    let within = |at: f64| machine.iter().min_by(|a, b| (a.at - at).abs().total_cmp(&(b.at - at).abs()));
+    let (begins, ends) = within(from).zip(within(to)).context("no samples")?;
+    let passed = (ends.at - begins.at).max(0.001);
+    let latency = &outcome["latency_ms"];
+    let figures = Figures {
+        process_us: sum("server_cpu_percent") * 1e4 / delivered,
+        machine_us: (ends.busy - begins.busy) / passed * count * 1e6 / delivered,
+        cpu_percent: sum("server_cpu_percent") / count,
+        delivered_per_second: delivered / count,
+        loss_percent: number(&outcome["packets"]["loss_percent"]),
+        p50_ms: number(&latency["p50"]),
+        p99_ms: number(&latency["p99"]),
+        p999_ms: number(&latency["p999"]),
+    };
+    Ok((figures, 100.0 * (ends.stolen - begins.stolen) / passed))
+}

@@ -1,0 +1,113 @@
+//! The tables: what is varied, and who is compared.
+
+use super::subject::{Load, Subject, Voice};
+
+/// A table, and a plot of it.
+pub(crate) struct Table {
+    /// On the command line.
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) x: &'static str,
+    /// The first one is what the others are held against.
+    pub(crate) subjects: Vec<(&'static str, Subject)>,
+    pub(crate) cases: Vec<Case>,
+}
+
+/// A row.
+pub(crate) struct Case {
+    pub(crate) x: f64,
+    pub(crate) label: String,
+    pub(crate) load: Load,
+}
+
+fn case(x: u32, rooms: u32, speakers: u32, listeners: u32, voice: Voice) -> Case {
+    let load = Load { rooms, speakers, listeners, voice };
+    Case { x: x.into(), label: format!("{rooms} × {speakers}+{listeners}"), load }
+}
+
+fn server(variables: &[(&'static str, &'static str)]) -> Subject {
+    Subject::Server(variables.to_vec())
+}
+
+/// All of them, in the order of the report.
+pub(crate) fn tables() -> Vec<Table> {
+    use Voice::{Constant, Opus};
+    let both = || vec![("bare fan-out", Subject::Floor), ("sfu", server(&[]))];
+    let ticks = |voice| {
+        let subjects = vec![
+            ("bare fan-out", Subject::Floor),
+            ("sfu", server(&[])),
+            ("sfu, tick 5 ms", server(&[("EGRESS_TICK_MS", "5")])),
+            ("sfu, tick 10 ms", server(&[("EGRESS_TICK_MS", "10")])),
+            ("sfu, tick 20 ms", server(&[("EGRESS_TICK_MS", "20")])),
+        ];
+        (subjects, [1, 3].map(|rooms| case(rooms, rooms, 4, 100, voice)).into())
+    };
+    let (constant, constant_cases) = ticks(Constant);
+    let (opus, opus_cases) = ticks(Opus);
+    let tick = ("EGRESS_TICK_MS", "10");
+    vec![
+        Table {
+            name: "receivers",
+            title: "Cost against receivers: one speaker, 120 B",
+            x: "receivers",
+            subjects: both(),
+            cases: [2, 10, 100, 1000, 3000].map(|count| case(count, 1, 1, count, Constant)).into(),
+        },
+        Table {
+            name: "speakers",
+            title: "Cost against speakers: 100 listeners, 120 B",
+            x: "speakers",
+            subjects: both(),
+            cases: (1..=8).map(|count| case(count, 1, count, 100, Constant)).collect(),
+        },
+        Table {
+            name: "load",
+            title: "Cost and latency against load: rooms of 4 speakers and 100 listeners, 120 B",
+            x: "rooms",
+            subjects: both(),
+            cases: [1, 2, 4, 6, 8, 10, 12].map(|rooms| case(rooms, rooms, 4, 100, Constant)).into(),
+        },
+        Table {
+            name: "tick",
+            title: "EGRESS_TICK_MS: rooms of 4 speakers and 100 listeners, 120 B",
+            x: "rooms",
+            subjects: constant,
+            cases: constant_cases,
+        },
+        Table {
+            name: "tick-opus",
+            title: "EGRESS_TICK_MS: the same with Opus at a variable bit rate",
+            x: "rooms",
+            subjects: opus,
+            cases: opus_cases,
+        },
+        Table {
+            name: "padding",
+            title: "GSO_PAD_MAX with EGRESS_TICK_MS=10: Opus at a variable bit rate",
+            x: "rooms",
+            subjects: vec![
+                ("bare fan-out", Subject::Floor),
+                ("0", server(&[tick, ("GSO_PAD_MAX", "0")])),
+                ("32", server(&[tick, ("GSO_PAD_MAX", "32")])),
+                ("64", server(&[tick, ("GSO_PAD_MAX", "64")])),
+                ("255", server(&[tick, ("GSO_PAD_MAX", "255")])),
+            ],
+            cases: vec![case(1, 1, 4, 100, Opus)],
+        },
+        Table {
+            name: "wait",
+            title: "BATCH_WAIT_US: rooms of 4 speakers and 100 listeners, 120 B",
+            x: "rooms",
+            subjects: vec![
+                ("bare fan-out", Subject::Floor),
+                ("0", server(&[])),
+                ("200", server(&[("BATCH_WAIT_US", "200")])),
+                ("500", server(&[("BATCH_WAIT_US", "500")])),
+                ("1000", server(&[("BATCH_WAIT_US", "1000")])),
+                ("5000", server(&[("BATCH_WAIT_US", "5000")])),
+            ],
+            cases: [1, 3].map(|rooms| case(rooms, rooms, 4, 100, Constant)).into(),
+        },
+    ]
+}

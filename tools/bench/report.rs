@@ -1,0 +1,151 @@
+//! What was found, as Markdown and as a page in one file.
+
+use std::fmt::Write;
+
+use super::measurement::{Figures, Row};
+use super::plan::Table;
+use super::plot::{Line, Plot, escaped};
+
+const STYLE: &str = include_str!("../load/report.css");
+
+/// Where and how it was measured.
+pub(crate) struct About {
+    commit: String,
+    machine: String,
+    runs: u32,
+    seconds: u32,
+}
+
+impl About {
+    pub(crate) fn read(runs: u32, seconds: u32) -> About {
+        let output = |program: &str, arguments: &[&str]| {
+            let output = std::process::Command::new(program).args(arguments).output();
+            output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+        };
+        let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
+        let model = model.map_or("unknown", |(_, model)| model);
+        About {
+            commit: output("git", &["describe", "--always", "--dirty"]),
+            machine: format!("{}, {count} CPUs ({model})", output("uname", &["-sr"])),
+            runs,
+            seconds,
+        }
+    }
+
+    fn words(&self) -> String {
+        format!(
+            "Commit {}, {}; medians of {} runs of {} s by turns; server and load in network namespaces of their own, \
+             joined by veth, each on one CPU.",
+            self.commit, self.machine, self.runs, self.seconds
+        )
+    }
+}
+
+/// The worse of the two ways to count, held against the floor's.
+fn ratio(figures: &Figures, floor: &Figures) -> f64 {
+    let of = |mine: f64, floor: f64| if floor > 0.0 { mine / floor } else { 0.0 };
+    of(figures.process_us, floor.process_us).max(of(figures.machine_us, floor.machine_us))
+}
+
+/// Heads and cells of a table.
+fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
+    let heads = [
+        table.x,
+        "subject",
+        "packets/s",
+        "loss",
+        "µs a packet, process",
+        "µs, its CPU",
+        "× the first, the worse",
+        "p50",
+        "p99",
+        "p99.9",
+    ];
+    let mut cells = Vec::new();
+    for row in rows {
+        let floor = row.subjects.first().copied().unwrap_or_default();
+        for (figures, (name, _)) in row.subjects.iter().zip(&table.subjects) {
+            cells.push(vec![
+                row.label.clone(),
+                (*name).to_owned(),
+                format!("{:.0}", figures.delivered_per_second),
+                format!("{:.2} %", figures.loss_percent),
+                format!("{:.2}", figures.process_us),
+                format!("{:.2}", figures.machine_us),
+                format!("{:.2}", ratio(figures, &floor)),
+                format!("{:.2} ms", figures.p50_ms),
+                format!("{:.2} ms", figures.p99_ms),
+                format!("{:.2} ms", figures.p999_ms),
+            ]);
+        }
+    }
+    (heads.map(str::to_owned).into(), cells)
+}
+
+fn thrown_away(rows: &[Row]) -> String {
+    let count: u32 = rows.iter().map(|row| row.thrown_away).sum();
+    format!("Runs thrown away for stolen time: {count}.")
+}
+
+/// For a README.
+pub(crate) fn markdown(about: &About, found: &[(&Table, Vec<Row>)]) -> String {
+    let mut text = format!("# Cost of a delivered packet\n\n{}\n", about.words());
+    for (table, rows) in found {
+        let (heads, cells) = cells(table, rows);
+        let rule = heads.iter().enumerate().map(|(i, _)| if i < 2 { "---" } else { "--:" });
+        let rule = rule.collect::<Vec<_>>().join(" | ");
+        // A `String` takes everything.
+        let _ = write!(text, "\n## {}\n\n| {} |\n| {rule} |\n", table.title, heads.join(" | "));
+        for line in cells {
+            let _ = writeln!(text, "| {} |", line.join(" | "));
+        }
+        let _ = writeln!(text, "\n{}", thrown_away(rows));
+    }
+    text
+}
+
+/// For a browser.
+pub(crate) fn page(about: &About, found: &[(&Table, Vec<Row>)]) -> String {
+    let mut body = String::new();
+    for (table, rows) in found {
+        let (heads, cells) = cells(table, rows);
+        let cell = |tag: &str, text: &String| format!("<{tag}>{}</{tag}>", escaped(text));
+        let line = |tag: &str, line: &Vec<String>| {
+            format!("<tr>{}</tr>", line.iter().map(|text| cell(tag, text)).collect::<String>())
+        };
+        let _ = write!(
+            body,
+            "<h2>{}</h2>\n<div class=\"plots\">\n{}{}</div>\n<details><summary>Figures</summary>\
+             <div class=\"scroll\"><table>{}{}</table></div><p>{}</p></details>\n",
+            escaped(table.title),
+            plot(table, rows, "µs a packet, the worse of process and CPU", " µs", worse_us),
+            plot(table, rows, "p99 of the whole way", " ms", |figures| figures.p99_ms),
+            line("th", &heads),
+            cells.iter().map(|cells| line("td", cells)).collect::<String>(),
+            thrown_away(rows),
+        );
+    }
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
+         <link rel=\"icon\" href=\"data:,\">\n<title>Cost of a delivered packet</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <header><h1>Cost of a delivered packet</h1><p>{}</p></header>\n{body}</body>\n</html>\n",
+        escaped(&about.words())
+    )
+}
+
+fn worse_us(figures: &Figures) -> f64 {
+    figures.process_us.max(figures.machine_us)
+}
+
+fn plot(table: &Table, rows: &[Row], what: &str, unit: &str, of: fn(&Figures) -> f64) -> String {
+    let lines = table.subjects.iter().enumerate().map(|(i, (name, _))| Line {
+        name,
+        points: rows.iter().map(|row| (row.x, row.subjects.get(i).map(of))).collect(),
+    });
+    let title = format!("{what}, against {}", table.x);
+    Plot { title: &title, note: "", y_unit: unit, x_unit: "", y_least: 0.0, lines: lines.collect() }.html()
+}

@@ -1,0 +1,152 @@
+//! What is measured, and the load it is put under.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use gryt_sfu::time::Now;
+
+use super::network::{Network, SERVER};
+
+const START_MAX: Duration = Duration::from_secs(10);
+const PORT: u16 = 5005;
+const FLOOR_PORT: u16 = 5006;
+
+/// Who carries the packets.
+#[derive(Clone, Debug)]
+pub(crate) enum Subject {
+    /// The bare fan-out.
+    Floor,
+    /// The server, with these variables set.
+    Server(Vec<(&'static str, &'static str)>),
+}
+
+/// Who is there, and what they say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) rooms: u32,
+    pub(crate) speakers: u32,
+    pub(crate) listeners: u32,
+    pub(crate) voice: Voice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// 120 B a packet.
+    Constant,
+    /// What an Opus encoder made of speech, at a variable bit rate.
+    Opus,
+}
+
+impl Load {
+    pub(crate) fn members(&self) -> u32 {
+        self.rooms * (self.speakers + self.listeners)
+    }
+}
+
+/// A subject that runs; killed with the value.
+pub(crate) struct Running {
+    child: Child,
+    url: String,
+}
+
+impl Running {
+    pub(crate) fn start(subject: &Subject, network: &Network) -> Result<Running> {
+        match subject {
+            Subject::Floor => {
+                let bind = format!("{SERVER}:{FLOOR_PORT}");
+                let mut command = network.at_server(&program("sfu-load")?);
+                let mut child = command
+                    .args(["fan-out", "--bind", &bind])
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::piped())
+                    .spawn()?;
+                let mut line = String::new();
+                BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
+                let running = Running { child, url: bind };
+                if line.is_empty() { bail!("the bare fan-out did not start") } else { Ok(running) }
+            }
+            Subject::Server(variables) => {
+                let port = PORT.to_string();
+                let sfu = program("sfu")?;
+                let mut command = network.at_server(&sfu);
+                command
+                    .env_clear()
+                    .envs([("PORT", port.as_str()), ("WORKERS", "1"), ("MAX_CONNECTIONS", "8000")])
+                    .envs([("LOG_LEVEL", "error"), ("ICE_ADVERTISE_IP", SERVER), ("PATH", env!("PATH"))])
+                    .envs(variables.iter().copied())
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null());
+                let mut running = Running { child: command.spawn()?, url: format!("ws://{SERVER}:{PORT}/") };
+                let began = Now::read().instant;
+                let is_there = || -> Result<bool> {
+                    let mut probe = network.at_server(&sfu);
+                    probe.arg("--health").env("PORT", &port).stdout(Stdio::null()).stderr(Stdio::null());
+                    Ok(probe.status()?.success())
+                };
+                while !is_there()? {
+                    if let Some(status) = running.child.try_wait()? {
+                        bail!("the server ended at its start: {status}");
+                    }
+                    if began.elapsed() > START_MAX {
+                        bail!("the server does not answer");
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Ok(running)
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The command that puts it under load, and writes what it found to `json`.
+    pub(crate) fn load(
+        &self,
+        subject: &Subject,
+        network: &Network,
+        load: &Load,
+        seconds: u32,
+        json: &str,
+    ) -> Result<Command> {
+        let mut command = network.at_load(&program("sfu-load")?);
+        if matches!(subject, Subject::Floor) {
+            command.arg("bare");
+        }
+        command.args([self.url.as_str(), "--json", json, "--pid", &self.pid().to_string()]);
+        for (option, value) in [
+            ("--rooms", load.rooms),
+            ("--speakers", load.speakers),
+            ("--listeners", load.listeners),
+            ("--seconds", seconds),
+        ] {
+            command.args([option, &value.to_string()]);
+        }
+        if matches!(subject, Subject::Server(_)) {
+            command.args(["--light", "--join-rate", "150", "--join-timeout", "120"]);
+        }
+        if load.voice == Voice::Opus {
+            command.args(["--input", "benches/voice.opus"]);
+        }
+        Ok(command)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Dead already, perhaps.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program that was built with this one.
+fn program(name: &str) -> Result<String> {
+    let path: PathBuf = std::env::current_exe()?.with_file_name(name);
+    let path = path.to_str().with_context(|| format!("{} is no text", path.display()))?;
+    Ok(path.to_owned())
+}

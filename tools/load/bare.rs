@@ -1,0 +1,212 @@
+//! Members without a protocol, for the bare fan-out: what they send and count is what light members of a server send
+//! and count, datagram for datagram, so that both can be put side by side.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use gryt_sfu::time::Now;
+
+use super::fan_out::{REGISTER, ROOM_AT, address};
+use super::outcome::{Latency, Outcome, Packets, Second, Setting};
+use super::process::Usage;
+use super::tally::Counts;
+use super::udp::{BATCH_LEN, Batch, Clocks, Port};
+use super::voice_file::VoicePacket;
+
+/// What RTP and SRTP add to a payload of ours: header, extensions, tag of AES-GCM.
+const OVERHEAD: usize = 12 + 16 + 16;
+/// Before the speaker's number, its packet's, and the time at which it was sent.
+const SPEAKER_AT: usize = ROOM_AT + 2;
+const COUNTER_AT: usize = SPEAKER_AT + 4;
+const TIME_AT: usize = COUNTER_AT + 4;
+const END_AT: usize = TIME_AT + 8;
+/// As often as a light member does.
+const DRAIN_EVERY: Duration = Duration::from_millis(50);
+/// Parts in which all are drained, so that speakers keep their time.
+const DRAIN_PARTS: u32 = 50;
+/// Before the first second that counts.
+const WARM_UP: Duration = Duration::from_secs(1);
+const MEMBER_COUNT_MAX: u64 = 20_000;
+
+/// Members of a bare fan-out.
+#[derive(Args)]
+pub(crate) struct Settings {
+    /// Where it is: what it printed at its start
+    #[arg(value_name = "ADDRESS", value_parser = address)]
+    target: std::net::SocketAddrV4,
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    rooms: u16,
+    #[arg(long, default_value_t = 4, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    speakers: u32,
+    #[arg(long, default_value_t = 100, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    listeners: u32,
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    seconds: u32,
+    /// Its process
+    #[arg(long, value_name = "PID")]
+    pid: u32,
+    #[command(flatten)]
+    pub(crate) voice: super::arguments::Voice,
+    /// Writes the results as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: std::path::PathBuf,
+}
+
+impl Settings {
+    fn in_words(&self) -> Setting {
+        Setting {
+            url: self.target.to_string(),
+            rooms: self.rooms.into(),
+            speakers: self.speakers,
+            listeners: self.listeners,
+            seconds: self.seconds,
+            light: true,
+            ..Setting::default()
+        }
+    }
+}
+
+struct Speaker {
+    room: u16,
+    number: u32,
+    next_at: Instant,
+    counter: u32,
+}
+
+/// Speaks and listens.
+pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcome> {
+    let members = u64::from(settings.rooms) * u64::from(settings.listeners + settings.speakers);
+    ensure!(members <= MEMBER_COUNT_MAX, "{members} members: up to {MEMBER_COUNT_MAX} have a port");
+    // A port needs a runtime to be born in; asleep, as all are here, it needs none.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    let target = SocketAddr::V4(settings.target);
+    let own = super::member::local_ip(target)?;
+    let mut voice = Port::bind(own)?;
+    voice.sleep()?;
+    let mut listeners = Vec::new();
+    for i in 0..u32::from(settings.rooms) * settings.listeners {
+        let mut port = Port::bind(own)?;
+        port.sleep()?;
+        let [high, low] = ((i / settings.listeners) as u16).to_be_bytes();
+        port.send(&[REGISTER, high, low], target);
+        listeners.push(port);
+    }
+    let started = Now::read().instant;
+    let count = u32::from(settings.rooms) * settings.speakers;
+    let every = Duration::from_millis(20);
+    let mut speakers: Vec<Speaker> = (0..count)
+        .map(|number| Speaker {
+            room: (number / settings.speakers) as u16,
+            number,
+            // Those of a room evenly over the interval, the rooms a little apart.
+            next_at: started
+                + every * (number % settings.speakers) / settings.speakers
+                + every * (number / settings.speakers) / settings.speakers / u32::from(settings.rooms),
+            counter: 0,
+        })
+        .collect();
+    speakers.sort_by_key(|speaker| speaker.next_at);
+
+    let mut hearing = Hearing { batch: Batch::new(), counts: Counts::default() };
+    let mut total = Counts::default();
+    let mut outcome = Outcome { setting: settings.in_words(), ..Outcome::default() };
+    let (mut drained_at, mut part, mut turn) = (started, 0, 0);
+    let mut second_at = started + WARM_UP;
+    let ends = second_at + Duration::from_secs(settings.seconds.into());
+    let (mut usage, mut last) = (None, started);
+    loop {
+        let now = Now::read().instant;
+        if now >= second_at {
+            let after = Usage::of(settings.pid)?;
+            let passed = now.duration_since(last).as_secs_f64();
+            if let Some(before) = usage.replace(after) {
+                let spent: Duration = after.cpu.saturating_sub(before.cpu);
+                outcome.seconds.push(Second {
+                    at: now.duration_since(started).as_secs_f64(),
+                    connected: members,
+                    received_per_second: hearing.counts.received as f64 / passed,
+                    latency_ms: Latency::of(&hearing.counts.latency),
+                    server_cpu_percent: Some(100.0 * spent.as_secs_f64() / passed),
+                    overflowed: hearing.counts.overflowed,
+                    ..Second::default()
+                });
+                total.absorb(&mut hearing.counts);
+            } else {
+                hearing.counts = Counts::default();
+            }
+            (last, second_at) = (now, now + Duration::from_secs(1));
+            if now >= ends {
+                break;
+            }
+        }
+        while speakers[turn].next_at <= now {
+            let speaker = &mut speakers[turn];
+            let packet = &packets[speaker.counter as usize % packets.len()];
+            speaker.say(&voice, target, packet.payload.len());
+            speaker.next_at += every;
+            hearing.counts.sent += 1;
+            turn = (turn + 1) % speakers.len();
+        }
+        if drained_at <= now {
+            let len = listeners.len().div_ceil(DRAIN_PARTS as usize);
+            listeners.chunks(len).nth(part).into_iter().flatten().for_each(|port| hearing.drain(port));
+            part = (part + 1) % DRAIN_PARTS as usize;
+            drained_at = (drained_at + DRAIN_EVERY / DRAIN_PARTS).max(now);
+        }
+        let next = speakers[turn].next_at.min(drained_at).min(second_at);
+        std::thread::sleep(next.saturating_duration_since(Now::read().instant));
+    }
+    let expected = total.sent * u64::from(settings.listeners);
+    outcome.duration_seconds = last.duration_since(started).as_secs_f64();
+    outcome.packets = Packets {
+        sent: total.sent,
+        received: total.received,
+        missing: expected.saturating_sub(total.received),
+        // What is on its way at either end makes a little more or less.
+        loss_percent: 100.0 * (1.0 - total.received as f64 / expected.max(1) as f64).max(0.0),
+        ..Packets::default()
+    };
+    outcome.own.overflowed = total.overflowed;
+    outcome.latency_ms = Latency::of(&total.latency);
+    Ok(outcome)
+}
+
+impl Speaker {
+    fn say(&mut self, voice: &Port, target: SocketAddr, payload_len: usize) {
+        let mut datagram = [0; 1_500];
+        let len = (payload_len + OVERHEAD).clamp(END_AT, 1_500);
+        datagram[ROOM_AT..SPEAKER_AT].copy_from_slice(&self.room.to_be_bytes());
+        datagram[SPEAKER_AT..COUNTER_AT].copy_from_slice(&self.number.to_be_bytes());
+        datagram[COUNTER_AT..TIME_AT].copy_from_slice(&self.counter.to_be_bytes());
+        datagram[TIME_AT..END_AT].copy_from_slice(&Clocks::read().wall().to_be_bytes());
+        voice.send(&datagram[..len], target);
+        self.counter += 1;
+    }
+}
+
+struct Hearing {
+    batch: Batch,
+    counts: Counts,
+}
+
+impl Hearing {
+    fn drain(&mut self, port: &Port) {
+        loop {
+            let count = port.receive(&mut self.batch);
+            for i in 0..count {
+                let Some(datagram) = self.batch.datagram(i) else { continue };
+                self.counts.received += 1;
+                let sent_at = datagram.bytes.get(TIME_AT..END_AT).and_then(|bytes| bytes.first_chunk());
+                let Some((arrived_at, sent_at)) = datagram.arrived_at.zip(sent_at) else { continue };
+                let latency = arrived_at.saturating_sub(u64::from_be_bytes(*sent_at));
+                self.counts.latency.record(latency / 1_000);
+            }
+            if count < BATCH_LEN {
+                return;
+            }
+        }
+    }
+}
