@@ -1,9 +1,10 @@
-//! What does the ring cost, and what does segmentation save, beside bare `sendmmsg`?
+//! What does a backend cost, and what does segmentation save, beside the bare system call?
 //!
-//! The same datagrams go to the same loopback sinks in the same process: once by `sendmmsg` with headers
-//! made beforehand, 64 a call; once through the ring's egress as the server uses it, which copies each
-//! datagram and writes its header; with segmentation and without. The ways take turns, so that a noisy
-//! neighbour hits all of them, and each is charged its thread's CPU time. Prints the median.
+//! The same datagrams go to the same loopback sinks in the same process: by bare `sendmmsg` with headers made
+//! beforehand, 64 a call, each datagram by itself and several to a send (`UDP_SEGMENT`); and through the egress of
+//! both backends as the server uses them, which copies each datagram and writes its header; with segmentation and
+//! without. The ways take turns, so that a noisy neighbour hits all of them, and each is charged its thread's CPU
+//! time. Prints the median, and its ratio to `sendmmsg`.
 //!
 //! `cargo bench --bench ring_loopback`; with `--test` one short round, to see that it works.
 
@@ -12,8 +13,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use gryt_sfu::net::uring::{Uring, UringOptions, probe};
-use gryt_sfu::net::{Backend, socket, wake};
+use gryt_sfu::net::mmsg::{self, Mmsg};
+use gryt_sfu::net::uring::{self, Uring};
+use gryt_sfu::net::wake::WakeReader;
+use gryt_sfu::net::{Backend, Options, socket, wake};
 use gryt_sfu::packet::{Path, SocketId, run};
 
 const SINK_COUNT: usize = 100;
@@ -23,31 +26,45 @@ const FLUSH_COUNT: usize = 10;
 /// Messages of one `sendmmsg`.
 const CALL_LEN: usize = 64;
 
+/// The columns.
+const WAYS: [&str; 6] = ["sendmmsg", "GSO", "uring", "uring+GSO", "mmsg", "mmsg+GSO"];
+
 fn main() {
     // Cargo passes `--bench` for a measurement.
     let is_trial = !std::env::args().any(|argument| argument == "--bench");
-    let features = match probe() {
-        Ok(features) => features,
-        Err(error) => return println!("skipped: {error}"),
+    let has_ring = match uring::probe() {
+        Ok(features) => {
+            println!("{features}");
+            true
+        }
+        Err(error) => {
+            println!("without a ring: {error}");
+            false
+        }
     };
-    println!("{features}");
+    println!("{}", mmsg::probe());
     println!("{SINK_COUNT} sinks, ns of CPU per datagram (ratio to sendmmsg)");
-    println!("bytes  each  sendmmsg   ring, one by one      ring, segmented");
+    print!("bytes  each");
+    WAYS.iter().for_each(|way| print!(" {way:>14}"));
+    println!();
     let round_count = if is_trial { 1 } else { ROUND_COUNT };
     for len in [170, 1200] {
         for each in [1, 2, 4, 8] {
-            compare(len, each, round_count);
+            compare(len, each, round_count, has_ring);
         }
     }
 }
 
-fn compare(len: usize, each: usize, round_count: usize) {
+fn compare(len: usize, each: usize, round_count: usize, has_ring: bool) {
     let sinks = Sinks::new();
     let datagram = vec![0x80; len];
-    let mut bare = Bare::new(&sinks, &datagram, each);
-    let mut single = ring(false);
-    let mut segmented = ring(true);
-    let mut samples = [const { Vec::new() }; 3];
+    let mut singles = Bare::new(&sinks, &datagram, each, false);
+    let mut trains = Bare::new(&sinks, &datagram, each, true);
+    let ring = |sockets, reader, options| Uring::new(sockets, reader, options).expect("the probe had a ring");
+    let mut rings = has_ring.then(|| [false, true].map(|segmentation| start(segmentation, ring)));
+    let mmsg = |sockets, reader, options| Mmsg::new(sockets, reader, options).expect("descriptors are left");
+    let mut mmsgs = [false, true].map(|segmentation| start(segmentation, mmsg));
+    let mut samples = [const { Vec::new() }; WAYS.len()];
     for _ in 0..=round_count {
         let flush_count = FLUSH_COUNT.min(160 / each);
         let mut sample = |way: usize, flush: &mut dyn FnMut()| {
@@ -59,40 +76,53 @@ fn compare(len: usize, each: usize, round_count: usize) {
             samples[way].push(spent.as_nanos() as f64 / (flush_count * SINK_COUNT * each) as f64);
             sinks.drain(flush_count * each);
         };
-        sample(0, &mut || bare.flush());
-        sample(1, &mut || fan_out(&mut single, &sinks, &datagram, each));
-        sample(2, &mut || fan_out(&mut segmented, &sinks, &datagram, each));
+        sample(0, &mut || singles.flush());
+        sample(1, &mut || trains.flush());
+        for (index, ring) in rings.iter_mut().flatten().enumerate() {
+            sample(2 + index, &mut || fan_out(ring, &sinks, &datagram, each));
+        }
+        for (index, mmsg) in mmsgs.iter_mut().enumerate() {
+            sample(4 + index, &mut || fan_out(mmsg, &sinks, &datagram, each));
+        }
     }
-    for uring in [&mut single, &mut segmented] {
-        assert_eq!(uring.take_counters().drops.iter().sum::<u64>(), 0, "every datagram was sent");
-    }
-    let [bare, single, segmented] = samples.map(|mut samples| {
+    rings.iter_mut().flatten().for_each(assert_all_sent);
+    mmsgs.iter_mut().for_each(assert_all_sent);
+    let medians = samples.map(|mut samples| {
         // The first round only warms up.
-        samples.remove(0);
+        let mut samples = samples.split_off(samples.len().min(1));
         samples.sort_by(f64::total_cmp);
-        samples[samples.len() / 2]
+        samples.get(samples.len() / 2).copied()
     });
-    let (by_one, by_train) = (single / bare, segmented / bare);
-    println!("{len:5} {each:5} {bare:9.0} {single:9.0} ({by_one:.2}) {segmented:13.0} ({by_train:.2})");
+    print!("{len:5} {each:5}");
+    for median in medians {
+        match median.zip(medians[0]) {
+            Some((median, bare)) => print!(" {median:7.0} ({:.2})", median / bare),
+            None => print!(" {:>14}", "-"),
+        }
+    }
+    println!();
 }
 
-fn ring(segmentation: bool) -> Uring {
+fn start<B>(segmentation: bool, make: impl Fn(socket::WorkerSockets, WakeReader, Options) -> B) -> B {
     let sockets = socket::bind(0..=0, 1, false).expect("some port is free").remove(0);
     let (_, reader) = wake::waker().expect("descriptors are left");
-    let options = UringOptions { segmentation, ..UringOptions::default() };
-    Uring::new(sockets, reader, options).expect("the probe had a ring")
+    make(sockets, reader, Options { segmentation, ..Options::default() })
 }
 
-fn fan_out(uring: &mut Uring, sinks: &Sinks, datagram: &[u8], each: usize) {
+fn assert_all_sent(backend: &mut impl Backend) {
+    assert_eq!(backend.take_counters().drops.iter().sum::<u64>(), 0, "every datagram was sent");
+}
+
+fn fan_out(backend: &mut impl Backend, sinks: &Sinks, datagram: &[u8], each: usize) {
     for remote in &sinks.addresses {
         let path = Path { socket: SocketId(0), local: IpAddr::V4(Ipv4Addr::LOCALHOST), remote: *remote };
-        let mut run = run(uring.egress(), path).expect("the kernel takes sends");
+        let mut run = run(backend.egress(), path).expect("the kernel takes sends");
         for _ in 0..each {
             run.segment(datagram.len()).expect("the kernel takes sends").copy_from_slice(datagram);
             run.commit(datagram.len());
         }
     }
-    uring.wait(Some(Duration::ZERO)).expect("the ring lives");
+    backend.wait(Some(Duration::ZERO)).expect("the backend lives");
 }
 
 struct Sinks {
@@ -130,34 +160,59 @@ struct Bare {
     messages: Vec<libc::mmsghdr>,
     /// What the messages point to.
     _names: Vec<socket2::SockAddr>,
-    _bytes: Box<libc::iovec>,
+    _bytes: Vec<u8>,
+    _part: Box<libc::iovec>,
+    _control: Box<SegmentLen>,
+}
+
+/// The control message that cuts a send into segments.
+#[repr(C)]
+struct SegmentLen {
+    header: libc::cmsghdr,
+    len: u16,
+    padding: [u8; 6],
 }
 
 impl Bare {
+    /// What goes to one sink leaves one by one, or as one.
     #[expect(unsafe_code, reason = "message headers start as zeroes")]
-    fn new(sinks: &Sinks, datagram: &[u8], each: usize) -> Bare {
+    fn new(sinks: &Sinks, datagram: &[u8], each: usize, as_one: bool) -> Bare {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("some port is free");
         let names: Vec<socket2::SockAddr> = sinks.addresses.iter().map(|address| (*address).into()).collect();
-        let mut bytes =
-            Box::new(libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() });
+        let (datagrams, sends) = if as_one { (each, 1) } else { (1, each) };
+        let mut bytes = datagram.repeat(datagrams);
+        let mut part = Box::new(libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() });
+        let mut control = Box::new(SegmentLen {
+            header: libc::cmsghdr {
+                cmsg_len: (mem::offset_of!(SegmentLen, len) + size_of::<u16>()) as _,
+                cmsg_level: libc::SOL_UDP,
+                cmsg_type: libc::UDP_SEGMENT,
+            },
+            len: datagram.len() as u16,
+            padding: [0; 6],
+        });
         let mut messages = Vec::new();
-        for name in names.iter().flat_map(|name| std::iter::repeat_n(name, each)) {
+        for name in names.iter().flat_map(|name| std::iter::repeat_n(name, sends)) {
             // SAFETY: all zeroes is a valid message header.
             let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
             message.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
             message.msg_hdr.msg_namelen = name.len();
-            message.msg_hdr.msg_iov = &raw mut *bytes;
+            message.msg_hdr.msg_iov = &raw mut *part;
             message.msg_hdr.msg_iovlen = 1;
+            if datagrams > 1 {
+                message.msg_hdr.msg_control = (&raw mut *control).cast();
+                message.msg_hdr.msg_controllen = size_of::<SegmentLen>() as _;
+            }
             messages.push(message);
         }
-        Bare { socket, messages, _names: names, _bytes: bytes }
+        Bare { socket, messages, _names: names, _bytes: bytes, _part: part, _control: control }
     }
 
-    #[expect(unsafe_code, reason = "the call that the ring is compared with")]
+    #[expect(unsafe_code, reason = "the call that the backends are compared with")]
     fn flush(&mut self) {
         for messages in self.messages.chunks_mut(CALL_LEN) {
             let (fd, len) = (self.socket.as_raw_fd(), messages.len() as u32);
-            // SAFETY: `len` valid messages, whose names and bytes live as long as `self` and the datagram.
+            // SAFETY: `len` valid messages, whose names and bytes live as long as `self`.
             let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), len, libc::MSG_DONTWAIT) };
             assert_eq!(usize::try_from(sent), Ok(messages.len()));
         }

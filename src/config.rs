@@ -174,9 +174,10 @@ const DRAIN_TIMEOUT: Variable = Variable {
 };
 const IO_BACKEND: Variable = Variable {
     name: "IO_BACKEND",
-    default: "uring",
-    accepted: "uring",
-    meaning: "How media passes between kernel and workers.",
+    default: "auto",
+    accepted: "auto, uring or mmsg",
+    meaning: "How media passes between kernel and workers: uring by io_uring, mmsg by recvmmsg and sendmmsg. auto \
+              takes the ring where the kernel grants one, and else says why it does without.",
 };
 const BATCH_WAIT_US: Variable = Variable {
     name: "BATCH_WAIT_US",
@@ -814,8 +815,12 @@ macro_rules! words {
 words! {
     /// How media passes between kernel and workers.
     IoBackend {
-        /// io_uring.
+        /// io_uring where the kernel grants it, else without.
+        Auto = "auto",
+        /// io_uring, or no start.
         Uring = "uring",
+        /// `recvmmsg` and `sendmmsg`; no ring is even tried.
+        Mmsg = "mmsg",
     }
 }
 

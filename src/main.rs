@@ -8,8 +8,7 @@ use gryt_sfu::auth;
 use gryt_sfu::config::{self, Config, Flags, Order, TokenFlags};
 use gryt_sfu::http::{self, Tls};
 use gryt_sfu::net::thread::cpu_count;
-use gryt_sfu::net::uring;
-use gryt_sfu::server::{Server, logging, self_check};
+use gryt_sfu::server::{Io, Server, logging, self_check};
 use gryt_sfu::throttle::Throttle;
 use gryt_sfu::time::Now;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +47,10 @@ fn main() -> ExitCode {
         print!("{config}");
         if let Some(warning) = tls.and_then(|tls| tls.warning(Now::read().ntp.unix_seconds())) {
             eprintln!("sfu: warning: {warning}");
+        }
+        match Io::choose(config.io_backend) {
+            Ok(io) => println!("# media passes by {io}"),
+            Err(error) => println!("# would not start: {}", self_check::no_ring(&error)),
         }
         return ExitCode::SUCCESS;
     }
@@ -99,13 +102,12 @@ fn log_panic(info: &PanicHookInfo<'_>) {
 
 fn run(config: &Config, tls: Option<Tls>) -> anyhow::Result<()> {
     std::panic::set_hook(Box::new(log_panic));
-    // The control runtime is a ring too, and panics where there is none.
-    uring::probe().map_err(|error| anyhow::anyhow!(self_check::no_ring(&error)))?;
-    tokio_uring::start(async {
+    let io = Io::choose(config.io_backend).map_err(|error| anyhow::anyhow!(self_check::no_ring(&error)))?;
+    io.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let server = Server::start(config, tls).await?;
+        let server = Server::start(config, tls, &io).await?;
         let mut told = async || {
             loop {
                 tokio::select! {
@@ -126,5 +128,5 @@ fn run(config: &Config, tls: Option<Tls>) -> anyhow::Result<()> {
         tracing::info!("closing all sessions");
         server.stop().await;
         Ok(())
-    })
+    })?
 }

@@ -50,7 +50,7 @@ fn defaults() {
             max_connections: 1000,
             audio_slots: 32,
             resume_window: Duration::from_secs(15),
-            io_backend: IoBackend::Uring,
+            io_backend: IoBackend::Auto,
             batch_wait: Duration::ZERO,
             egress_tick: Duration::ZERO,
             gso_pad_max: 64,

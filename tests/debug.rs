@@ -91,8 +91,11 @@ async fn figures_are_true_and_move() {
         "{track:#}"
     );
     assert!(track["ssrc"].as_u64() > Some(0) && track["packets"].as_u64() >= Some(60), "{track:#}");
+    server.metric_reaches("gryt_sfu_worker_info", &[], 2.0).await;
     let workers = json(&server, "/debug/workers")["workers"].clone();
     assert_eq!(workers.as_array().map(Vec::len), Some(2));
+    let backends = [&workers[0]["backend"], &workers[1]["backend"]];
+    assert!(backends[0].is_string() && backends[0] == backends[1], "{workers:#}");
 
     // Parts of lists.
     let first = json(&server, "/debug/peers?limit=2");

@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
-use gryt_sfu::net::uring::{Uring, UringOptions, probe};
-use gryt_sfu::net::{Backend, socket, wake};
+use gryt_sfu::net::mmsg::Mmsg;
+use gryt_sfu::net::uring::{Uring, probe};
+use gryt_sfu::net::{Backend, Options, socket, wake};
 use gryt_sfu::packet::run;
 
 struct Counting;
@@ -45,7 +46,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Four bursts of 40 datagrams, each answered three times; a wake-up; and a send that is refused.
-fn go_round(uring: &mut Uring, waker: &wake::Waker, peer: &UdpSocket, port: u16) -> usize {
+fn go_round(backend: &mut impl Backend, waker: &wake::Waker, peer: &UdpSocket, port: u16) -> usize {
     let mut answered = 0;
     for _ in 0..4 {
         for _ in 0..40 {
@@ -54,8 +55,8 @@ fn go_round(uring: &mut Uring, waker: &wake::Waker, peer: &UdpSocket, port: u16)
         waker.wake();
         let mut is_woken = false;
         for _ in 0..100 {
-            is_woken |= uring.wait(Some(Duration::from_millis(100))).unwrap().woken;
-            while let Some((datagram, egress)) = uring.next() {
+            is_woken |= backend.wait(Some(Duration::from_millis(100))).unwrap().woken;
+            while let Some((datagram, egress)) = backend.next() {
                 let mut run = run(egress, datagram.path).unwrap();
                 for len in [160, 160, 120] {
                     run.segment(len).unwrap().copy_from_slice(&datagram.bytes[..len]);
@@ -75,35 +76,46 @@ fn go_round(uring: &mut Uring, waker: &wake::Waker, peer: &UdpSocket, port: u16)
                 break;
             }
         }
-        uring.wait(Some(Duration::ZERO)).unwrap();
+        backend.wait(Some(Duration::ZERO)).unwrap();
         let mut bytes = [0; 2048];
         while peer.recv(&mut bytes).is_ok() {}
     }
-    uring.take_counters();
-    assert_eq!(uring.take_unsent().count(), 1);
+    backend.take_counters();
+    assert_eq!(backend.take_unsent().count(), 1);
     answered
 }
 
+/// Few buffers, so that they run out and receives begin again.
+const OPTIONS: Options = Options { batch_wait: Duration::ZERO, buffer_count: 16, segmentation: true };
+
+fn assert_no_allocation(mut backend: impl Backend, waker: &wake::Waker) {
+    let port = backend.sockets().port();
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_nonblocking(true).unwrap();
+
+    assert_eq!(go_round(&mut backend, waker, &peer, port), 160);
+    let before = ALLOCATIONS.get();
+    assert!(before > 0, "the allocator counts");
+    for _ in 0..10 {
+        assert_eq!(go_round(&mut backend, waker, &peer, port), 160);
+    }
+    assert_eq!(ALLOCATIONS.get(), before);
+}
+
 #[test]
-fn nothing_is_allocated_once_the_loop_is_warm() {
+fn nothing_is_allocated_once_the_ring_is_warm() {
     if let Err(error) = probe() {
         eprintln!("skipped: {error}");
         return;
     }
     let sockets = socket::bind(0..=0, 1, true).unwrap().remove(0);
-    let port = sockets.port();
     let (waker, reader) = wake::waker().unwrap();
-    // Few buffers, so that they run out and receives begin again.
-    let options = UringOptions { buffer_count: 16, ..UringOptions::default() };
-    let mut uring = Uring::new(sockets, reader, options).unwrap();
-    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
-    peer.set_nonblocking(true).unwrap();
+    assert_no_allocation(Uring::new(sockets, reader, OPTIONS).unwrap(), &waker);
+}
 
-    assert_eq!(go_round(&mut uring, &waker, &peer, port), 160);
-    let before = ALLOCATIONS.get();
-    assert!(before > 0, "the allocator counts");
-    for _ in 0..10 {
-        assert_eq!(go_round(&mut uring, &waker, &peer, port), 160);
-    }
-    assert_eq!(ALLOCATIONS.get(), before);
+#[test]
+fn nothing_is_allocated_once_the_loop_without_a_ring_is_warm() {
+    let sockets = socket::bind(0..=0, 1, true).unwrap().remove(0);
+    let (waker, reader) = wake::waker().unwrap();
+    assert_no_allocation(Mmsg::new(sockets, reader, OPTIONS).unwrap(), &waker);
 }

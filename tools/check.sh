@@ -111,6 +111,10 @@ step "clippy" cargo clippy --locked --all-targets --all-features -- -D warnings
 step "linters" linters
 step "wscat" wscat
 step "test" cargo test --locked --no-fail-fast
+# The same calls on the other backend; the servers that the tests start inherit the variable.
+step "test without io_uring" env IO_BACKEND=mmsg cargo test --locked --no-fail-fast --test loopback --test rooms \
+    --test promptness --test hostile --test capture --test staying_up --test turn
+step "a browser without io_uring" env IO_BACKEND=mmsg cargo test --locked --test browser three_browsers
 step "test --benches" cargo test --locked --benches
 step "test tools" cargo test --locked --features tools --test replay --test explain
 step "test integration" cargo test --locked --features integration --test integration

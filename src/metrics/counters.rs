@@ -42,6 +42,8 @@ pub const TRAIN_BOUNDS: &[u64; 8] = &[1, 2, 3, 4, 6, 8, 12, 16];
 /// Cumulative since the worker's start. Gauges are said to be so.
 #[derive(Clone, Debug)]
 pub struct WorkerCounters {
+    /// How it speaks to the kernel; `None` until its loop runs.
+    pub backend: Option<&'static str>,
     /// Datagrams taken from the kernel.
     pub datagrams_in: u64,
     /// Their bytes (UDP payload).
@@ -98,6 +100,7 @@ pub struct WorkerCounters {
 impl Default for WorkerCounters {
     fn default() -> WorkerCounters {
         WorkerCounters {
+            backend: None,
             datagrams_in: 0,
             bytes_in: 0,
             datagrams_out: 0,

@@ -141,7 +141,7 @@ const WORKER_COUNTERS: &[(&str, &str, Field)] = &[
     ("relayed_out", "Datagrams handed to the worker that owns them", |worker| worker.relayed_out),
     ("stun_answered", "STUN Binding requests answered", |worker| worker.stun_answered),
     ("wakeups", "Wake-ups of the media loop", |worker| worker.wakeups),
-    ("ring_enters", "System calls of the ring", |worker| worker.enters),
+    ("ring_enters", "System calls that receive, send or wait", |worker| worker.enters),
     ("sends", "Sends handed to the kernel, each of one or several datagrams", |worker| worker.sends),
     ("segmentation_refused", "Sends of several datagrams that the kernel refused as such", |worker| {
         worker.segmentation_refused
@@ -243,6 +243,7 @@ impl Snapshot {
         for &(name, help, field) in WORKER_GAUGES {
             out.gauge_by_worker(name, help, &self.workers, field)?;
         }
+        out.backends(&self.workers)?;
         out.busy(&self.workers)?;
         let help =
             "From the kernel's receive timestamp of a voice packet to the submission of what it became";
@@ -317,6 +318,15 @@ impl Output<'_> {
         Ok(())
     }
 
+    fn backends(&mut self, workers: &[WorkerCounters]) -> fmt::Result {
+        let help = "How a worker speaks to the kernel";
+        let mut family = self.0.encode_descriptor("worker", help, None, MetricType::Info)?;
+        for (index, backend) in workers.iter().enumerate().filter_map(|(i, it)| Some((i, it.backend?))) {
+            family.encode_info(&[("worker", index.to_string().as_str()), ("backend", backend)])?;
+        }
+        Ok(())
+    }
+
     fn busy(&mut self, workers: &[WorkerCounters]) -> fmt::Result {
         let help = "Time between wake-up and the next wait";
         let mut family = self.0.encode_descriptor("busy", help, Some(&Unit::Seconds), MetricType::Counter)?;
@@ -373,6 +383,7 @@ mod tests {
     #[test]
     fn a_scrape_shows_what_was_counted() {
         let mut second = WorkerCounters::default();
+        second.backend = Some("mmsg");
         second.rtp_in = 7;
         second.transports = 3;
         second.busy_ns = 1_500_000_000;
@@ -387,6 +398,7 @@ mod tests {
         let version = concat!("gryt_sfu_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1");
         for line in [
             version,
+            "gryt_sfu_worker_info{worker=\"1\",backend=\"mmsg\"} 1",
             "gryt_sfu_rtp_in_total{worker=\"0\"} 0",
             "gryt_sfu_rtp_in_total{worker=\"1\"} 7",
             "gryt_sfu_transports_active{worker=\"1\"} 3",

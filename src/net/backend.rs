@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 use std::vec::Drain;
 
+use super::socket::WorkerSockets;
 use crate::packet::{Datagram, DropReason, Egress, Path};
 
 /// Datagrams handed out between two waits, at most: what bounds the work of one wake-up.
@@ -17,6 +18,9 @@ pub const TRAIN_LEN_MAX: usize = 16;
 pub trait Backend {
     /// Where the answers go.
     type Egress: Egress;
+
+    /// What operators call it.
+    const NAME: &str;
 
     /// Sends what is queued, then waits for a datagram, a wake-up or `timeout` (`None`: for ever).
     /// May return early with nothing at all.
@@ -32,12 +36,33 @@ pub trait Backend {
     /// Where datagrams go that answer no other, such as those of a timer.
     fn egress(&mut self) -> &mut Self::Egress;
 
+    /// The sockets it serves.
+    fn sockets(&self) -> &WorkerSockets;
+
     /// What was counted since the last call.
     fn take_counters(&mut self) -> Counters;
 
     /// Whose datagrams those were that the kernel has refused since the last call. They are among the
     /// [`Counters::drops`], all of them; here are as many as have a place.
     fn take_unsent(&mut self) -> Drain<'_, Unsent>;
+}
+
+/// What an operator may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How long a wake-up may be put off for a larger batch (`BATCH_WAIT_US`); zero: not at all.
+    pub batch_wait: Duration,
+    /// Datagrams that can be under way from the kernel, at most: a power of two up to 2048. More wait in the
+    /// socket's own buffer.
+    pub buffer_count: u16,
+    /// Several datagrams to one receiver may leave in one send.
+    pub segmentation: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { batch_wait: Duration::ZERO, buffer_count: 512, segmentation: true }
+    }
 }
 
 /// What a wait ended with, besides datagrams. Whether its time has passed is for the clock to say.

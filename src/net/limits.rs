@@ -47,3 +47,9 @@ pub fn io_uring_disabled() -> Option<u8> {
 fn read(path: &str) -> io::Result<String> {
     Ok(std::fs::read_to_string(path)?.trim().to_owned())
 }
+
+/// The kernel's version, as `uname -r` has it.
+pub(super) fn kernel_release() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.map_or_else(|_| "of unknown version".into(), |text| text.trim().into())
+}

@@ -72,6 +72,14 @@ impl WorkerSockets {
         BufferLens { receive: smallest(libc::SO_RCVBUF), send: smallest(libc::SO_SNDBUF) }
     }
 
+    /// Which of them cut one send into segments.
+    pub(super) fn has_segmentation(&self) -> [bool; SOCKET_COUNT_MAX] {
+        let mut has = [false; SOCKET_COUNT_MAX];
+        assert!(self.sockets.len() <= SOCKET_COUNT_MAX);
+        has.iter_mut().zip(self.fds()).for_each(|(has, fd)| *has = has_segmentation(fd));
+        has
+    }
+
     /// Datagrams that the kernel dropped because a buffer was full; wraps.
     pub(super) fn overflows(&self) -> u32 {
         self.fds().map(drop_count).fold(0, u32::wrapping_add)

@@ -1,4 +1,4 @@
-//! One worker and its ring on one thread: the loop of the house.
+//! One worker and its backend on one thread: the loop of the house.
 //!
 //! A wake-up does, in this order: 1 orders of control, 2 what other workers relay, 3 datagrams, 4 what is due,
 //! 5 sealing and sending, 6 news. Each is bounded, so that none starves the next.
@@ -59,6 +59,7 @@ pub(super) struct RelayOut {
 /// When the backend is lost.
 pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Queues) -> std::io::Result<()> {
     let mut backlog: VecDeque<Event> = VecDeque::new();
+    worker.counters.backend = Some(B::NAME);
     let mut now = Now::read();
     let mut is_behind = false;
     while !worker.is_stopped() {

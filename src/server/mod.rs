@@ -1,7 +1,7 @@
 //! Puts the house together and takes it down again.
 //!
 //! Control is one thread: HTTP, sessions, DTLS handshakes and this room's tasks. Each worker is a thread of its
-//! own, with its ring. They exchange values over bounded queues and wake each other by eventfd.
+//! own, with its ring or without. They exchange values over bounded queues and wake each other by eventfd.
 
 mod captures;
 mod discover;
@@ -9,6 +9,7 @@ mod handshakes;
 mod house;
 mod inspector;
 mod key_log;
+mod io;
 pub mod logging;
 mod media_thread;
 pub mod self_check;
@@ -29,6 +30,7 @@ use self::captures::Captures;
 use self::handshakes::Handshakes;
 use self::house::House;
 use self::inspector::Inspector;
+pub use self::io::Io;
 use self::key_log::KeyLog;
 use self::workers::Fleet;
 use crate::auth::Verifier;
@@ -38,8 +40,8 @@ use crate::dtls::identity::Identity;
 use crate::http::{self, App, Debug, Policy, Tls};
 use crate::ice::credentials::Secret;
 use crate::ids::{TransportId, WorkerId};
+use crate::net::interfaces;
 use crate::net::socket::{self, WorkerSockets};
-use crate::net::{interfaces, uring};
 use crate::signalling::{CLOSE_DRAINING, IceServers, Settings, Signalling};
 use crate::srtp::path::CryptoPath;
 use crate::time::Now;
@@ -63,12 +65,11 @@ pub struct Server {
 
 impl Server {
     /// Binds the ports, starts the workers and opens the door. Runs on control's thread, inside a
-    /// [`tokio::task::LocalSet`]. With `tls` the door speaks nothing else.
+    /// [`tokio::task::LocalSet`] ([`Io::block_on`]). With `tls` the door speaks nothing else.
     ///
     /// # Errors
     /// What keeps it from starting, in words for an operator.
-    pub async fn start(config: &Config, tls: Option<Tls>) -> Result<Server> {
-        let features = uring::probe().map_err(|error| anyhow::anyhow!(self_check::no_ring(&error)))?;
+    pub async fn start(config: &Config, tls: Option<Tls>, io: &Io) -> Result<Server> {
         let now = Now::read().instant;
         let secret = Secret::random();
         let identity = Identity::generate().context("cannot make a DTLS certificate")?;
@@ -88,7 +89,7 @@ impl Server {
         let buffers = sockets.iter().map(WorkerSockets::buffer_lens).min_by_key(|lens| lens.receive);
 
         let key_log = KeyLog::start(config.keylog_dir.clone()).context("KEYLOG_DIR")?;
-        let (fleet, news) = Fleet::start(config, sockets, &secret)?;
+        let (fleet, news) = Fleet::start(config, io, sockets, &secret)?;
         let workers = fleet.workers();
         let (handshakes, failures) = Handshakes::new(Acceptor::new(identity), workers.clone(), key_log);
         let settings = Settings {
@@ -131,7 +132,7 @@ impl Server {
         supervision::essential("the front door", async { match serve.await {} });
 
         println!("gryt-sfu {}", env!("CARGO_PKG_VERSION"));
-        println!("  backend:   {features}");
+        println!("  backend:   {io}");
         println!("  crypto:    {}", CryptoPath::best());
         println!("  workers:   {}", fleet.placement());
         println!("  listening: {scheme} {}", SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
@@ -148,7 +149,7 @@ impl Server {
             println!("  warning:   {warning}");
         }
         println!("  demo page: {scheme}://localhost:{port}/");
-        for advice in self_check::advice(config, &features, buffers) {
+        for advice in self_check::advice(config, io, buffers) {
             println!("  warning:   {advice}");
         }
         supervision::report_ready(house);

@@ -6,7 +6,8 @@ use std::io;
 use crate::config::Config;
 use crate::net::limits;
 use crate::net::socket::{BUFFER_LEN_WANTED, BufferLens};
-use crate::net::uring::{Features, UringError};
+use crate::net::uring::UringError;
+use crate::server::Io;
 
 /// Descriptors besides those of connections: rings, sockets, queues, the log, captures.
 const DESCRIPTORS_BESIDES: u64 = 256;
@@ -23,17 +24,24 @@ const FAST_CLOCKS: &[&str] = &["tsc", "kvm-clock", "arch_sys_counter", "hyperv_c
 
 /// Raises the limit of descriptors as far as it may, and says what is left to do. `buffers`: the shortest of the
 /// media sockets'.
-pub(super) fn advice(config: &Config, features: &Features, buffers: Option<BufferLens>) -> Vec<String> {
+pub(super) fn advice(config: &Config, io: &Io, buffers: Option<BufferLens>) -> Vec<String> {
     let wanted = config.max_connections as u64 * DESCRIPTORS_PER_CONNECTION + DESCRIPTORS_BESIDES;
     let descriptors = match limits::raise_descriptors(wanted) {
         Ok(limit) => of_descriptors(limit, wanted, config.max_connections),
         Err(error) => Some(format!("cannot read the limit of file descriptors: {error}")),
     };
+    let [backend, kernel] = match io {
+        Io::Uring(features) => [
+            of_permission(limits::io_uring_disabled()),
+            of_kernel(&features.kernel, !config.batch_wait.is_zero()),
+        ],
+        Io::Mmsg { refused, .. } => [refused.as_ref().map(of_refusal), None],
+    };
     let advice = [
         descriptors,
         buffers.and_then(of_buffers),
-        of_kernel(&features.kernel, !config.batch_wait.is_zero()),
-        of_permission(limits::io_uring_disabled()),
+        backend,
+        kernel,
         of_clock(limits::clock_source(), limits::clock_sources()),
     ];
     advice.into_iter().flatten().collect()
@@ -47,6 +55,14 @@ pub fn no_ring(error: &UringError) -> String {
         UringError::Failed(_) => return error.to_string(),
     };
     format!("{error}; {cure}")
+}
+
+/// It runs without: that is for an operator to know, not to be kept from calls.
+fn of_refusal(error: &UringError) -> String {
+    format!(
+        "{}; media passes by recvmmsg and sendmmsg instead, and IO_BACKEND=mmsg says that this is as it should be",
+        no_ring(error)
+    )
 }
 
 fn cure_of_refusal(disabled: Option<u8>) -> &'static str {
@@ -109,7 +125,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 fn of_permission(disabled: Option<u8>) -> Option<String> {
     disabled.filter(|disabled| *disabled > 0).map(|disabled| {
         format!(
-            "kernel.io_uring_disabled is {disabled}: without this one's privileges the server would not start; sysctl \
+            "kernel.io_uring_disabled is {disabled}: without this one's privileges the server would have no ring; sysctl \
              kernel.io_uring_disabled=0"
         )
     })

@@ -12,15 +12,18 @@ use crossbeam_channel::{Receiver, bounded};
 use super::handshakes::Handshakes;
 use super::house::House;
 use super::inspector::Inspector;
+use super::io::Io;
 use super::media_thread::{self, Queues, RELAY_QUEUE_LEN, RelayOut};
 use crate::config::{Config, Limits};
 use crate::control::workers::{WorkerQueue, Workers};
 use crate::ice::credentials::Secret;
 use crate::ids::WorkerId;
+use crate::net::mmsg::Mmsg;
 use crate::net::socket::WorkerSockets;
 use crate::net::thread as net_thread;
-use crate::net::uring::{Uring, UringOptions};
+use crate::net::uring::Uring;
 use crate::net::wake::{WakeListener, WakeReader, waker};
+use crate::net::{Backend, Options};
 use crate::signalling::Signalling;
 use crate::time::Now;
 use crate::worker::command::Command;
@@ -50,9 +53,10 @@ impl Fleet {
     /// Starts a thread a worker. Its sockets are bound already, in the workers' order.
     ///
     /// # Errors
-    /// When a thread or its ring is not to be had.
+    /// When a thread or its way to the kernel is not to be had.
     pub(super) fn start(
         config: &Config,
+        io: &Io,
         sockets: Vec<WorkerSockets>,
         secret: &Secret,
     ) -> Result<(Fleet, News)> {
@@ -105,9 +109,17 @@ impl Fleet {
             let waker = wakers[index].clone();
             lanes.push(WorkerQueue { commands, wake: Box::new(move || waker.wake()) });
             queues.push(events_out);
-            let options = UringOptions { batch_wait: config.batch_wait, ..UringOptions::default() };
+            let options = Options { batch_wait: config.batch_wait, ..Options::default() };
             let thread = Thread { settings, sockets, reader, options, cpu: placement.cpu(index) };
-            threads.push(thread.start(ends)?);
+            // Decided once: the loop is compiled for each.
+            threads.push(match io {
+                Io::Uring(_) => thread.start(ends, |sockets, reader, options| {
+                    Uring::new(sockets, reader, options).context("cannot make a worker's ring")
+                })?,
+                Io::Mmsg { .. } => thread.start(ends, |sockets, reader, options| {
+                    Mmsg::new(sockets, reader, options).context("cannot make a worker's epoll")
+                })?,
+            });
         }
         let workers = Workers::new(lanes);
         let fleet = Fleet { workers: workers.clone(), threads, placement: placement.to_string() };
@@ -142,13 +154,16 @@ struct Thread {
     settings: Settings,
     sockets: WorkerSockets,
     reader: WakeReader,
-    options: UringOptions,
+    options: Options,
     cpu: Option<usize>,
 }
 
+/// Makes a backend, on the thread that is to use it.
+type Make<B> = fn(WorkerSockets, WakeReader, Options) -> Result<B>;
+
 impl Thread {
-    /// Returns once the ring is there.
-    fn start(self, queues: Queues) -> Result<JoinHandle<()>> {
+    /// Returns once the backend is there.
+    fn start<B: Backend + 'static>(self, queues: Queues, make: Make<B>) -> Result<JoinHandle<()>> {
         let (started, is_started) = bounded(1);
         let id = self.settings.id;
         let body = move || {
@@ -157,7 +172,7 @@ impl Thread {
             }
             // Without the right to it a worker is a thread like any other.
             let _ = net_thread::raise_priority();
-            let backend = match Uring::new(self.sockets, self.reader, self.options) {
+            let backend = match make(self.sockets, self.reader, self.options) {
                 Ok(backend) => backend,
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -170,7 +185,7 @@ impl Thread {
             let outcome = catch_unwind(AssertUnwindSafe(|| media_thread::run(backend, worker, queues)));
             match outcome {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => tracing::error!(worker = %id, %error, "worker lost its ring, giving up"),
+                Ok(Err(error)) => tracing::error!(worker = %id, %error, "worker lost its sockets, giving up"),
                 Err(_) => tracing::error!(worker = %id, "worker panicked, giving up"),
             }
             std::process::exit(1);
@@ -179,10 +194,7 @@ impl Thread {
             .name(format!("worker-{id}"))
             .spawn(body)
             .context("cannot start a worker's thread")?;
-        is_started
-            .recv()
-            .context("a worker's thread ended at its start")?
-            .context("cannot make a worker's ring")?;
+        is_started.recv().context("a worker's thread ended at its start")??;
         Ok(thread)
     }
 }

@@ -153,7 +153,7 @@ fn what_it_forbids_is_forbidden() {
 
 /// Without the three calls the profile is as the engines' own.
 #[test]
-fn without_the_rings_the_server_says_so_and_ends() {
+fn without_the_rings_a_server_that_must_have_them_says_so_and_ends() {
     let (folder, sfu) = folder_with_server("default");
     let mut command = under(&path(PROFILE), &ADDED, &folder.0, &[&sfu]);
     command.envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("IO_BACKEND", "uring")]);
@@ -163,4 +163,13 @@ fn without_the_rings_the_server_says_so_and_ends() {
     assert!(words.starts_with("sfu: io_uring is not allowed here") && words.lines().count() == 1, "{words}");
     assert!(words.contains("tools/deploy/seccomp.json"), "what to do: {words}");
     assert!(output.stdout.is_empty(), "nothing is announced that is not there");
+}
+
+#[tokio::test]
+async fn without_the_rings_it_serves_all_the_same() {
+    let (folder, sfu) = folder_with_server("default-auto");
+    let command = under(&path(PROFILE), &ADDED, &folder.0, &[&sfu]);
+    let server = Server::spawn_command(command, &[("IO_BACKEND", "auto")]);
+    assert!(server.log().contains("warning:   io_uring is not allowed here"), "{}", server.log());
+    assert_serves(&server).await;
 }

@@ -15,6 +15,7 @@ pub mod debug;
 pub mod frame;
 pub mod nat;
 pub mod sdp;
+pub mod seccomp;
 pub mod server;
 pub mod silence;
 pub mod socket;

@@ -26,7 +26,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the server with these variables over the defaults of tests.
+    /// Starts the server with these variables over the defaults of tests. `IO_BACKEND` of the test run goes to
+    /// it as well: `IO_BACKEND=mmsg cargo test --test loopback` holds the same calls without a ring.
     pub fn spawn(env: &[(&str, &str)]) -> Server {
         let Some(binary) = option_env!("CARGO_BIN_EXE_sfu") else {
             panic!("cargo names the binary to tests only")
@@ -63,7 +64,19 @@ impl Server {
         server.http.set_port(port);
         // The line on media comes when the workers stand.
         server.media = server.wait_for_log("a media port", |log| log.lines().find_map(media_port));
+        server.assert_backend(env);
         server
+    }
+
+    /// What was asked for is in use, in case that the variable does not get through.
+    fn assert_backend(&self, env: &[(&str, &str)]) {
+        let given = env.iter().find(|(name, _)| *name == "IO_BACKEND").map(|(_, value)| (*value).to_owned());
+        let banner = match given.or_else(|| std::env::var("IO_BACKEND").ok()).as_deref() {
+            Some("mmsg") => "backend:   recvmmsg",
+            Some("uring") => "backend:   io_uring",
+            _ => return,
+        };
+        assert!(self.log().contains(banner), "the server uses another backend");
     }
 
     /// Waits until something can be read from the log.

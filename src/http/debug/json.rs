@@ -305,6 +305,7 @@ impl<'a> Books<'a> {
             json!({
                 "worker": index,
                 "udpPort": self.view.ports.get(index),
+                "backend": counters.backend,
                 "rooms": counters.rooms,
                 "peers": counters.transports,
                 "tracks": counters.tracks,

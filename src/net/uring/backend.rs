@@ -8,12 +8,13 @@ use std::vec::Drain;
 use io_uring::{opcode, types};
 
 use super::buffers::{BufferRing, Received};
-use super::egress::{MESSAGE_COUNT, UringEgress};
 use super::inbox::Inbox;
 use super::op::Op;
+use super::post::{UringEgress, UringPost};
 use super::ring::{BUFFER_GROUP, COMPLETION_COUNT, Patience, Ring, SUBMISSION_COUNT, UringError};
-use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Unsent, Wake};
-use crate::net::socket::{self, SOCKET_COUNT_MAX, WorkerSockets};
+use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake};
+use crate::net::outbox::Outbox;
+use crate::net::socket::{SOCKET_COUNT_MAX, WorkerSockets};
 use crate::net::wake::WakeReader;
 use crate::packet::{Datagram, Egress, SocketId};
 
@@ -35,25 +36,6 @@ const BATCH_LEN_WANTED: u32 = 32;
 const _: () = assert!(
     BUFFER_COUNT_MAX as usize + 2 * SUBMISSION_COUNT as usize + SOCKET_COUNT_MAX < COMPLETION_COUNT as usize
 );
-const _: () = assert!(MESSAGE_COUNT + SOCKET_COUNT_MAX < SUBMISSION_COUNT as usize);
-
-/// What an operator may set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UringOptions {
-    /// How long a wake-up may be put off for a larger batch (`BATCH_WAIT_US`); zero: not at all.
-    pub batch_wait: Duration,
-    /// Datagrams that can be under way from the kernel, a power of two up to 2048. More wait in the
-    /// socket's own buffer.
-    pub buffer_count: u16,
-    /// Several datagrams to one receiver may leave in one send.
-    pub segmentation: bool,
-}
-
-impl Default for UringOptions {
-    fn default() -> UringOptions {
-        UringOptions { batch_wait: Duration::ZERO, buffer_count: 512, segmentation: true }
-    }
-}
 
 /// A worker's sockets and its waker on one io_uring. Stays on the thread that made it.
 pub struct Uring {
@@ -79,23 +61,16 @@ impl Uring {
     ///
     /// # Panics
     /// When `buffer_count` is no power of two up to 2048, or the sockets are more than a worker may have.
-    pub fn new(
-        sockets: WorkerSockets,
-        waker: WakeReader,
-        options: UringOptions,
-    ) -> Result<Uring, UringError> {
+    pub fn new(sockets: WorkerSockets, waker: WakeReader, options: Options) -> Result<Uring, UringError> {
         assert!(options.buffer_count.is_power_of_two() && options.buffer_count <= BUFFER_COUNT_MAX);
         let ring = Ring::new()?;
         let mut files: Vec<RawFd> = sockets.fds().collect();
-        assert!(files.len() <= SOCKET_COUNT_MAX);
-        let mut has_segmentation = [false; SOCKET_COUNT_MAX];
-        for (has, fd) in has_segmentation.iter_mut().zip(&files) {
-            *has = options.segmentation && socket::has_segmentation(*fd);
-        }
+        let has_segmentation = sockets.has_segmentation().map(|has| has && options.segmentation);
         files.push(waker.as_raw_fd());
         ring.register_files(&files)?;
         let buffers = BufferRing::new(&ring, options.buffer_count)?;
-        let egress = UringEgress::new(ring, Inbox::new(options.buffer_count), has_segmentation)?;
+        let post = UringPost { ring, inbox: Inbox::new(options.buffer_count) };
+        let egress = Outbox::new(post, has_segmentation)?;
         Ok(Uring {
             egress,
             buffers,
@@ -106,11 +81,6 @@ impl Uring {
             batch_wait: options.batch_wait,
             overflows: 0,
         })
-    }
-
-    /// The sockets it serves.
-    pub fn sockets(&self) -> &WorkerSockets {
-        &self.sockets
     }
 
     fn give_back_lent(&mut self) {
@@ -124,10 +94,10 @@ impl Uring {
     fn arm(&mut self) -> bool {
         let mut is_pausing = false;
         for index in 0..self.sockets.sockets().len() {
-            if self.egress.inbox.is_receiving[index] {
+            if self.egress.post.inbox.is_receiving[index] {
                 continue;
             }
-            if !may_try_again(&mut self.egress.inbox.failures[index]) {
+            if !may_try_again(&mut self.egress.post.inbox.failures[index]) {
                 is_pausing = true;
                 continue;
             }
@@ -137,16 +107,16 @@ impl Uring {
                     .build()
                     .user_data(Op::Receive(socket).to_user_data());
             // SAFETY: the header lives as long as the ring, and buffers are the kernel's to pick.
-            self.egress.inbox.is_receiving[index] = unsafe { self.egress.ring.push(&receive) };
+            self.egress.post.inbox.is_receiving[index] = unsafe { self.egress.post.ring.push(&receive) };
         }
-        if !self.egress.inbox.is_polling {
+        if !self.egress.post.inbox.is_polling {
             let file = types::Fixed(self.sockets.sockets().len() as u32);
             let poll = opcode::PollAdd::new(file, libc::POLLIN as u32)
                 .multi(true)
                 .build()
                 .user_data(Op::Wake.to_user_data());
             // SAFETY: points to nothing.
-            self.egress.inbox.is_polling = unsafe { self.egress.ring.push(&poll) };
+            self.egress.post.inbox.is_polling = unsafe { self.egress.post.ring.push(&poll) };
         }
         is_pausing
     }
@@ -155,11 +125,13 @@ impl Uring {
 impl Backend for Uring {
     type Egress = UringEgress;
 
+    const NAME: &str = "uring";
+
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Wake> {
         self.give_back_lent();
         self.egress.close();
         let is_pausing = self.arm();
-        let sooner = if !self.egress.inbox.received.is_empty() || self.egress.inbox.is_woken {
+        let sooner = if !self.egress.post.inbox.received.is_empty() || self.egress.post.inbox.is_woken {
             Some(Duration::ZERO)
         } else {
             is_pausing.then_some(FAILURE_PAUSE)
@@ -169,18 +141,20 @@ impl Backend for Uring {
             (sooner, timeout) => sooner.or(timeout),
         };
         let patience = Patience { timeout, batch_wait: self.batch_wait, batch_len: BATCH_LEN_WANTED };
-        self.egress.ring.wait(patience)?;
+        self.egress.post.ring.wait(patience)?;
         self.egress.reap();
         // The kernel stops after a few dozen datagrams once there is one; the rest of the batch is wanted too.
         for _ in 0..COLLECT_COUNT_MAX {
-            if !self.egress.ring.has_task_work() || self.egress.inbox.received.len() >= BATCH_LEN_MAX {
+            if !self.egress.post.ring.has_task_work()
+                || self.egress.post.inbox.received.len() >= BATCH_LEN_MAX
+            {
                 break;
             }
-            self.egress.ring.collect()?;
+            self.egress.post.ring.collect()?;
             self.egress.reap();
         }
         self.budget = BATCH_LEN_MAX;
-        let woken = std::mem::take(&mut self.egress.inbox.is_woken);
+        let woken = std::mem::take(&mut self.egress.post.inbox.is_woken);
         if woken {
             self.waker.acknowledge();
         }
@@ -191,7 +165,7 @@ impl Backend for Uring {
         self.give_back_lent();
         let (received, (path, arrived)) = loop {
             self.budget = self.budget.checked_sub(1)?;
-            let received = self.egress.inbox.received.pop_front()?;
+            let received = self.egress.post.inbox.received.pop_front()?;
             match self.buffers.origin_of(&received) {
                 Ok(origin) => break (received, origin),
                 Err(reason) => {
@@ -210,8 +184,12 @@ impl Backend for Uring {
         &mut self.egress
     }
 
+    fn sockets(&self) -> &WorkerSockets {
+        &self.sockets
+    }
+
     fn take_counters(&mut self) -> Counters {
-        let enters = std::mem::take(&mut self.egress.ring.enters);
+        let enters = std::mem::take(&mut self.egress.post.ring.enters);
         let mut counters = std::mem::take(&mut self.egress.counters);
         counters.enters = enters;
         let overflows = self.sockets.overflows();
@@ -234,7 +212,9 @@ fn may_try_again(failures: &mut u32) -> bool {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        if !self.egress.end() {
+        self.egress.post.ring.cancel_all();
+        self.egress.sort();
+        if self.egress.post.inbox.is_receiving.contains(&true) {
             // The kernel did not say that it is done with the buffers, so they stay.
             self.buffers.leak();
         }

@@ -4,26 +4,20 @@
 
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, RecvMsgOut};
 
-use super::msghdr::{NAME_LEN, parse_control, parse_name};
 use super::ring::Ring;
-use super::slab::Slab;
+use crate::net::msghdr::{NAME_LEN, Origin, SAID_LEN, parse_origin};
+use crate::net::slab::Slab;
 use crate::packet::{DATAGRAM_LEN_MAX, DropReason, Path, SocketId};
 
 /// Length of `io_uring_recvmsg_out`, which the kernel writes first.
 const HEADER_LEN: usize = 16;
 
-/// Control messages of a datagram: `in6_pktinfo` and the time, each behind its header.
-const CONTROL_LEN: usize = 2 * mem::size_of::<libc::cmsghdr>()
-    + mem::size_of::<libc::in6_pktinfo>().next_multiple_of(8)
-    + mem::size_of::<libc::timespec>();
-
-const PAYLOAD_START: usize = HEADER_LEN + NAME_LEN + CONTROL_LEN;
+const PAYLOAD_START: usize = HEADER_LEN + NAME_LEN + SAID_LEN;
 
 /// No more than fits the longest datagram, so that the kernel marks longer ones as truncated.
 const BUFFER_LEN: usize = PAYLOAD_START + DATAGRAM_LEN_MAX;
@@ -71,7 +65,7 @@ impl BufferRing {
         // SAFETY: all zeroes is a valid msghdr.
         let mut layout: libc::msghdr = unsafe { mem::zeroed() };
         layout.msg_namelen = NAME_LEN as u32;
-        layout.msg_controllen = CONTROL_LEN as _;
+        layout.msg_controllen = SAID_LEN as _;
         // SAFETY: inside the slab, aligned as the page and the entries before it are, and nobody else's yet.
         unsafe { entries.at(entries_len).cast().write(layout) };
         let mut this = BufferRing { entries, buffers, count, tail: 0, layout };
@@ -124,7 +118,7 @@ impl BufferRing {
     /// The way that a datagram came and when, or why it is none to be handed out.
     pub(super) fn origin_of(&mut self, received: &Received) -> Result<(Path, Option<Duration>), DropReason> {
         let layout = self.layout;
-        let (local, remote, arrived) = parse(self.bytes_mut(received), &layout)?;
+        let Origin { local, remote, arrived } = parse(self.bytes_mut(received), &layout)?;
         Ok((Path { socket: received.socket, local, remote }, arrived))
     }
 
@@ -141,7 +135,7 @@ impl BufferRing {
     }
 }
 
-fn parse(bytes: &[u8], layout: &libc::msghdr) -> Result<(IpAddr, SocketAddr, Option<Duration>), DropReason> {
+fn parse(bytes: &[u8], layout: &libc::msghdr) -> Result<Origin, DropReason> {
     let message = RecvMsgOut::parse(bytes, layout).map_err(|()| DropReason::TooShort)?;
     if message.is_payload_truncated() {
         return Err(DropReason::TooLong);
@@ -149,12 +143,5 @@ fn parse(bytes: &[u8], layout: &libc::msghdr) -> Result<(IpAddr, SocketAddr, Opt
     if message.payload_data().is_empty() {
         return Err(DropReason::TooShort);
     }
-    let remote = parse_name(message.name_data()).ok_or(DropReason::UnknownPath)?;
-    let said = parse_control(message.control_data());
-    let local = said.local.ok_or(DropReason::UnknownPath)?;
-    // IPv4 has a socket of its own: such a source is forged.
-    if matches!(remote.ip(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some()) {
-        return Err(DropReason::UnknownPath);
-    }
-    Ok((local, remote, said.arrived))
+    parse_origin(message.name_data(), message.control_data())
 }

@@ -6,18 +6,15 @@
 //!
 //! Completions are only sorted while they are reaped, never acted upon. Memory is the kernel's or ours
 //! by type: a receive buffer is a `buffers::Received` while it is ours, and send memory is written only
-//! while the submission queue holds nothing that points there (see `egress`).
+//! while the submission queue holds nothing that points there (see `net::outbox`).
 
 mod backend;
 mod buffers;
-mod egress;
 mod inbox;
-mod msghdr;
 mod op;
+mod post;
 mod ring;
-mod slab;
-mod train;
 
-pub use backend::{Uring, UringOptions};
-pub use egress::UringEgress;
+pub use backend::Uring;
+pub use post::{UringEgress, UringPost};
 pub use ring::{Features, UringError, probe};

@@ -9,7 +9,8 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
-use super::slab::Slab;
+use crate::net::limits::kernel_release;
+use crate::net::slab::Slab;
 use crate::net::socket::has_segmentation;
 
 /// Submissions between two system calls, at most.
@@ -99,11 +100,6 @@ pub fn probe() -> Result<Features, UringError> {
         has_min_wait: parameters.is_feature_min_timeout(),
         has_no_iowait: parameters.is_feature_no_iowait(),
     })
-}
-
-fn kernel_release() -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
-    release.map_or_else(|_| "of unknown version".into(), |text| text.trim().into())
 }
 
 /// The one group of receive buffers.

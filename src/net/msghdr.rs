@@ -6,11 +6,16 @@ use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
 
+use crate::packet::DropReason;
+
 /// Room for either family's socket address.
-pub(in crate::net) const NAME_LEN: usize = mem::size_of::<libc::sockaddr_in6>();
+pub(super) const NAME_LEN: usize = mem::size_of::<libc::sockaddr_in6>();
 
 /// Room for all control messages of a datagram: a source address and a segment length.
-pub(in crate::net) const CONTROL_LEN: usize = 64;
+pub(super) const CONTROL_LEN: usize = 64;
+
+/// Room for what the kernel says of a datagram that came: `in6_pktinfo` and the time.
+pub(super) const SAID_LEN: usize = space(PKTINFO_V6_LEN) + space(mem::size_of::<libc::timespec>());
 
 /// Alignment of control messages.
 const WORD_LEN: usize = mem::size_of::<usize>();
@@ -33,13 +38,13 @@ const _: () = assert!(PKTINFO_V4_LEN <= PKTINFO_V6_LEN);
 /// A socket address in the kernel's layout.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
-pub(in crate::net) struct Name {
+pub(super) struct Name {
     bytes: [u8; NAME_LEN],
     len: u32,
 }
 
 impl Name {
-    pub(in crate::net) fn new(address: SocketAddr) -> Name {
+    pub(super) fn new(address: SocketAddr) -> Name {
         let mut name = Name { bytes: [0; NAME_LEN], len: 0 };
         let bytes = &mut name.bytes;
         bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
@@ -59,7 +64,7 @@ impl Name {
         name
     }
 
-    pub(in crate::net) fn len(&self) -> u32 {
+    pub(super) fn len(&self) -> u32 {
         self.len
     }
 
@@ -70,7 +75,7 @@ impl Name {
 }
 
 /// The address that the kernel wrote; the flow label is left out, so that a peer has one address only.
-pub(in crate::net) fn parse_name(bytes: &[u8]) -> Option<SocketAddr> {
+fn parse_name(bytes: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(*bytes.first_chunk()?);
     let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
     match i32::from(family) {
@@ -90,19 +95,19 @@ pub(in crate::net) fn parse_name(bytes: &[u8]) -> Option<SocketAddr> {
 /// Control messages in the kernel's layout.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
-pub(in crate::net) struct Control {
+pub(super) struct Control {
     bytes: [u8; CONTROL_LEN],
     len: usize,
 }
 
 impl Control {
-    pub(in crate::net) fn new() -> Control {
+    pub(super) fn new() -> Control {
         Control { bytes: [0; CONTROL_LEN], len: 0 }
     }
 
     /// Lets the datagram leave from `source`. The unspecified address leaves the choice to the kernel.
     /// `interface` matters for IPv6 link-local addresses, 0 otherwise.
-    pub(in crate::net) fn push_source(&mut self, source: IpAddr, interface: u32) {
+    pub(super) fn push_source(&mut self, source: IpAddr, interface: u32) {
         if source.is_unspecified() {
             return;
         }
@@ -124,16 +129,16 @@ impl Control {
     }
 
     /// Cuts the send into datagrams of `len` bytes, the last of what is left.
-    pub(in crate::net) fn push_segment_len(&mut self, len: u16) {
+    pub(super) fn push_segment_len(&mut self, len: u16) {
         self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &len.to_ne_bytes());
     }
 
     /// Takes back [`Control::push_segment_len`], if it was the last.
-    pub(in crate::net) fn pop_segment_len(&mut self) {
+    pub(super) fn pop_segment_len(&mut self) {
         self.len = self.len.saturating_sub(space(SEGMENT_LEN_LEN));
     }
 
-    pub(in crate::net) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
@@ -152,17 +157,40 @@ impl Control {
     }
 }
 
+/// Where a datagram came from and when, or why it is none to be handed out.
+pub(super) fn parse_origin(name: &[u8], control: &[u8]) -> Result<Origin, DropReason> {
+    let remote = parse_name(name).ok_or(DropReason::UnknownPath)?;
+    let said = parse_control(control);
+    let local = said.local.ok_or(DropReason::UnknownPath)?;
+    // IPv4 has a socket of its own: such a source is forged.
+    if matches!(remote.ip(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some()) {
+        return Err(DropReason::UnknownPath);
+    }
+    Ok(Origin { local, remote, arrived: said.arrived })
+}
+
+/// What name and control messages of a datagram amount to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// The address of ours that it was sent to.
+    pub(super) local: IpAddr,
+    /// Who sent it.
+    pub(super) remote: SocketAddr,
+    /// When it came, since 1970.
+    pub(super) arrived: Option<Duration>,
+}
+
 /// What the kernel says of a datagram that came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::net) struct Said {
+struct Said {
     /// The address of ours that it was sent to.
-    pub(in crate::net) local: Option<IpAddr>,
+    local: Option<IpAddr>,
     /// When it came, since 1970 (`SO_TIMESTAMPNS`).
-    pub(in crate::net) arrived: Option<Duration>,
+    arrived: Option<Duration>,
 }
 
 /// Reads control messages; what cannot be read ends the search.
-pub(in crate::net) fn parse_control(mut control: &[u8]) -> Said {
+fn parse_control(mut control: &[u8]) -> Said {
     let mut said = Said::default();
     while let Some((message, rest)) = split_message(control) {
         let data = message.data;
@@ -244,6 +272,22 @@ mod tests {
         let mut control = Control::new();
         control.push_source(Ipv4Addr::UNSPECIFIED.into(), 0);
         assert_eq!(control.len, 0);
+    }
+
+    #[test]
+    fn a_datagram_without_an_address_of_ours_or_from_a_mapped_one_has_no_origin() {
+        let remote: SocketAddr = "192.0.2.1:9".parse().unwrap();
+        let name = Name::new(remote);
+        let name = &name.bytes[..name.len as usize];
+        let mut control = Control::new();
+        assert_eq!(parse_origin(name, &control.bytes[..control.len]), Err(DropReason::UnknownPath));
+        let local = IpAddr::from([127, 0, 0, 2]);
+        control.push_source(local, 0);
+        let control = &control.bytes[..control.len];
+        assert_eq!(parse_origin(name, control), Ok(Origin { local, remote, arrived: None }));
+        assert_eq!(parse_origin(&name[..7], control), Err(DropReason::UnknownPath));
+        let forged = Name::new("[::ffff:192.0.2.1]:9".parse().unwrap());
+        assert_eq!(parse_origin(&forged.bytes, control), Err(DropReason::UnknownPath));
     }
 
     #[test]

@@ -1,39 +1,81 @@
 //! The sending half. Datagrams of a run are written side by side into one stretch of memory and leave
 //! as few sends as their lengths allow.
 //!
-//! Sends are inline (`MSG_DONTWAIT`, never asynchronous, linked or drained): the kernel is done with a
-//! message and its bytes when the system call that took its submission has returned. So memory is handed
-//! out from the front, and all of it is free again once the submission queue is empty; a small batch
-//! stays in a few cache lines whatever the memory's size.
+//! Sends are inline (`MSG_DONTWAIT`; on a ring never asynchronous, linked or drained): the kernel is done with
+//! a message and its bytes when the system call that took its submission has returned. So memory is handed
+//! out from the front, and all of it is free again once nothing is queued; a small batch stays in a few cache
+//! lines whatever the memory's size. How messages reach the kernel is a [`Post`]'s business.
 
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ptr::NonNull;
 
-use io_uring::{cqueue, opcode, squeue, types};
-
-use super::inbox::Inbox;
+use super::backend::{Counters, UnsentList, send_drop_reason};
 use super::msghdr::{Control, Name};
-use super::op::Op;
-use super::ring::{Ring, SUBMISSION_COUNT};
 use super::slab::Slab;
+use super::socket::SOCKET_COUNT_MAX;
 use super::train::Train;
-use crate::net::backend::{Counters, UnsentList, send_drop_reason};
-use crate::net::socket::SOCKET_COUNT_MAX;
 use crate::packet::{DATAGRAM_LEN_MAX, DropReason, Egress, Path, SocketId};
 
 /// Bytes that may wait for one submission: with [`MESSAGE_COUNT`] voice datagrams some 100 KB are used.
 const MEMORY_LEN: usize = 256 * 1024;
 
-/// Sends of one submission. A few entries of the queue are left for receives and the waker.
-pub(super) const MESSAGE_COUNT: usize = SUBMISSION_COUNT as usize - SOCKET_COUNT_MAX - 8;
+/// Sends of one submission. A ring's queue has a few entries more, for receives and the waker.
+pub(super) const MESSAGE_COUNT: usize = 496;
 
 /// Attempts to have the kernel take what is queued, when it is short of memory.
 const SUBMIT_TRIES: usize = 4;
 
 const _: () = assert!(MEMORY_LEN >= 2 * DATAGRAM_LEN_MAX);
 const _: () = assert!(MESSAGE_COUNT <= u16::MAX as usize);
+const _: () = assert!(mem::offset_of!(Message, header) == 0);
+
+/// How messages reach the kernel.
+pub trait Post {
+    /// Queues a message.
+    ///
+    /// # Safety
+    /// Header, and what it points to, stay unchanged until [`Post::has_submitted_all`] says so.
+    unsafe fn push(&mut self, message: Posted);
+
+    /// Hands over what is queued, as far as the kernel takes it, without waiting.
+    ///
+    /// # Errors
+    /// When it takes none.
+    fn submit(&mut self) -> io::Result<()>;
+
+    /// The kernel has taken everything that was queued, and is done with it.
+    fn has_submitted_all(&mut self) -> bool;
+
+    /// Tells what came of it: each message that the kernel refused.
+    fn sort(&mut self, counters: &mut Counters, on_refusal: impl FnMut(&mut Counters, Refusal));
+}
+
+/// A message to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Posted {
+    /// All of it, in the kernel's layout.
+    pub header: NonNull<libc::msghdr>,
+    /// What it leaves by.
+    pub socket: SocketId,
+    /// Its number.
+    pub message: u16,
+    /// Which use of that number.
+    pub generation: u32,
+}
+
+/// A message that the kernel refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    /// Its number.
+    pub message: u16,
+    /// Which use of that number: news of an earlier one may come late.
+    pub generation: u32,
+    /// Why.
+    pub errno: i32,
+}
 
 /// What one send points to, in memory that does not move.
 #[repr(C)]
@@ -89,10 +131,9 @@ struct OpenRun {
     lent_len: usize,
 }
 
-/// The egress of a ring, and keeper of the ring itself: a full queue is emptied in the middle of a run.
-pub struct UringEgress {
-    pub(super) ring: Ring,
-    pub(super) inbox: Inbox,
+/// An egress, and keeper of the way to the kernel: a full queue is emptied in the middle of a run.
+pub struct Outbox<P> {
+    pub(super) post: P,
     pub(super) counters: Counters,
     pub(super) unsent: UnsentList,
     memory: Slab,
@@ -109,15 +150,10 @@ pub struct UringEgress {
     refused: VecDeque<(Destination, Train)>,
 }
 
-impl UringEgress {
-    pub(super) fn new(
-        ring: Ring,
-        inbox: Inbox,
-        has_segmentation: [bool; SOCKET_COUNT_MAX],
-    ) -> io::Result<UringEgress> {
-        Ok(UringEgress {
-            ring,
-            inbox,
+impl<P: Post> Outbox<P> {
+    pub(super) fn new(post: P, has_segmentation: [bool; SOCKET_COUNT_MAX]) -> io::Result<Outbox<P>> {
+        Ok(Outbox {
+            post,
             counters: Counters::default(),
             unsent: UnsentList::new(),
             memory: Slab::new(MEMORY_LEN)?,
@@ -134,24 +170,17 @@ impl UringEgress {
     /// Sorts what completed, sends again what was refused as a whole, and frees the memory of what the
     /// kernel has taken. After every system call.
     pub(super) fn reap(&mut self) {
-        self.sort_completions();
-        if !self.ring.has_submitted_all() {
+        self.sort();
+        if !self.post.has_submitted_all() {
             return;
         }
         self.free_messages();
         if !self.refused.is_empty() {
             self.repeat_refused();
         }
-        if self.ring.has_submitted_all() {
+        if self.post.has_submitted_all() {
             self.cursor = 0;
         }
-    }
-
-    /// Ends what is under way; `false` when a receive would not end.
-    pub(super) fn end(&mut self) -> bool {
-        self.ring.cancel_all();
-        self.sort_completions();
-        !self.inbox.is_receiving.contains(&true)
     }
 
     fn free_messages(&mut self) {
@@ -159,47 +188,34 @@ impl UringEgress {
         self.generation = self.generation.wrapping_add(1);
     }
 
-    fn sort_completions(&mut self) {
-        if self.ring.holds_back_completions() {
-            self.counters.completions_held_back += 1;
-        }
+    /// Sorts what is known of what was sent.
+    pub(super) fn sort(&mut self) {
         // Taken out of `self` for the loop's time, so that the rest can be changed meanwhile.
-        let Self { ring, inbox, counters, unsent, messages, generation, has_segmentation, refused, .. } =
-            self;
-        for entry in ring.completions() {
-            match Op::from_user_data(entry.user_data()) {
-                Some(Op::Receive(socket)) => inbox.sort_receive(socket, &entry, counters),
-                Some(Op::Wake) => {
-                    inbox.is_woken = true;
-                    inbox.is_polling = cqueue::more(entry.flags());
-                }
-                Some(Op::Send { message, generation: of }) if entry.result() < 0 => {
-                    let errno = -entry.result();
-                    if of != *generation {
-                        // Came so late that its message has gone; it was one datagram at least.
-                        counters.drop(send_drop_reason(errno), 1);
-                        continue;
-                    }
-                    let message = message_at(messages, usize::from(message));
-                    // SAFETY: initialised when it was queued, and not overwritten within a generation.
-                    let message = unsafe { message.as_ref() };
-                    let train = message.train;
-                    if train.count > 1 && is_refusal_of_segments(errno) {
-                        counters.segmentation_refused += 1;
-                        has_segmentation[usize::from(message.socket.0)] &= !is_refusal_for_good(errno);
-                        let (name, control) = (message.name, message.control);
-                        refused.push_back((Destination { socket: message.socket, name, control }, train));
-                    } else {
-                        let reason = send_drop_reason(errno);
-                        counters.drop(reason, train.count.into());
-                        if let Some(path) = message.path() {
-                            unsent.add(path, reason, train.count.into());
-                        }
-                    }
-                }
-                Some(Op::Send { .. }) | None => {}
+        let Self { post, counters, unsent, messages, generation, has_segmentation, refused, .. } = self;
+        post.sort(counters, |counters, refusal| {
+            let errno = refusal.errno;
+            if refusal.generation != *generation {
+                // Came so late that its message has gone; it was one datagram at least.
+                counters.drop(send_drop_reason(errno), 1);
+                return;
             }
-        }
+            let message = message_at(messages, usize::from(refusal.message));
+            // SAFETY: initialised when it was queued, and not overwritten within a generation.
+            let message = unsafe { message.as_ref() };
+            let train = message.train;
+            if train.count > 1 && is_refusal_of_segments(errno) {
+                counters.segmentation_refused += 1;
+                has_segmentation[usize::from(message.socket.0)] &= !is_refusal_for_good(errno);
+                let (name, control) = (message.name, message.control);
+                refused.push_back((Destination { socket: message.socket, name, control }, train));
+            } else {
+                let reason = send_drop_reason(errno);
+                counters.drop(reason, train.count.into());
+                if let Some(path) = message.path() {
+                    unsent.add(path, reason, train.count.into());
+                }
+            }
+        });
     }
 
     /// The bytes are still where they were: nothing has been written since the submission.
@@ -221,11 +237,11 @@ impl UringEgress {
     /// bytes. `false` when it does not take them.
     fn submit_all(&mut self) -> bool {
         for _ in 0..SUBMIT_TRIES {
-            if self.ring.submit().is_err() {
+            if self.post.submit().is_err() {
                 return false;
             }
-            self.sort_completions();
-            if self.ring.has_submitted_all() {
+            self.sort();
+            if self.post.has_submitted_all() {
                 self.free_messages();
                 return true;
             }
@@ -239,7 +255,7 @@ impl UringEgress {
         if is_taken && !self.refused.is_empty() {
             self.repeat_refused();
         }
-        let is_free = is_taken && self.ring.has_submitted_all();
+        let is_free = is_taken && self.post.has_submitted_all();
         if is_free {
             self.cursor = 0;
         }
@@ -264,7 +280,7 @@ impl UringEgress {
         if train.count > 1 {
             control.push_segment_len(train.segment_len as u16);
         }
-        let place = message_at(&self.messages, self.message_count).as_ptr();
+        let place = message_at(&self.messages, self.message_count);
         let field =
             |offset| self.messages.at(self.message_count * mem::size_of::<Message>() + offset).as_ptr();
         // SAFETY: all zeroes is a valid msghdr.
@@ -276,23 +292,19 @@ impl UringEgress {
         header.msg_control = field(mem::offset_of!(Message, control)).cast();
         header.msg_controllen = control.len() as _;
         let bytes = libc::iovec { iov_base: self.memory.at(train.start).as_ptr().cast(), iov_len: train.len };
-        // SAFETY: aligned and inside the slab, and free: no submission in the queue points to it, since
-        // messages are handed out once between two empty queues.
+        // SAFETY: aligned and inside the slab, and free: nothing that is queued points to it, since messages
+        // are handed out once between two empty queues.
         unsafe { place.write(Message { header, bytes, name, control, train, socket }) };
-        let op = Op::Send { message: self.message_count as u16, generation: self.generation };
-        let entry = opcode::SendMsg::new(types::Fixed(u32::from(socket.0)), place.cast())
-            .flags(libc::MSG_DONTWAIT as u32)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(op.to_user_data());
-        // SAFETY: message and bytes stay until the queue is empty, and the kernel needs them no longer.
-        let is_queued = unsafe { self.ring.push(&entry) };
-        assert!(is_queued, "the queue has an entry for each message");
+        let message = self.message_count as u16;
+        // The header comes first in a message.
+        let posted = Posted { header: place.cast(), socket, message, generation: self.generation };
+        // SAFETY: message and bytes stay until the queue is empty.
+        unsafe { self.post.push(posted) };
         self.message_count += 1;
     }
 }
 
-impl Egress for UringEgress {
+impl<P: Post> Egress for Outbox<P> {
     fn cuts_segments(&self, path: Path) -> bool {
         self.has_segmentation[usize::from(path.socket.0)]
     }
@@ -358,7 +370,7 @@ fn is_refusal_for_good(errno: i32) -> bool {
     errno == libc::EIO
 }
 
-fn message_at(messages: &Slab, index: usize) -> std::ptr::NonNull<Message> {
+fn message_at(messages: &Slab, index: usize) -> NonNull<Message> {
     assert!(index < MESSAGE_COUNT);
     messages.at(index * mem::size_of::<Message>()).cast()
 }
