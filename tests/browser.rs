@@ -151,6 +151,17 @@ fn the_page_mends_its_connection() {
         page.until("peace", "gryt.peer.signalingState === 'stable' && gryt.state === 'connected'").await;
         page.until("the tone still", &hears("ada", 440.0)).await;
 
+        // Another kind of network under it: ICE starts anew at once.
+        page.run(
+            "before.offers = StandIn.offers();
+            Object.defineProperty(navigator.connection, 'type', { value: 'cellular', configurable: true });
+            navigator.connection.dispatchEvent(new Event('change'))",
+        )
+        .await;
+        page.until("an offer", "StandIn.offers() > before.offers").await;
+        page.until("peace", "gryt.peer.signalingState === 'stable' && gryt.state === 'connected'").await;
+        page.until("the tone still", &hears("ada", 440.0)).await;
+
         // Taken by another window: no fight for the place.
         page.run(
             "StandIn.last.say('error', {code: 'already-joined', message: ''});

@@ -230,6 +230,11 @@ fn seen_at(nat: &Nat, peer: &Value) -> SocketAddr {
     nat.clients().into_iter().find(|(_, outside)| *outside == remote).expect("behind the NAT").0
 }
 
+fn cut_off_all_but(nat: &Nat, client: &Client) {
+    let kept = address(client);
+    nat.clients().into_iter().filter(|(client, _)| *client != kept).for_each(|(client, _)| nat.cut(client));
+}
+
 #[tokio::test]
 async fn a_nat_that_forgets_a_browser_is_followed() {
     let test = async {
@@ -259,11 +264,7 @@ async fn the_page_restarts_ice_when_it_comes_to_another_network() {
         let call = PageInCall::begin(&server, "moving").await;
         let mut gaps = Vec::new();
         for sockets in 1..=ROUNDS {
-            for (client, _) in nat.clients() {
-                if client != address(&call.ben) {
-                    nat.cut(client);
-                }
-            }
+            cut_off_all_but(&nat, &call.ben);
             set_offline(&call.page, true);
             // But for the first time the WebSocket is lost as well, without a word.
             if sockets > 1 {
@@ -277,6 +278,28 @@ async fn the_page_restarts_ice_when_it_comes_to_another_network() {
         }
         assert_most_within(RESTARTED_WITHIN, &gaps);
         call.assert_same_call(&server).await;
+    };
+    tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs");
+}
+
+/// The browser says that the connection is interrupted, and nothing of why.
+#[tokio::test]
+async fn the_page_restarts_ice_when_its_path_falls_silent() {
+    let test = async {
+        let nat = Nat::start();
+        let server = server_behind(&nat);
+        let call = PageInCall::begin(&server, "silence").await;
+        let since = wall();
+        cut_off_all_but(&nat, &call.ben);
+        call.gap(since).await;
+        assert_eq!(call.page.run("return sockets.length").await, 1);
+        call.page.until("a connection", "gryt.state === 'connected'").await;
+        assert_eq!(call.page.run("return gryt.peer === before.peer").await, true);
+        peer_until(&server, &call.user, "connected", |row| row["state"] == "connected").await;
+        let after = peer(&server, &call.user);
+        for same in ["id", "connection", "transport"] {
+            assert_eq!(after[same], call.before[same], "{same}: {after:#}");
+        }
     };
     tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs");
 }

@@ -32,13 +32,14 @@ async fn each_state_is_shown_with_its_beginning() {
     // ICE works, DTLS does not get through.
     let deaf = |datagram: &[u8]| !datagram.first().is_some_and(|first| (20..64).contains(first));
     let options = Options { incoming: Box::new(deaf), ..Options::default() };
-    let _cas = Client::start(server.http, "hall", "cas", options).await;
+    let cas = Client::start(server.http, "hall", "cas", options).await;
     let dot = Client::join(&server, "hall", "dot", Options::default()).await;
     let ann = Client::join(&server, "hall", "ann", Options::default()).await;
     ann.speak(20);
     dot.hears(&ann, 5).await;
     state(&server, "nel", "new").await;
     let connecting = state(&server, "cas", "connecting").await;
+    drop(cas); // Before it gives up by itself.
     let connected = state(&server, "ann", "connected").await;
     let elapsed = begun.elapsed().as_millis() as u64;
     assert!(connecting <= elapsed && connected <= elapsed);
@@ -76,7 +77,8 @@ async fn each_state_is_shown_with_its_beginning() {
     assert!((26..40).contains(&lasted.as_secs()), "{lasted:?}");
     let row = peer_until(&server, "ann", "cleaned up", |row| row["transport"].is_null()).await;
     assert_eq!((&row["pair"], &row["srtpProfile"]), (&Value::Null, &Value::Null), "{row:#}");
-    assert_eq!(dot.state().events("user-left", 0).count(), 0, "it may come back");
+    let has_left = dot.state().events("user-left", 0).any(|data| data["userId"] == "ann");
+    assert!(!has_left, "it may come back");
 
     // Who joins again begins anew; who leaves is gone.
     let again = Client::join(&server, "hall", "ann", Options::default()).await;

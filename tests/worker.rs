@@ -1024,10 +1024,10 @@ fn snapshot(sim: &mut Sim) -> Vec<PeerSnapshot> {
 #[test]
 fn what_the_kernel_refused_is_counted_for_the_peer_that_it_was_for() {
     let (mut sim, callers) = room_of(2);
-    sim.worker.handle_refused(&callers[1].path, DropReason::SendUnreachable, 3);
-    sim.worker.handle_refused(&callers[1].path, DropReason::SendUnreachable, 1);
+    sim.worker.handle_unsent(&callers[1].path, DropReason::SendUnreachable, 3);
+    sim.worker.handle_unsent(&callers[1].path, DropReason::SendUnreachable, 1);
     // Gone meanwhile, or never there.
-    sim.worker.handle_refused(&path(99, 1), DropReason::SendUnreachable, 1);
+    sim.worker.handle_unsent(&path(99, 1), DropReason::SendUnreachable, 1);
     let counts: Vec<u64> =
         snapshot(&mut sim).iter().map(|peer| peer.traffic.drops(DropReason::SendUnreachable)).collect();
     assert_eq!(counts, [0, 4]);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::time::Duration;
+use std::vec::Drain;
 
 use super::socket::WorkerSockets;
 use crate::packet::{Datagram, DropReason, Egress, Path};
@@ -38,15 +39,12 @@ pub trait Backend {
     /// The sockets it serves.
     fn sockets(&self) -> &WorkerSockets;
 
-    /// Puts what was counted since the last call into `counters`, and takes up the memory that was there.
-    fn swap_counters(&mut self, counters: &mut Counters);
+    /// What was counted since the last call.
+    fn take_counters(&mut self) -> Counters;
 
-    /// As [`Backend::swap_counters`], for those who ask now and then.
-    fn take_counters(&mut self) -> Counters {
-        let mut counters = Counters::default();
-        self.swap_counters(&mut counters);
-        counters
-    }
+    /// Whose datagrams those were that the kernel has refused since the last call. They are among the
+    /// [`Counters::drops`], all of them; here are as many as have a place.
+    fn take_unsent(&mut self) -> Drain<'_, Unsent>;
 }
 
 /// What an operator may set.
@@ -74,27 +72,11 @@ pub struct Wake {
     pub woken: bool,
 }
 
-/// Different receivers whose refused datagrams are told apart in one wake-up. Beyond that they are only counted.
-const REFUSED_COUNT_MAX: usize = 64;
-
-/// Datagrams to one receiver that the kernel refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// Where they were to go.
-    pub path: Path,
-    /// Why they did not.
-    pub reason: DropReason,
-    /// How many.
-    pub count: u64,
-}
-
 /// What a backend counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Datagrams that went no further, by `DropReason as usize`.
     pub drops: [u64; DropReason::COUNT],
-    /// Whose those were that the kernel refused; empty while it refuses none.
-    pub refused: Vec<Refused>,
     /// Datagrams handed out.
     pub datagrams_received: u64,
     /// Their payload bytes.
@@ -123,7 +105,6 @@ impl Default for Counters {
     fn default() -> Counters {
         Counters {
             drops: [0; DropReason::COUNT],
-            refused: Vec::new(),
             datagrams_received: 0,
             bytes_received: 0,
             datagrams_sent: 0,
@@ -140,28 +121,9 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Begins anew, in the same memory.
-    pub(super) fn reset(&mut self) {
-        let mut refused = std::mem::take(&mut self.refused);
-        refused.clear();
-        *self = Counters { refused, ..Counters::default() };
-    }
-
     /// Counts `count` datagrams dropped for `reason`.
     pub fn drop(&mut self, reason: DropReason, count: u64) {
         self.drops[reason as usize] += count;
-    }
-
-    /// Counts `count` datagrams along `path` that the kernel refused with `errno`.
-    pub(super) fn refuse(&mut self, path: Path, errno: i32, count: u64) {
-        let reason = send_drop_reason(errno);
-        self.drop(reason, count);
-        let same = |refused: &&mut Refused| refused.path == path && refused.reason == reason;
-        if let Some(refused) = self.refused.iter_mut().find(same) {
-            refused.count += count;
-        } else if self.refused.len() < REFUSED_COUNT_MAX {
-            self.refused.push(Refused { path, reason, count });
-        }
     }
 
     /// Sends handed to the kernel.
@@ -172,6 +134,44 @@ impl Counters {
     /// How many were dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
+    }
+}
+
+/// Datagrams to one receiver that the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    /// Where they were to go.
+    pub path: Path,
+    /// Why they did not.
+    pub reason: DropReason,
+    /// How many.
+    pub count: u64,
+}
+
+/// Receivers whose refused datagrams are told apart at a time.
+const UNSENT_COUNT_MAX: usize = 64;
+
+/// What [`Backend::take_unsent`] gives out. Its memory stays the same.
+#[derive(Debug)]
+pub(super) struct UnsentList(Vec<Unsent>);
+
+impl UnsentList {
+    pub(super) fn new() -> UnsentList {
+        UnsentList(Vec::with_capacity(UNSENT_COUNT_MAX))
+    }
+
+    /// Has no effect when there is no place.
+    pub(super) fn add(&mut self, path: Path, reason: DropReason, count: u64) {
+        let same = |unsent: &&mut Unsent| unsent.path == path && unsent.reason == reason;
+        if let Some(unsent) = self.0.iter_mut().find(same) {
+            unsent.count += count;
+        } else if self.0.len() < UNSENT_COUNT_MAX {
+            self.0.push(Unsent { path, reason, count });
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Drain<'_, Unsent> {
+        self.0.drain(..)
     }
 }
 
@@ -204,22 +204,23 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_apart_up_to_a_bound_and_counted_beyond() {
+    fn receivers_are_told_apart_up_to_a_bound() {
         let path = |port| Path {
             socket: SocketId(0),
             remote: SocketAddr::from(([192, 0, 2, 1], port)),
             local: [192, 0, 2, 2].into(),
         };
-        let mut counters = Counters::default();
+        let mut list = UnsentList::new();
+        let memory = list.0.as_ptr();
         for port in 1..=1000 {
-            counters.refuse(path(port), libc::ENETUNREACH, 2);
-            counters.refuse(path(port), libc::EAGAIN, 1);
+            list.add(path(port), DropReason::SendUnreachable, 2);
+            list.add(path(port), DropReason::SendWouldBlock, 1);
         }
-        counters.refuse(path(1), libc::EPERM, 3);
-        assert_eq!(counters.dropped(DropReason::SendUnreachable), 2003);
-        assert_eq!(counters.dropped(DropReason::SendWouldBlock), 1000);
-        assert_eq!(counters.refused.len(), REFUSED_COUNT_MAX);
-        let first = Refused { path: path(1), reason: DropReason::SendUnreachable, count: 5 };
-        assert_eq!(counters.refused[0], first);
+        list.add(path(1), DropReason::SendUnreachable, 3);
+        let all: Vec<Unsent> = list.take().collect();
+        assert_eq!(all.len(), UNSENT_COUNT_MAX);
+        assert_eq!(all[0], Unsent { path: path(1), reason: DropReason::SendUnreachable, count: 5 });
+        assert_eq!(list.take().count(), 0);
+        assert_eq!(list.0.as_ptr(), memory);
     }
 }

@@ -12,7 +12,7 @@ use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ptr::NonNull;
 
-use super::backend::{Counters, send_drop_reason};
+use super::backend::{Counters, UnsentList, send_drop_reason};
 use super::msghdr::{Control, Name};
 use super::slab::Slab;
 use super::socket::SOCKET_COUNT_MAX;
@@ -135,6 +135,7 @@ struct OpenRun {
 pub struct Outbox<P> {
     pub(super) post: P,
     pub(super) counters: Counters,
+    pub(super) unsent: UnsentList,
     memory: Slab,
     /// Where the next segment goes; everything before is queued, or being committed.
     cursor: usize,
@@ -154,6 +155,7 @@ impl<P: Post> Outbox<P> {
         Ok(Outbox {
             post,
             counters: Counters::default(),
+            unsent: UnsentList::new(),
             memory: Slab::new(MEMORY_LEN)?,
             cursor: 0,
             messages: Slab::new(MESSAGE_COUNT * mem::size_of::<Message>())?,
@@ -189,7 +191,7 @@ impl<P: Post> Outbox<P> {
     /// Sorts what is known of what was sent.
     pub(super) fn sort(&mut self) {
         // Taken out of `self` for the loop's time, so that the rest can be changed meanwhile.
-        let Self { post, counters, messages, generation, has_segmentation, refused, .. } = self;
+        let Self { post, counters, unsent, messages, generation, has_segmentation, refused, .. } = self;
         post.sort(counters, |counters, refusal| {
             let errno = refusal.errno;
             if refusal.generation != *generation {
@@ -206,8 +208,12 @@ impl<P: Post> Outbox<P> {
                 has_segmentation[usize::from(message.socket.0)] &= !is_refusal_for_good(errno);
                 let (name, control) = (message.name, message.control);
                 refused.push_back((Destination { socket: message.socket, name, control }, train));
-            } else if let Some(path) = message.path() {
-                counters.refuse(path, errno, train.count.into());
+            } else {
+                let reason = send_drop_reason(errno);
+                counters.drop(reason, train.count.into());
+                if let Some(path) = message.path() {
+                    unsent.add(path, reason, train.count.into());
+                }
             }
         });
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::ids::WorkerId;
-use crate::net::backend::{Backend, Counters};
+use crate::net::backend::Backend;
 use crate::net::wake::Waker;
 use crate::packet::DropReason;
 use crate::time::Now;
@@ -60,7 +60,6 @@ pub(super) struct RelayOut {
 pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Queues) -> std::io::Result<()> {
     let mut backlog: VecDeque<Event> = VecDeque::new();
     worker.counters.backend = Some(B::NAME);
-    let mut counted = Counters::default();
     let mut now = Now::read();
     let mut is_behind = false;
     while !worker.is_stopped() {
@@ -85,8 +84,7 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
         while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {}
         while worker.contain(|worker| worker.flush(now, backend.egress())) {}
 
-        backend.swap_counters(&mut counted);
-        count(&mut worker, &counted);
+        count(&mut worker, &mut backend);
         send_relays(&mut worker, &mut queues.relays_out);
         send_events(&mut worker, &queues, &mut backlog);
         let end = Now::read();
@@ -126,7 +124,8 @@ fn take_relays<B: Backend>(worker: &mut Worker, now: Now, queues: &Queues, backe
 }
 
 /// Adds what the backend saw. What it received and sent the worker has counted itself.
-fn count(worker: &mut Worker, counted: &Counters) {
+fn count<B: Backend>(worker: &mut Worker, backend: &mut B) {
+    let counted = backend.take_counters();
     let counters = &mut worker.counters;
     counters.enters += counted.enters;
     counters.sends += counted.sends();
@@ -144,8 +143,8 @@ fn count(worker: &mut Worker, counted: &Counters) {
     for &reason in DropReason::ALL {
         worker.counters.drop_many(reason, counted.dropped(reason));
     }
-    for refused in &counted.refused {
-        worker.handle_refused(&refused.path, refused.reason, refused.count);
+    for unsent in backend.take_unsent() {
+        worker.handle_unsent(&unsent.path, unsent.reason, unsent.count);
     }
 }
 

@@ -145,7 +145,7 @@ impl Worker {
     }
 
     /// The kernel refused datagrams that were to go along `path`. The total the owner of the ring has counted.
-    pub fn handle_refused(&mut self, path: &Path, reason: DropReason, count: u64) {
+    pub fn handle_unsent(&mut self, path: &Path, reason: DropReason, count: u64) {
         if let Some(&key) = self.by_path.get(path) {
             self.peers[key].traffic.drop_many(reason, count);
         }

@@ -5,11 +5,12 @@ use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
+use std::vec::Drain;
 
 use super::epoll::{Epoll, is_readable_within};
 use super::inlet::{Brought, Inlet};
 use super::post::{MmsgEgress, MmsgPost};
-use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Wake};
+use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake};
 use crate::net::limits::kernel_release;
 use crate::net::outbox::{Outbox, Post};
 use crate::net::socket::{SOCKET_COUNT_MAX, WorkerSockets, has_segmentation};
@@ -217,13 +218,17 @@ impl Backend for Mmsg {
         &self.sockets
     }
 
-    fn swap_counters(&mut self, counters: &mut Counters) {
-        counters.reset();
-        std::mem::swap(&mut self.egress.counters, counters);
+    fn take_counters(&mut self) -> Counters {
+        let mut counters = std::mem::take(&mut self.egress.counters);
         counters.enters = std::mem::take(&mut self.calls) + std::mem::take(&mut self.egress.post.calls);
         let overflows = self.sockets.overflows();
         counters.receive_overflows = overflows.wrapping_sub(self.overflows).into();
         self.overflows = overflows;
+        counters
+    }
+
+    fn take_unsent(&mut self) -> Drain<'_, Unsent> {
+        self.egress.unsent.take()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
+use std::vec::Drain;
 
 use io_uring::{opcode, types};
 
@@ -11,7 +12,7 @@ use super::inbox::Inbox;
 use super::op::Op;
 use super::post::{UringEgress, UringPost};
 use super::ring::{BUFFER_GROUP, COMPLETION_COUNT, Patience, Ring, SUBMISSION_COUNT, UringError};
-use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Wake};
+use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake};
 use crate::net::outbox::Outbox;
 use crate::net::socket::{SOCKET_COUNT_MAX, WorkerSockets};
 use crate::net::wake::WakeReader;
@@ -187,13 +188,18 @@ impl Backend for Uring {
         &self.sockets
     }
 
-    fn swap_counters(&mut self, counters: &mut Counters) {
-        counters.reset();
-        std::mem::swap(&mut self.egress.counters, counters);
-        counters.enters = std::mem::take(&mut self.egress.post.ring.enters);
+    fn take_counters(&mut self) -> Counters {
+        let enters = std::mem::take(&mut self.egress.post.ring.enters);
+        let mut counters = std::mem::take(&mut self.egress.counters);
+        counters.enters = enters;
         let overflows = self.sockets.overflows();
         counters.receive_overflows = overflows.wrapping_sub(self.overflows).into();
         self.overflows = overflows;
+        counters
+    }
+
+    fn take_unsent(&mut self) -> Drain<'_, Unsent> {
+        self.egress.unsent.take()
     }
 }
 
