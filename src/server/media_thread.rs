@@ -24,6 +24,8 @@ const COMMAND_COUNT_MAX: usize = 256;
 const RELAY_COUNT_MAX: usize = 256;
 /// When news that found no room are tried again.
 const RETRY: Duration = Duration::from_millis(1);
+/// How often the backend is asked what it counted, which takes system calls.
+const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 /// Datagrams that wait for another worker.
 pub(super) const RELAY_QUEUE_LEN: usize = 1024;
 
@@ -62,6 +64,7 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
     worker.counters.backend = Some(B::NAME);
     let mut now = Now::read();
     let mut is_behind = false;
+    let mut count_at = now.instant;
     while !worker.is_stopped() {
         let due = worker.next_timeout().saturating_duration_since(now.instant);
         let timeout = match (is_behind, backlog.is_empty()) {
@@ -71,6 +74,7 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
         };
         backend.wait(Some(timeout))?;
         now = Now::read();
+        let datagrams_before = worker.counters.datagrams_in;
 
         is_behind = false;
         // Each part is taken up again after a fault that ended a room in it.
@@ -84,7 +88,14 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
         while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {}
         while worker.contain(|worker| worker.flush(now, backend.egress())) {}
 
-        count(&mut worker, &mut backend);
+        let batch_len = worker.counters.datagrams_in - datagrams_before;
+        if batch_len > 0 {
+            worker.counters.batches.record(batch_len);
+        }
+        if now.instant >= count_at {
+            count_at = now.instant + COUNT_INTERVAL;
+            count(&mut worker, &mut backend);
+        }
         send_relays(&mut worker, &mut queues.relays_out);
         send_events(&mut worker, &queues, &mut backlog);
         let end = Now::read();
@@ -134,9 +145,6 @@ fn count<B: Backend>(worker: &mut Worker, backend: &mut B) {
     counters.receive_errors += counted.receive_errors;
     counters.receive_overflows += counted.receive_overflows;
     counters.completions_held_back += counted.completions_held_back;
-    if counted.datagrams_received > 0 {
-        counters.batches.record(counted.datagrams_received);
-    }
     for (len, count) in counted.trains.iter().enumerate().filter(|(_, count)| **count > 0) {
         counters.trains.record_many(len as u64, *count);
     }
