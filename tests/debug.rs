@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use gryt_sfu::srtp::path::CryptoPath;
 use serde_json::Value;
 use support::{Client, Options, PATIENCE, Server, assert_clean, now};
 
@@ -109,8 +110,9 @@ async fn figures_are_true_and_move() {
         "{track:#}"
     );
     assert!(track["ssrc"].as_u64() > Some(0) && track["packets"].as_u64() >= Some(60), "{track:#}");
-    let workers = json(&server, "/debug/workers")["workers"].clone();
-    assert_eq!(workers.as_array().map(Vec::len), Some(2));
+    let workers = json(&server, "/debug/workers");
+    assert_eq!(workers["workers"].as_array().map(Vec::len), Some(2));
+    assert_eq!(workers["crypto"], CryptoPath::best().to_string(), "this process runs on the same machine");
 
     // Parts of lists.
     let first = json(&server, "/debug/peers?limit=2");
