@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use gryt_sfu::srtp::path::CryptoPath;
 use serde_json::Value;
 use support::debug::{peer, peer_until};
 use support::{Client, Options, PATIENCE, Server, assert_clean, now};
@@ -92,10 +93,12 @@ async fn figures_are_true_and_move() {
     );
     assert!(track["ssrc"].as_u64() > Some(0) && track["packets"].as_u64() >= Some(60), "{track:#}");
     server.metric_reaches("gryt_sfu_worker_info", &[], 2.0).await;
-    let workers = json(&server, "/debug/workers")["workers"].clone();
+    let body = json(&server, "/debug/workers");
+    let workers = &body["workers"];
     assert_eq!(workers.as_array().map(Vec::len), Some(2));
     let backends = [&workers[0]["backend"], &workers[1]["backend"]];
     assert!(backends[0].is_string() && backends[0] == backends[1], "{workers:#}");
+    assert_eq!(body["crypto"], CryptoPath::best().to_string(), "this process runs on the same machine");
 
     // Parts of lists.
     let first = json(&server, "/debug/peers?limit=2");

@@ -13,6 +13,7 @@ use crate::ids::{RoomId, TrackId, TransportId, WorkerId};
 use crate::packet::DropReason;
 use crate::room::rewrite::OPUS_CLOCK_RATE;
 use crate::signalling::{Member, RoomView};
+use crate::srtp::path::CryptoPath;
 use crate::time::NtpTime;
 use crate::transport::ConnectionState;
 use crate::worker::snapshot::{DtlsState, PeerSnapshot, PublishedSnapshot, SlotSnapshot};
@@ -71,7 +72,10 @@ pub(super) fn list(view: &View, what: What) -> Option<Value> {
             peer["slots"] = books.slots(member).into();
             peer
         }
-        What::Workers => json!({ "time": rfc3339(view.now.ntp), "workers": books.workers() }),
+        What::Workers => {
+            let crypto = CryptoPath::best().to_string();
+            json!({ "time": rfc3339(view.now.ntp), "crypto": crypto, "workers": books.workers() })
+        }
     })
 }
 
