@@ -2,13 +2,16 @@
 
 mod support;
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use support::seccomp::forbid;
 use support::{Client, Options, PATIENCE, Server, now};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -30,6 +33,38 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// The kernel takes a worker's only means of waiting away: there must be no server without one of its workers.
+#[test]
+fn a_lost_worker_ends_the_process() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sfu"));
+    let lost = libc::SECCOMP_RET_ERRNO | libc::EBADF as u32;
+    // SAFETY: the filter takes a system call and no memory.
+    unsafe { command.pre_exec(move || forbid(&[libc::SYS_epoll_pwait2], lost)) };
+    let mut child = command
+        .current_dir(std::env::temp_dir())
+        .envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("IO_BACKEND", "mmsg"), ("WORKERS", "2")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let deadline = now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("our child") {
+            break status;
+        }
+        if now() > deadline {
+            child.kill().expect("our child");
+            panic!("it goes on with a worker less");
+        }
+        std::thread::sleep(Duration::from_millis(10)); // A process's end cannot be awaited with a deadline.
+    };
+    assert_eq!(status.code(), Some(1));
+    let mut words = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut words).expect("text");
+    assert!(words.contains("worker lost its sockets, giving up"), "{words}");
 }
 
 #[tokio::test]
