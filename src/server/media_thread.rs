@@ -12,6 +12,7 @@ use crate::ids::WorkerId;
 use crate::net::backend::Backend;
 use crate::net::wake::Waker;
 use crate::packet::DropReason;
+use crate::throttle::throttled;
 use crate::time::Now;
 use crate::worker::Worker;
 use crate::worker::command::Command;
@@ -145,6 +146,14 @@ fn count<B: Backend>(worker: &mut Worker, backend: &mut B) {
     counters.receive_errors += counted.receive_errors;
     counters.receive_overflows += counted.receive_overflows;
     counters.completions_held_back += counted.completions_held_back;
+    if counted.segmentation_refused > 0 {
+        let count = counted.segmentation_refused;
+        throttled!(
+            warn,
+            count,
+            "the kernel refused sends of several datagrams, which left one by one instead"
+        );
+    }
     for (len, count) in counted.trains.iter().enumerate().filter(|(_, count)| **count > 0) {
         counters.trains.record_many(len as u64, *count);
     }
