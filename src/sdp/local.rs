@@ -87,6 +87,7 @@ impl Description<'_> {
 
     fn write_to(&self, text: &mut String) -> std::fmt::Result {
         let tagged = self.tagged().map(|(_, index)| index);
+        let transport = self.transport();
         write!(text, "v=0\r\no=- {} {} IN IP4 127.0.0.1\r\n", self.session_id, self.version)?;
         text.write_str("s=-\r\nt=0 0\r\na=ice-lite\r\n")?;
         if !self.media.is_empty() {
@@ -100,11 +101,23 @@ impl Description<'_> {
         text.write_str("a=msid-semantic:WMS *\r\n")?;
         for (index, media) in self.media.iter().enumerate() {
             match &media.audio {
-                Some(audio) => self.write_audio(text, media, audio, Some(index) == tagged)?,
+                Some(audio) => self.write_audio(text, media, audio, &transport, Some(index) == tagged)?,
                 None => write_rejected(text, media)?,
             }
         }
         Ok(())
+    }
+
+    /// What every m-line says of the transport that they share: written once, then copied.
+    fn transport(&self) -> String {
+        let setup = match self.role {
+            Role::Offer => "actpass",
+            Role::Answer => "passive",
+        };
+        format!(
+            "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:sha-256 {}\r\na=setup:{setup}\r\na=rtcp-mux\r\n",
+            self.ufrag, self.password, self.fingerprint
+        )
     }
 
     fn write_audio(
@@ -112,6 +125,7 @@ impl Description<'_> {
         text: &mut String,
         media: &Media<'_>,
         audio: &Audio<'_>,
+        transport: &str,
         is_tagged: bool,
     ) -> std::fmt::Result {
         let (kind, protocol) = (media.format.kind.as_str(), media.format.protocol());
@@ -122,12 +136,7 @@ impl Description<'_> {
             write!(text, "a=mid:{mid}\r\n")?;
         }
         write!(text, "a={}\r\n", audio.direction.as_str())?;
-        write!(text, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", self.ufrag, self.password)?;
-        let setup = match self.role {
-            Role::Offer => "actpass",
-            Role::Answer => "passive",
-        };
-        write!(text, "a=fingerprint:sha-256 {}\r\na=setup:{setup}\r\na=rtcp-mux\r\n", self.fingerprint)?;
+        text.write_str(transport)?;
         write!(text, "a=rtpmap:{payload_type} opus/48000/2\r\na=fmtp:{payload_type} {}\r\n", audio.opus)?;
         for (id, uri) in audio.extensions.iter() {
             write!(text, "a=extmap:{id} {uri}\r\n")?;

@@ -29,7 +29,7 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 /// Calls that complete a batch, at most. The kernel takes some 32 datagrams of a socket at a time.
 const COLLECT_COUNT_MAX: usize = BATCH_LEN_MAX / 16;
 
-/// With [`UringOptions::batch_wait`]: completions worth waiting for.
+/// With [`Options::batch_wait`]: completions worth waiting for.
 const BATCH_LEN_WANTED: u32 = 32;
 
 // Nothing is ever held back: buffers that completed, sends that failed, and the end of each multishot.
