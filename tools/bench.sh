@@ -6,5 +6,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
 
+clean() { # Of a run that was ended in its middle.
+    for namespace in $(ip netns list | sed -n "s/^\(sfu-bench-$bench-[a-z]*\).*/\1/p"); do
+        ip netns pids "$namespace" | xargs -r kill
+        ip netns del "$namespace"
+    done
+}
+
 cargo build --release --features tools --bin sfu --bin sfu-load --bin sfu-bench
-exec "${CARGO_TARGET_DIR:-target}/release/sfu-bench" "$@"
+"${CARGO_TARGET_DIR:-target}/release/sfu-bench" "$@" &
+bench=$!
+trap 'kill $bench 2>/dev/null; wait $bench; clean; exit 130' INT TERM
+wait $bench
