@@ -16,5 +16,5 @@ clean() { # Of a run that was ended in its middle.
 cargo build --release --features tools --bin sfu --bin sfu-load --bin sfu-bench
 "${CARGO_TARGET_DIR:-target}/release/sfu-bench" "$@" &
 bench=$!
-trap 'kill $bench 2>/dev/null; wait $bench; clean; exit 130' INT TERM
+trap 'kill $bench 2>/dev/null || true; wait $bench || true; clean; exit 130' INT TERM
 wait $bench
