@@ -13,7 +13,6 @@ use crate::vector::{self, Forged};
 pub(super) const TAG_LEN: usize = 16;
 /// Length of a session salt (RFC 7714 §12).
 pub(super) const SALT_LEN: usize = 12;
-const NONCE_LEN: usize = 12;
 
 /// One session key and its salt.
 pub(super) struct Gcm {
@@ -45,10 +44,8 @@ impl Gcm {
 
     /// RFC 7714 §8.1: two zero bytes, SSRC, ROC, SEQ. §9.1: two zero bytes, SSRC, two zero bytes, SRTCP
     /// index. Both are the SSRC above 48 bits of index, XOR the salt.
-    fn nonce(&self, ssrc: Ssrc, index: u64) -> [u8; NONCE_LEN] {
-        let iv = *self.salt ^ (u128::from(ssrc.0) << 48 | u128::from(index));
-        let [_, _, _, _, nonce @ ..] = iv.to_be_bytes();
-        nonce
+    fn nonce(&self, ssrc: Ssrc, index: u64) -> u128 {
+        *self.salt ^ (u128::from(ssrc.0) << 48 | u128::from(index))
     }
 
     /// `out` is exactly header, payload and tag long. The payload is encrypted from where it lies into
@@ -90,11 +87,11 @@ impl Gcm {
         self.open(self.nonce(ssrc, index.into()), &aad, ciphertext_and_tag)
     }
 
-    fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
+    fn seal(&self, nonce: u128, aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
         match &self.key {
             Key::Vector(key) => key.seal(nonce, aad, plaintext, out),
             Key::Portable(key) => {
-                let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(aad));
+                let (nonce, aad) = (portable(nonce), Aad::from(aad));
                 let (ciphertext, tag) = out.split_at_mut(plaintext.len());
                 key.seal_out_of_place_scatter(nonce, aad, plaintext, ciphertext, &[], tag)
                     .expect("lengths that match, far below the limit of 2^36 bytes");
@@ -102,18 +99,13 @@ impl Gcm {
         }
     }
 
-    fn open(
-        &self,
-        nonce: [u8; NONCE_LEN],
-        aad: &[u8],
-        ciphertext_and_tag: &mut [u8],
-    ) -> Result<(), DropReason> {
+    fn open(&self, nonce: u128, aad: &[u8], ciphertext_and_tag: &mut [u8]) -> Result<(), DropReason> {
         match &self.key {
             Key::Vector(key) => {
                 key.open(nonce, aad, ciphertext_and_tag).map_err(|Forged| DropReason::BadAuthTag)
             }
             Key::Portable(key) => {
-                let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(aad));
+                let (nonce, aad) = (portable(nonce), Aad::from(aad));
                 match key.open_in_place(nonce, aad, ciphertext_and_tag) {
                     Ok(_) => Ok(()),
                     Err(_) => Err(DropReason::BadAuthTag),
@@ -129,6 +121,11 @@ impl Gcm {
             Key::Portable(_) => CryptoPath::Portable,
         }
     }
+}
+
+fn portable(nonce: u128) -> Nonce {
+    let [_, _, _, _, nonce @ ..] = nonce.to_be_bytes();
+    Nonce::assume_unique_for_key(nonce)
 }
 
 /// Header and index word are authenticated, not encrypted (RFC 7714 §9.2).
@@ -203,7 +200,7 @@ mod tests {
             let (roc, seq) = ((index >> 16) as u32, index as u16);
             let rtp = [&[0, 0], &RTP_SSRC.0.to_be_bytes()[..], &roc.to_be_bytes(), &seq.to_be_bytes()];
             assert_eq!(
-                gcm(CryptoPath::best(), "key_128").nonce(RTP_SSRC, index)[..],
+                gcm(CryptoPath::best(), "key_128").nonce(RTP_SSRC, index).to_be_bytes()[4..],
                 xor_salt(rtp),
                 "{index:x}"
             );
@@ -211,7 +208,7 @@ mod tests {
         for index in [0, 1, 0x5d4, 0x7FFF_FFFF_u32] {
             let rtcp = [&[0, 0], &RTCP_SSRC.0.to_be_bytes()[..], &[0, 0], &index.to_be_bytes()];
             let nonce = gcm(CryptoPath::best(), "key_128").nonce(RTCP_SSRC, index.into());
-            assert_eq!(nonce[..], xor_salt(rtcp), "{index:x}");
+            assert_eq!(nonce.to_be_bytes()[4..], xor_salt(rtcp), "{index:x}");
         }
     }
 

@@ -9,12 +9,10 @@ use super::aes::{Counter, ROUNDS_LONG, ROUNDS_SHORT, Schedule, encrypt};
 use super::cpu::Vaes;
 use super::ghash::{Powers, Sum};
 use super::memory::{
-    BLOCK_LEN, Block, PAIR_LEN, array_at, array_at_mut, first, load, load_end, load_pair, load_twice,
+    BLOCK_LEN, Block, PAIR_LEN, Pair, array_at, array_at_mut, first, load, load_end, load_pair, load_twice,
     load_up_to_block, ones, pair, second, store, store_pair,
 };
 
-/// Length of a nonce.
-const NONCE_LEN: usize = 12;
 /// Length of a tag.
 const TAG_LEN: usize = BLOCK_LEN;
 
@@ -32,6 +30,24 @@ pub struct Gcm {
     made_with: Vaes,
 }
 
+/// Begins the hash: all of `aad` but its last block, which is given back to be paired with what comes next.
+/// `behind` blocks stand behind that. No function, for the reason that [`encrypt`] is none.
+macro_rules! begin {
+    ($gcm:expr, $sum:ident, $aad:expr, $behind:expr) => {{
+        let (gcm, aad, behind): (&Gcm, &[u8], usize) = ($gcm, $aad, $behind);
+        if aad.len() <= BLOCK_LEN {
+            load_up_to_block(aad)
+        } else if aad.len() <= 2 * BLOCK_LEN {
+            $sum.add(&gcm.powers, behind + 3, pair(_mm_setzero_si128(), load(array_at(aad, 0))));
+            load_end(aad, aad.len() - BLOCK_LEN)
+        } else {
+            let (begun, last) = gcm.begin_long($sum, aad, behind);
+            $sum = begun;
+            last
+        }
+    }};
+}
+
 impl Gcm {
     /// Expands a key.
     ///
@@ -43,14 +59,15 @@ impl Gcm {
         Gcm { schedule, powers, made_with: vaes }
     }
 
-    /// Encrypts `plaintext` into `out`, which is longer by 16 bytes, and writes the tag behind it.
+    /// Encrypts `plaintext` into `out`, which is longer by 16 bytes, and writes the tag behind it. The nonce is a
+    /// big-endian number of 96 bits; a number stays in registers on its way here.
     ///
     /// # Panics
     /// When `out` is of another length.
-    pub fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
+    pub fn seal(&self, nonce: u128, aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
         assert_eq!(out.len(), plaintext.len() + TAG_LEN, "room for ciphertext and tag");
         // SAFETY: `self` was made with proof that the processor has what this asks for.
-        unsafe { self.seal_vector(iv(nonce), aad, plaintext, out) }
+        unsafe { self.seal_vector(nonce << 32, aad, plaintext, out) }
     }
 
     /// Decrypts in place what lies before the tag, the last 16 bytes, if that verifies.
@@ -60,10 +77,10 @@ impl Gcm {
     ///
     /// # Panics
     /// When there are fewer bytes than a tag has.
-    pub fn open(&self, nonce: [u8; NONCE_LEN], aad: &[u8], bytes: &mut [u8]) -> Result<(), Forged> {
+    pub fn open(&self, nonce: u128, aad: &[u8], bytes: &mut [u8]) -> Result<(), Forged> {
         assert!(bytes.len() >= TAG_LEN, "a tag");
         // SAFETY: `self` was made with proof that the processor has what this asks for.
-        unsafe { self.open_vector(iv(nonce), aad, bytes) }
+        unsafe { self.open_vector(nonce << 32, aad, bytes) }
     }
 
     /// What it was made with.
@@ -75,14 +92,22 @@ impl Gcm {
     fn seal_vector(&self, iv: u128, aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
         let counter = Counter::new(iv);
         match plaintext.len().div_ceil(BLOCK_LEN) {
-            0..=1 => self.seal_short::<1>(counter, aad, plaintext, out),
-            2..=3 => self.seal_short::<2>(counter, aad, plaintext, out),
-            4..=5 => self.seal_short::<3>(counter, aad, plaintext, out),
-            6..=7 => self.seal_short::<4>(counter, aad, plaintext, out),
-            8..=9 => self.seal_short::<5>(counter, aad, plaintext, out),
-            10..=11 => self.seal_short::<6>(counter, aad, plaintext, out),
-            12..=13 => self.seal_short::<7>(counter, aad, plaintext, out),
-            14..=SHORT_BLOCK_COUNT_MAX => self.seal_short::<8>(counter, aad, plaintext, out),
+            0 => self.seal_short::<1, false>(counter, aad, plaintext, out),
+            1 => self.seal_short::<1, true>(counter, aad, plaintext, out),
+            2 => self.seal_short::<2, false>(counter, aad, plaintext, out),
+            3 => self.seal_short::<2, true>(counter, aad, plaintext, out),
+            4 => self.seal_short::<3, false>(counter, aad, plaintext, out),
+            5 => self.seal_short::<3, true>(counter, aad, plaintext, out),
+            6 => self.seal_short::<4, false>(counter, aad, plaintext, out),
+            7 => self.seal_short::<4, true>(counter, aad, plaintext, out),
+            8 => self.seal_short::<5, false>(counter, aad, plaintext, out),
+            9 => self.seal_short::<5, true>(counter, aad, plaintext, out),
+            10 => self.seal_short::<6, false>(counter, aad, plaintext, out),
+            11 => self.seal_short::<6, true>(counter, aad, plaintext, out),
+            12 => self.seal_short::<7, false>(counter, aad, plaintext, out),
+            13 => self.seal_short::<7, true>(counter, aad, plaintext, out),
+            14 => self.seal_short::<8, false>(counter, aad, plaintext, out),
+            15 => self.seal_short::<8, true>(counter, aad, plaintext, out),
             _ => self.seal_long(counter, aad, plaintext, out),
         }
     }
@@ -103,20 +128,26 @@ impl Gcm {
         }
     }
 
-    /// 2N − 2 or 2N − 1 blocks, the last of which may not be whole: `N` registers hold the tag's keystream and
-    /// theirs.
+    /// 2N − 2 blocks, or one more if `IS_ODD`, the last of which may not be whole: `N` registers hold the tag's
+    /// keystream and theirs.
     #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     #[expect(clippy::needless_range_loop, reason = "a register's number says where its bytes are, too")]
-    fn seal_short<const N: usize>(&self, counter: Counter, aad: &[u8], plaintext: &[u8], out: &mut [u8]) {
+    fn seal_short<const N: usize, const IS_ODD: bool>(
+        &self,
+        counter: Counter,
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut [u8],
+    ) {
         let len = plaintext.len();
-        let block_count = len.div_ceil(BLOCK_LEN);
-        assert!(block_count / 2 + 1 == N && out.len() == len + TAG_LEN);
+        let block_count = 2 * N - 2 + usize::from(IS_ODD);
+        assert!(len.div_ceil(BLOCK_LEN) == block_count && out.len() == len + TAG_LEN);
         let keystream = encrypt!(self.schedule, counter.blocks::<N>(1));
         let lengths = lengths(aad.len(), len);
         let mut sum = Sum::new();
-        let last_of_aad = self.begin(&mut sum, aad, block_count + 1);
+        let last_of_aad = begin!(self, sum, aad, block_count + 1);
         // How many blocks stand behind the first of the last register, itself included.
-        let end = 2 + block_count % 2;
+        let end = 2 + usize::from(IS_ODD);
         let power = |at: usize| 2 * (N - 1 - at) + end;
 
         if N == 1 {
@@ -135,10 +166,15 @@ impl Gcm {
                 store_pair(array_at_mut(out, start), ciphertext);
                 sum.add(&self.powers, power(at), ciphertext);
             }
-            let last = seal_end(plaintext, out, place(N - 1), keystream[N - 1], lengths);
+            let (start, keystream) = (place(N - 1), keystream[N - 1]);
+            let last = if IS_ODD {
+                seal_last_pair(plaintext, out, start, keystream)
+            } else {
+                pair(seal_last_block(plaintext, out, start, keystream), lengths)
+            };
             sum.add(&self.powers, end, last);
         }
-        if block_count % 2 == 1 {
+        if IS_ODD {
             sum.add(&self.powers, 1, _mm256_zextsi128_si256(lengths));
         }
         let tag = _mm_xor_si128(sum.reduce(), first(keystream[0]));
@@ -160,7 +196,7 @@ impl Gcm {
         let keystream = encrypt!(self.schedule, counter.blocks::<N>(1));
         let lengths = lengths(aad.len(), len);
         let mut sum = Sum::new();
-        let last_of_aad = self.begin(&mut sum, aad, block_count + 1);
+        let last_of_aad = begin!(self, sum, aad, block_count + 1);
         let end = 2 + block_count % 2;
         let power = |at: usize| 2 * (N - 1 - at) + end;
 
@@ -201,7 +237,7 @@ impl Gcm {
         let keystream = encrypt!(self.schedule, counter.blocks::<PAIR_COUNT>(1));
         let mask = first(keystream[0]);
         let mut sum = Sum::new();
-        let last_of_aad = self.begin(&mut sum, aad, SHORT_BLOCK_COUNT_MAX);
+        let last_of_aad = begin!(self, sum, aad, SHORT_BLOCK_COUNT_MAX);
         let ciphertext = _mm_xor_si128(load(array_at(plaintext, 0)), second(keystream[0]));
         store(array_at_mut(out, 0), ciphertext);
         sum.add(&self.powers, 2 * PAIR_COUNT, pair(last_of_aad, ciphertext));
@@ -240,7 +276,16 @@ impl Gcm {
             if behind < 2 {
                 break;
             }
-            let ciphertext = seal_end(plaintext, out, start, keystream, lengths);
+            let ciphertext = match len - start {
+                PAIR_LEN.. => {
+                    let plain: &Pair = array_at(plaintext, start);
+                    let ciphertext = _mm256_xor_si256(load_pair(plain), keystream);
+                    store_pair(array_at_mut(out, start), ciphertext);
+                    ciphertext
+                }
+                rest if rest > BLOCK_LEN => seal_last_pair(plaintext, out, start, keystream),
+                _ => pair(seal_last_block(plaintext, out, start, keystream), lengths),
+            };
             sum.add(&self.powers, behind, _mm256_xor_si256(ciphertext, carried));
             carried = _mm256_setzero_si256();
             start += PAIR_LEN;
@@ -258,7 +303,7 @@ impl Gcm {
         let len = bytes.len() - TAG_LEN;
         let [mask] = encrypt!(self.schedule, counter.blocks(1));
         let mut sum = Sum::new();
-        let last_of_aad = self.begin(&mut sum, aad, 1);
+        let last_of_aad = begin!(self, sum, aad, 1);
         sum.add(&self.powers, 2, pair(last_of_aad, load(array_at(bytes, 0))));
         let mut state = sum.reduce();
         let mut start = BLOCK_LEN;
@@ -305,25 +350,10 @@ impl Gcm {
         Ok(())
     }
 
-    /// Begins the hash: all of `aad` but its last block, which is given back to be paired with what comes next.
-    /// `behind` blocks stand behind that.
-    #[inline]
-    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
-    fn begin(&self, sum: &mut Sum, aad: &[u8], behind: usize) -> __m128i {
-        if aad.len() <= BLOCK_LEN {
-            load_up_to_block(aad)
-        } else if aad.len() <= 2 * BLOCK_LEN {
-            sum.add(&self.powers, behind + 3, pair(_mm_setzero_si128(), load(array_at(aad, 0))));
-            load_end(aad, aad.len() - BLOCK_LEN)
-        } else {
-            self.begin_long(sum, aad, behind)
-        }
-    }
-
-    /// [`Gcm::begin`] for headers with CSRCs or many extensions.
+    /// [`begin`] for headers with CSRCs or many extensions.
     #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     #[inline(never)]
-    fn begin_long(&self, sum: &mut Sum, aad: &[u8], behind: usize) -> __m128i {
+    fn begin_long(&self, mut sum: Sum, aad: &[u8], behind: usize) -> (Sum, __m128i) {
         let whole_len = (aad.len() - 1) / BLOCK_LEN * BLOCK_LEN;
         let (whole, last) = aad.split_at(whole_len);
         let (whole, _) = whole.as_chunks::<BLOCK_LEN>();
@@ -334,9 +364,12 @@ impl Gcm {
                 sum.add(&self.powers, behind + 5, pair(_mm_setzero_si128(), load(a)));
                 sum.add(&self.powers, behind + 3, pair(load(b), load(c)));
             }
-            _ => return _mm_xor_si128(last, self.powers.slowly(_mm_setzero_si128(), whole)),
+            _ => {
+                let state = self.powers.slowly(_mm_setzero_si128(), whole);
+                return (sum, _mm_xor_si128(last, state));
+            }
         }
-        last
+        (sum, last)
     }
 }
 
@@ -345,13 +378,6 @@ fn expand(key: &[u8]) -> (Schedule, Powers) {
     let schedule = Schedule::new(key);
     let powers = Powers::new(&schedule.encrypt_block(&[0; BLOCK_LEN]));
     (schedule, powers)
-}
-
-/// The counter block with counter 0 (NIST SP 800-38D §7.1).
-#[inline]
-fn iv(nonce: [u8; NONCE_LEN]) -> u128 {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = nonce;
-    u128::from_be_bytes([a, b, c, d, e, f, g, h, i, j, k, l, 0, 0, 0, 0])
 }
 
 /// Where the register `at` of a short packet begins, the first but one block of which is the tag's.
@@ -367,29 +393,29 @@ fn lengths(aad_len: usize, len: usize) -> __m128i {
     _mm_set_epi64x(big_endian(len), big_endian(aad_len))
 }
 
-/// Encrypts up to 32 bytes from `start` to the end of `plaintext`, and gives what the hash takes: both blocks, or one
-/// and the lengths. The tag, which is not written yet, makes room for a block that is not whole.
+/// Encrypts the last 17 to 32 bytes of `plaintext`, from `start` on, and gives what the hash takes. The tag, which is
+/// not written yet, makes room for a block that is not whole.
 #[inline]
 #[target_feature(enable = "vaes,vpclmulqdq,sha")]
-fn seal_end(plaintext: &[u8], out: &mut [u8], start: usize, keystream: __m256i, lengths: __m128i) -> __m256i {
-    let len = plaintext.len() - start;
-    if len >= PAIR_LEN {
-        let ciphertext = _mm256_xor_si256(load_pair(array_at(plaintext, start)), keystream);
-        store_pair(array_at_mut(out, start), ciphertext);
-        ciphertext
-    } else if len > BLOCK_LEN {
-        let plain = pair(load(array_at(plaintext, start)), load_end(plaintext, len - BLOCK_LEN));
-        let ciphertext = _mm256_and_si256(_mm256_xor_si256(plain, keystream), ones_pair(len - BLOCK_LEN));
-        store_pair(array_at_mut(out, start), ciphertext);
-        ciphertext
-    } else {
-        let ciphertext = _mm_and_si128(_mm_xor_si128(load_end(plaintext, len), first(keystream)), ones(len));
-        store(array_at_mut(out, start), ciphertext);
-        pair(ciphertext, lengths)
-    }
+fn seal_last_pair(plaintext: &[u8], out: &mut [u8], start: usize, keystream: __m256i) -> __m256i {
+    let second_len = plaintext.len() - start - BLOCK_LEN;
+    let plain = pair(load(array_at(plaintext, start)), load_end(plaintext, second_len));
+    let ciphertext = _mm256_and_si256(_mm256_xor_si256(plain, keystream), ones_pair(second_len));
+    store_pair(array_at_mut(out, start), ciphertext);
+    ciphertext
 }
 
-/// What [`seal_end`] gave for the same bytes. Behind them is the tag.
+/// The same for the last 1 to 16 bytes, of at least 16 altogether.
+#[inline]
+#[target_feature(enable = "vaes,vpclmulqdq,sha")]
+fn seal_last_block(plaintext: &[u8], out: &mut [u8], start: usize, keystream: __m256i) -> __m128i {
+    let len = plaintext.len() - start;
+    let ciphertext = _mm_and_si128(_mm_xor_si128(load_end(plaintext, len), first(keystream)), ones(len));
+    store(array_at_mut(out, start), ciphertext);
+    ciphertext
+}
+
+/// What the hash takes of up to 32 bytes from `start` to the tag: both blocks, or one and the lengths.
 #[inline]
 #[target_feature(enable = "vaes,vpclmulqdq,sha")]
 fn load_sealed_end(bytes: &[u8], start: usize, lengths: __m128i) -> __m256i {

@@ -103,7 +103,8 @@ impl Worker {
     }
 
     fn flush_room(&mut self, key: RoomKey, now: Now, out: &mut impl Egress) {
-        let Some(room) = self.rooms.get_mut(key) else { return };
+        // Empty where so much came that it did not wait.
+        let Some(room) = self.rooms.get_mut(key).filter(|room| room.has_pending()) else { return };
         self.at_work = Some(key);
         self.arrivals.extend(room.pending().iter().filter_map(|packet| packet.arrived));
         room.forward(|receiver, packets, payloads| {
