@@ -314,7 +314,7 @@ fn a_new_stretch_is_news_on_the_other_part_too() {
     span.speak(&mut a, 20, b"one");
     let [first] = span.hear([&mut b]);
     // Another SSRC with numbers of its own, as a browser takes that restarts its encoder.
-    (a.ssrc, a.next) = (Ssrc(77), PacketIndex(40_000));
+    (a.ssrc, a.next) = (Ssrc(77), PacketIndex(150));
     span.pass(MS20);
     span.speak(&mut a, 20, b"two");
     span.speak(&mut a, 20, b"three");
