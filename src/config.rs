@@ -152,7 +152,7 @@ const ROOM_SPAN_AT: Variable = Variable {
     default: "250",
     accepted: "1 to 100000",
     meaning: "Members of a room on one worker before it takes another worker, too. A worker that is busy for three \
-              quarters of a second takes no more either, where another has clearly less to do.",
+              quarters of the time takes no more either, where another has clearly less to do.",
 };
 const MAX_CONNECTIONS: Variable = Variable {
     name: "MAX_CONNECTIONS",

@@ -10,7 +10,12 @@ use gryt_sfu::dtls::keying::SrtpProfile;
 use gryt_sfu::ice::credentials::Secret;
 use gryt_sfu::ids::{RoomId, SlotIndex, Ssrc, TrackId, TransportId, WorkerId, WorkerSet};
 use gryt_sfu::packet::{Datagram, DropReason};
+use gryt_sfu::room::rewrite::Stretch;
+use gryt_sfu::rtcp::packet::{Compound, Packet};
+use gryt_sfu::rtcp::report::SenderInfo;
+use gryt_sfu::rtcp::writer::Writer;
 use gryt_sfu::srtp::index::PacketIndex;
+use gryt_sfu::time::{Now, NtpTime, RtpTime};
 use gryt_sfu::worker::command::Command;
 use gryt_sfu::worker::event::Event;
 use gryt_sfu::worker::relay::Relay;
@@ -313,6 +318,7 @@ fn a_new_stretch_is_news_on_the_other_part_too() {
     let (mut span, [mut a, mut b, ..]) = room_of_four();
     span.speak(&mut a, 20, b"one");
     let [first] = span.hear([&mut b]);
+    assert_eq!(first.len(), 1);
     // Another SSRC with numbers of its own, as a browser takes that restarts its encoder.
     (a.ssrc, a.next) = (Ssrc(77), PacketIndex(150));
     span.pass(MS20);
@@ -373,12 +379,61 @@ fn the_way_between_parts_counts_into_the_latency() {
     sim.worker.handle_datagram(sim.now, datagram, &mut sim.sent);
     assert_eq!(span.hear([&mut b])[0].len(), 1);
     for part in &mut span.parts {
-        let now = gryt_sfu::time::NtpTime::from_unix(arrived + Duration::from_micros(300));
-        part.worker.record_latencies(gryt_sfu::time::Now { ntp: now, ..part.now });
+        let ntp = NtpTime::from_unix(arrived + Duration::from_micros(300));
+        part.worker.record_latencies(Now { ntp, ..part.now });
         let latency = &part.worker.counters.forwarding_latency;
         assert_eq!(latency.count(), 1);
         assert!((299_000..=301_000).contains(&latency.sum()), "{}", latency.sum());
     }
+}
+
+/// The publisher's clock is 100 ms ahead of its packets, as its sender report says.
+#[test]
+fn reports_on_the_other_part_go_by_the_publishers_clock_too() {
+    let (mut span, [mut a, mut b, ..]) = room_of_four();
+    span.speak(&mut a, 20, b"voice");
+    let spoken = (a.next.0 as u32 - 1).wrapping_mul(960);
+    let [heard] = span.hear([&mut b]);
+    let info = |ssrc| SenderInfo {
+        ssrc,
+        ntp: NtpTime(0),
+        rtp_time: RtpTime(spoken + 4_800),
+        packet_count: 1,
+        octet_count: 5,
+    };
+    let mut report = [0; 64];
+    let mut writer = Writer::new(&mut report);
+    writer.sender_report(&info(a.ssrc), []).unwrap();
+    let len = writer.len();
+    let mut sealed = a.protect_rtcp(&report[..len]);
+    span.parts[0].deliver(a.path, &mut sealed);
+    let reported_at = span.parts[1].now;
+    span.carry();
+    span.parts[1].sent.clear();
+    span.parts[1].pass(Duration::from_millis(1_100));
+    let to_b: Vec<Vec<u8>> = span.parts[1]
+        .sent
+        .datagrams()
+        .filter(|(path, _)| *path == b.path)
+        .map(|(_, bytes)| bytes.to_vec())
+        .collect();
+    let mut infos = Vec::new();
+    for compound in to_b.iter().filter_map(|bytes| b.unprotect_rtcp(bytes)) {
+        for packet in Compound::parse(&compound).unwrap().packets() {
+            if let Packet::SenderReport { info, .. } = packet {
+                infos.push(info);
+            }
+        }
+    }
+    let [info] = infos[..] else { panic!("{} reports on slots", infos.len()) };
+    assert_eq!(info.ssrc, slot_ssrc(1));
+    let elapsed = (info.ntp.0.wrapping_sub(reported_at.ntp.0) as f64 / f64::from(u32::MAX) * 48_000.0) as i64;
+    let ticks = i64::from(info.rtp_time.0.wrapping_sub(heard[0].timestamp));
+    assert!((ticks - elapsed - 4_800).abs() <= 2, "{ticks} ticks in {elapsed}");
+    // What another worker says of it counts for nothing.
+    let clock = Relay::Clock { track: TrackId(1), stretch: Stretch(1), rtp_time: RtpTime(0) };
+    span.parts[1].hand_over(WorkerId(7), clock);
+    assert_eq!(span.drops(DropReason::RelayUnknown), [0, 1]);
 }
 
 #[test]

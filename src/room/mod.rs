@@ -259,9 +259,11 @@ impl Room {
     /// What a packet belongs to that `worker`'s part relayed as one of `there`, by its count; `None` where the track is not
     /// that part's.
     pub fn stretch_here(&mut self, key: TrackKey, worker: WorkerId, there: Stretch) -> Option<Stretch> {
-        let elsewhere = self.tracks.get_mut(key)?.elsewhere.as_mut().filter(|it| it.worker == worker)?;
+        let track = self.tracks.get_mut(key)?;
+        let elsewhere = track.elsewhere.as_mut().filter(|it| it.worker == worker)?;
         if elsewhere.stretch != Some(there) {
             elsewhere.stretch = Some(there);
+            track.last_report = None; // Of another clock, perhaps.
             self.begin_stretch(key);
         }
         Some(self.tracks[key].stretch)

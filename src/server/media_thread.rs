@@ -204,7 +204,7 @@ impl RelayOut {
         let room_for = match &relay {
             Relay::Datagram { is_stun: true, .. } => queue_len / 4,
             // Messages that carry state always find a place.
-            Relay::Datagram { .. } | Relay::Voice(_) => queue_len * 3 / 4,
+            Relay::Datagram { .. } | Relay::Voice(_) | Relay::Clock { .. } => queue_len * 3 / 4,
             Relay::Learn(_) | Relay::Forget(_) => queue_len,
         };
         let carries_state = matches!(relay, Relay::Learn(_) | Relay::Forget(_));

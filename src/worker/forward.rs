@@ -48,6 +48,7 @@ impl Worker {
         let track = room.track_mut(track_key).ok_or(DropReason::RtpUnknownStream)?;
         if is_new_ssrc {
             track.reception = None;
+            track.last_report = None; // Of another clock.
         }
         track.reception.get_or_insert_with(|| Reception::new(header.ssrc)).handle_packet(
             now.instant,

@@ -167,6 +167,11 @@ impl Worker {
                     self.counters.drop_one(reason);
                 }
             }
+            Relay::Clock { track, stretch, rtp_time } => {
+                if let Err(reason) = self.handle_clock(now, from, *track, *stretch, *rtp_time) {
+                    self.counters.drop_one(reason);
+                }
+            }
             Relay::Learn(path) => {
                 self.by_path.remove(path);
                 if self.foreign.len() < FOREIGN_COUNT_MAX {

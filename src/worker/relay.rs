@@ -23,6 +23,15 @@ pub enum Relay {
     },
     /// What a member of a room said of which you hold a part. May be dropped when the queue is full.
     Voice(Voice),
+    /// What the publisher's sender report says of its clock (RFC 3550 §6.4.1). May be dropped when the queue is full.
+    Clock {
+        /// Whose.
+        track: TrackId,
+        /// What it belongs to, as in [`Voice`].
+        stretch: Stretch,
+        /// Its media time now.
+        rtp_time: RtpTime,
+    },
     /// This 5-tuple is mine from now on: it sent a valid MESSAGE-INTEGRITY. Never dropped.
     Learn(Path),
     /// This 5-tuple is nobody's now. Never dropped.

@@ -10,7 +10,9 @@ use super::relay::{Relay, RelayBytes, Voice};
 use crate::ids::{RoomId, TrackId, WorkerId, WorkerSet};
 use crate::packet::{DropReason, Egress};
 use crate::room::Packet;
-use crate::time::Now;
+use crate::room::rewrite::Stretch;
+use crate::room::track::TrackKey;
+use crate::time::{Now, RtpTime};
 
 impl Worker {
     /// Takes note of the room's other parts.
@@ -21,7 +23,7 @@ impl Worker {
         (room.others, room.is_home) = (others.without(self.settings.id), is_home);
     }
 
-    /// A track that another part carries takes part in everything here but its publisher's reports.
+    /// A track that another part carries takes part in everything here but the reports to its publisher.
     pub(super) fn publish_elsewhere(&mut self, room: RoomId, track: TrackId, worker: WorkerId, muted: bool) {
         let Some(&room) = self.by_room.get(&room) else { return };
         self.at_work = Some(room);
@@ -56,6 +58,33 @@ impl Worker {
             };
             self.relays.push((worker, Relay::Voice(voice)));
         }
+    }
+
+    /// Tells the other parts how the publisher's clock stands.
+    pub(super) fn relay_clock(&mut self, room: RoomKey, track: TrackKey, rtp_time: RtpTime) {
+        let room = &self.rooms[room];
+        let Some((track, stretch)) = room.track(track).map(|track| (track.id, track.stretch)) else { return };
+        let relay = |worker| (worker, Relay::Clock { track, stretch, rtp_time });
+        self.relays.extend(room.others.iter().map(relay));
+    }
+
+    /// Takes another part's word on a clock. One of another stretch than the packets that came has no meaning yet.
+    pub(super) fn handle_clock(
+        &mut self,
+        now: Now,
+        from: WorkerId,
+        track: TrackId,
+        stretch: Stretch,
+        rtp_time: RtpTime,
+    ) -> Result<(), DropReason> {
+        let &(room, key) = self.by_track.get(&track).ok_or(DropReason::RelayUnknown)?;
+        self.at_work = Some(room);
+        let track = self.rooms[room].track_mut(key).ok_or(DropReason::RelayUnknown)?;
+        let elsewhere = track.elsewhere.filter(|it| it.worker == from).ok_or(DropReason::RelayUnknown)?;
+        if elsewhere.stretch == Some(stretch) {
+            track.last_report = Some((rtp_time, now.instant));
+        }
+        Ok(())
     }
 
     /// Takes a packet from another part, if control said that the track comes from there.
