@@ -130,6 +130,7 @@ fn signalling(count: usize) -> [Duration; 2] {
     let settings = Settings {
         audio_slots: 32,
         max_connections: count,
+        room_span_at: usize::MAX,
         resume_window: Duration::from_secs(15),
         secret: Secret::random(),
         fingerprint: Fingerprint([7; 32]),

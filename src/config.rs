@@ -59,7 +59,7 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
         ],
     ),
     ("Authorization", &[AUTH_SECRET, AUTH_PUBLIC_KEY]),
-    ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
+    ("Capacity", &[WORKERS, ROOM_SPAN_AT, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
     ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX]),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
     ("Debug", &[METRICS_ADDR, METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR, KEYLOG_DIR]),
@@ -146,6 +146,13 @@ const WORKERS: Variable = Variable {
     accepted: "1 to 64",
     meaning: "Media threads, each on a CPU of its own. At least 1, and no more than ICE_UDP_MUX_PORT has ports \
               where that is a range.",
+};
+const ROOM_SPAN_AT: Variable = Variable {
+    name: "ROOM_SPAN_AT",
+    default: "250",
+    accepted: "1 to 100000",
+    meaning: "Members of a room on one worker before it takes another worker, too. A worker that is busy for three \
+              quarters of the time takes no more either, where another has clearly less to do.",
 };
 const MAX_CONNECTIONS: Variable = Variable {
     name: "MAX_CONNECTIONS",
@@ -270,6 +277,8 @@ pub struct Config {
     pub auth: Option<Auth>,
     /// Media threads, 1 to [`WORKER_COUNT_MAX`].
     pub workers: u8,
+    /// Members of a room on one worker before it takes another, 1 to [`Limits::CONNECTION_COUNT_MAX`].
+    pub room_span_at: usize,
     /// Clients at a time, 1 to [`Limits::CONNECTION_COUNT_MAX`].
     pub max_connections: usize,
     /// Voices towards one client, 1 to [`Limits::AUDIO_SLOT_COUNT_MAX`].
@@ -435,6 +444,8 @@ impl Config {
             turn_secret,
             auth: auth::parse(&source)?,
             workers,
+            room_span_at: source
+                .with(&ROOM_SPAN_AT, |text| number(text, 1..=Limits::CONNECTION_COUNT_MAX))?,
             max_connections: source
                 .with(&MAX_CONNECTIONS, |text| number(text, 1..=Limits::CONNECTION_COUNT_MAX))?,
             audio_slots: source.with(&AUDIO_SLOTS, |text| number(text, 1..=Limits::AUDIO_SLOT_COUNT_MAX))?,
@@ -501,6 +512,7 @@ impl Config {
             auth_secret,
             auth_public_key,
             (WORKERS.name, self.workers.to_string()),
+            (ROOM_SPAN_AT.name, self.room_span_at.to_string()),
             (MAX_CONNECTIONS.name, self.max_connections.to_string()),
             (AUDIO_SLOTS.name, self.audio_slots.to_string()),
             (RESUME_WINDOW.name, format!("{}ms", self.resume_window.as_millis())),

@@ -147,6 +147,60 @@ numeric_id! {
 /// The owner's index is one base64url character of the ICE ufrag.
 pub const WORKER_COUNT_MAX: usize = 64;
 
+/// Some of the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerSet(u64);
+
+const _: () = assert!(WORKER_COUNT_MAX <= u64::BITS as usize);
+
+impl WorkerSet {
+    /// None of them.
+    pub const EMPTY: WorkerSet = WorkerSet(0);
+
+    /// This, and one more.
+    #[must_use]
+    pub const fn with(self, worker: WorkerId) -> WorkerSet {
+        WorkerSet(self.0 | 1 << worker.0)
+    }
+
+    /// This, but for one.
+    #[must_use]
+    pub const fn without(self, worker: WorkerId) -> WorkerSet {
+        WorkerSet(self.0 & !(1 << worker.0))
+    }
+
+    /// Whether it is among them.
+    pub const fn contains(self, worker: WorkerId) -> bool {
+        self.0 >> worker.0 & 1 == 1
+    }
+
+    /// How many.
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// None.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// They, ascending.
+    pub fn iter(self) -> impl Iterator<Item = WorkerId> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let lowest = (rest != 0).then(|| rest.trailing_zeros() as u8)?;
+            rest &= rest - 1;
+            Some(WorkerId(lowest))
+        })
+    }
+}
+
+impl FromIterator<WorkerId> for WorkerSet {
+    fn from_iter<T: IntoIterator<Item = WorkerId>>(workers: T) -> WorkerSet {
+        workers.into_iter().fold(WorkerSet::EMPTY, WorkerSet::with)
+    }
+}
+
 /// Longest room name and user id, in bytes of UTF-8.
 pub const NAME_LEN_MAX: usize = 128;
 

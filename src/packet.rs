@@ -119,8 +119,10 @@ drop_reasons! {
     UnknownProtocol = "unknown_protocol",
     /// From a 5-tuple that no transport has authenticated.
     UnknownPath = "unknown_path",
-    /// The queue to the worker that owns it is full.
+    /// The queue to the worker that owns it, or holds another part of its room, is full.
     RelayFull = "relay_full",
+    /// Relayed for a track that this worker was not told of, or by a worker that it does not come from.
+    RelayUnknown = "relay_unknown",
     /// The queue to control is full.
     ControlFull = "control_full",
     /// STUN that does not parse, or is no Binding message.

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use gryt_sfu::dtls::keying::SrtpProfile;
 use gryt_sfu::ice::credentials::Secret;
-use gryt_sfu::ids::{TrackId, WorkerId};
+use gryt_sfu::ids::{TrackId, WorkerId, WorkerSet};
 use gryt_sfu::packet::DropReason;
 use gryt_sfu::worker::Settings;
+use gryt_sfu::worker::command::Command;
 use gryt_sfu::worker::event::Event;
-use sim::{Caller, Sim, binding_request};
+use sim::{Caller, ROOM, Sim, binding_request};
 
 struct Counting;
 
@@ -106,4 +107,60 @@ fn a_room_in_full_swing_allocates_nothing() {
     assert!(sim.worker.counters.padding_out > 0);
     assert_eq!(allocations, snapshots, "beside the snapshots of the counters");
     assert!(sim.drops(DropReason::BadAuthTag) >= 250 && sim.drops(DropReason::UnknownPath) >= 250);
+}
+
+/// What crosses between the parts of a room that spans workers, both ways, too.
+#[test]
+fn a_room_that_spans_two_workers_allocates_nothing() {
+    let secret = Secret::random();
+    let mut parts = [0, 1].map(|id| Sim::with_sharers(32, secret.clone(), WorkerId(id), 1));
+    let mut callers = Vec::new();
+    for (part, sim) in parts.iter_mut().enumerate() {
+        let others = WorkerSet::EMPTY.with(WorkerId(1 - part as u8));
+        sim.command(Command::SpanRoom { room: ROOM, others, is_home: part == 0 });
+        for number in 0..10 {
+            callers.push(sim.join(1 + 10 * part as u16 + number, SrtpProfile::AeadAes128Gcm));
+        }
+    }
+    let speakers = [0, 10];
+    for (part, speaker) in speakers.into_iter().enumerate() {
+        let (track, worker) = (TrackId(callers[speaker].transport.0), WorkerId(part as u8));
+        parts[1 - part].command(Command::PublishElsewhere { room: ROOM, track, worker, muted: false });
+        parts[part].publish(&callers[speaker]);
+    }
+    for (at, caller) in callers.iter().enumerate() {
+        for speaker in speakers.into_iter().filter(|speaker| *speaker != at) {
+            parts[at / 10].add_slot(caller, speaker as u16, Some(TrackId(callers[speaker].transport.0)));
+        }
+    }
+    let mut ids = [0, 1].map(WorkerId);
+    let mut frame = |number: usize| -> u64 {
+        for (part, speaker) in speakers.into_iter().enumerate() {
+            parts[part].sent.clear();
+            parts[part].speak(&mut callers[speaker], 20, &[0x5A; 120][number % 40..]);
+        }
+        for _ in 0..2 {
+            let [from, to] = &mut parts;
+            for (_, mut relay) in from.worker.take_relays() {
+                to.worker.handle_relay(to.now, ids[0], &mut relay, &mut to.sent);
+            }
+            parts.reverse();
+            ids.reverse();
+        }
+        let mut snapshots = 0;
+        for sim in &mut parts {
+            sim.flush();
+            sim.pass(Duration::from_millis(20));
+            let is_snapshot = |event| u64::from(matches!(event, Event::Counters(_)));
+            snapshots += sim.worker.take_events().map(is_snapshot).sum::<u64>();
+        }
+        snapshots
+    };
+    assert!((0..200).map(&mut frame).sum::<u64>() > 0);
+    let before = ALLOCATIONS.get();
+    let snapshots: u64 = (0..250).map(frame).sum();
+    assert_eq!((ALLOCATIONS.get() - before, snapshots), (10, 10), "beside the snapshots of the counters");
+    for sim in &parts {
+        assert_eq!((sim.worker.counters.voices_relayed_in, sim.worker.counters.rtp_out), (450, 450 * 19));
+    }
 }

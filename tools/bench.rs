@@ -2,7 +2,8 @@
 //!
 //! Server and load live in two network namespaces joined by a veth pair, each on a CPU of its own. The load is
 //! `sfu-load --light`; the floor is `sfu-load fan-out`, a bare `recvmmsg` to `sendmmsg` relay of the same datagrams at
-//! the same pace. Subjects take turns, and medians are kept.
+//! the same pace. Subjects take turns, and medians are kept. Where several workers are compared, both ends share all
+//! CPUs, and only the server's own CPU time says something.
 
 #[path = "bench/measurement.rs"]
 mod measurement;
@@ -14,6 +15,9 @@ mod plan;
 mod plot;
 #[path = "bench/report.rs"]
 mod report;
+#[path = "bench/steering.rs"]
+#[allow(unsafe_code, reason = "a filter of system calls, set between fork and exec")]
+mod steering;
 #[path = "bench/subject.rs"]
 mod subject;
 

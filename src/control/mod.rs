@@ -4,5 +4,6 @@
 //! the same input behave alike.
 
 pub mod participant;
+pub mod placement;
 pub mod registry;
 pub mod workers;

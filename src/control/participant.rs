@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use crate::ids::{RoomId, TrackId, UserId, is_token_char};
+use crate::ids::{RoomId, TrackId, UserId, WorkerId, is_token_char};
 
 /// Longest nickname, in characters (Unicode scalar values).
 pub const NICKNAME_CHARS_MAX: usize = 64;
@@ -101,6 +101,8 @@ impl UserInfo {
 pub struct Participant {
     /// The room it is in.
     pub room: RoomId,
+    /// The worker that has its transports.
+    pub worker: WorkerId,
     /// Its name there, unique in the room.
     pub user: UserId,
     /// What it says of itself.

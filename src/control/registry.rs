@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use std::time::{Duration, Instant};
+
 use super::participant::{Participant, ParticipantId, UserInfo, stream_id};
-use crate::ids::{RoomId, RoomName, TrackId, TransportId, UserId, WorkerId};
+use super::placement::Placement;
+use crate::ids::{RoomId, RoomName, TrackId, TransportId, UserId, WorkerId, WorkerSet};
 
 /// Users that a room remembers as muted while they are away; the oldest are forgotten first.
 pub const MUTED_AWAY_COUNT_MAX: usize = 256;
@@ -13,8 +16,10 @@ pub const MUTED_AWAY_COUNT_MAX: usize = 256;
 pub struct Room {
     /// As the clients call it.
     pub name: RoomName,
-    /// The worker that it lives on, with all transports of its members.
-    pub worker: WorkerId,
+    /// The worker that speaks for it; it holds a part.
+    pub home: WorkerId,
+    /// Workers that hold a part of it, each with how many members it has; none without.
+    parts: BTreeMap<WorkerId, usize>,
     members: BTreeSet<ParticipantId>,
     by_user: BTreeMap<UserId, ParticipantId>,
     voices: Vec<ParticipantId>,
@@ -33,6 +38,28 @@ impl Room {
         self.voices.iter().copied()
     }
 
+    /// The workers that hold a part of it, each with all transports of its members there.
+    pub fn parts(&self) -> WorkerSet {
+        self.parts.keys().copied().collect()
+    }
+
+    /// Takes a member out of its part. Whether that is gone with it.
+    fn leave_part(&mut self, worker: WorkerId) -> bool {
+        let Some(count) = self.parts.get_mut(&worker) else { return false };
+        *count -= 1;
+        if *count > 0 {
+            return false;
+        }
+        self.parts.remove(&worker);
+        if worker == self.home {
+            // The largest, which has most of the voices to itself already; of equals the first.
+            let largest =
+                self.parts.iter().max_by_key(|(worker, count)| (**count, std::cmp::Reverse(**worker)));
+            self.home = largest.map_or(self.home, |(worker, _)| *worker);
+        }
+        true
+    }
+
     fn forgive(&mut self, user: &UserId) -> bool {
         let place = self.muted_away.iter().position(|away| away == user);
         place.and_then(|place| self.muted_away.remove(place)).is_some()
@@ -46,10 +73,12 @@ pub struct Joined {
     pub participant: ParticipantId,
     /// Its room.
     pub room: RoomId,
-    /// Where the room lives.
+    /// Where its transports are to live.
     pub worker: WorkerId,
     /// The room was made for it.
     pub is_first: bool,
+    /// It is the first of its room on its worker.
+    pub opens_part: bool,
 }
 
 /// Why somebody may not come in.
@@ -70,8 +99,10 @@ pub struct Left {
     pub participant: Participant,
     /// Its room's name.
     pub room_name: RoomName,
-    /// Where its room lives.
-    pub worker: WorkerId,
+    /// Where its room lived until now.
+    pub parts: WorkerSet,
+    /// It was the last of its room on its worker.
+    pub closed_part: bool,
     /// It published.
     pub was_voice: bool,
     /// It was the last: the room is gone.
@@ -82,8 +113,7 @@ pub struct Left {
 #[derive(Debug)]
 pub struct Registry {
     participants_max: usize,
-    /// Participants of each worker; each has at most one transport.
-    loads: Vec<usize>,
+    placement: Placement,
     rooms: BTreeMap<RoomId, Room>,
     by_name: BTreeMap<RoomName, RoomId>,
     participants: BTreeMap<ParticipantId, Participant>,
@@ -92,15 +122,16 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// For `worker_count` workers, and `participants_max` participants over all rooms.
+    /// For `worker_count` workers, `participants_max` participants over all rooms, and `span_at` members of a room on one
+    /// worker before it takes another.
     ///
     /// # Panics
     /// Without a worker, or with more than a [`WorkerId`] can name.
-    pub fn new(worker_count: usize, participants_max: usize) -> Registry {
+    pub fn new(worker_count: usize, participants_max: usize, span_at: usize) -> Registry {
         assert!((1..=crate::ids::WORKER_COUNT_MAX).contains(&worker_count));
         Registry {
             participants_max,
-            loads: vec![0; worker_count],
+            placement: Placement::new(worker_count, span_at),
             rooms: BTreeMap::new(),
             by_name: BTreeMap::new(),
             participants: BTreeMap::new(),
@@ -109,8 +140,13 @@ impl Registry {
         }
     }
 
-    /// Takes a user into a room, making the room on the least loaded worker where there is none. Whom a
-    /// moderator had muted before it left is so still.
+    /// A worker's thread has used this much CPU time since its start.
+    pub fn handle_load(&mut self, now: Instant, worker: WorkerId, cpu_time: Duration) {
+        self.placement.measure(now, worker, cpu_time);
+    }
+
+    /// Takes a user into a room, making the room where there is none, and finds a worker for it: see [`Placement`]. Whom
+    /// a moderator had muted before it left is so still.
     ///
     /// # Errors
     /// [`Refusal`]; nothing has changed then.
@@ -128,16 +164,21 @@ impl Registry {
         let Some(room) = self.rooms.get_mut(&id) else {
             unreachable!("every name leads to a room");
         };
+        let parts: Vec<(WorkerId, usize)> =
+            room.parts.iter().map(|(worker, count)| (*worker, *count)).collect();
+        let worker = if is_first { room.home } else { self.placement.of_member(&parts) };
+        let members = room.parts.entry(worker).or_default();
+        *members += 1;
+        let opens_part = *members == 1;
+        self.placement.add(worker);
         info.is_server_muted |= room.forgive(user);
         room.members.insert(participant);
         room.by_user.insert(user.clone(), participant);
-        let worker = room.worker;
-        self.loads[usize::from(worker.0)] += 1;
         self.by_track.insert(track, participant);
         let stream_id = stream_id(user);
-        self.participants
-            .insert(participant, Participant { room: id, user: user.clone(), info, track, stream_id });
-        Ok(Joined { participant, room: id, worker, is_first })
+        let user = user.clone();
+        self.participants.insert(participant, Participant { room: id, worker, user, info, track, stream_id });
+        Ok(Joined { participant, room: id, worker, is_first, opens_part })
     }
 
     /// Takes a participant out; an empty room goes with it. `None` when it had left before.
@@ -150,7 +191,8 @@ impl Registry {
         let voices_before = room.voices.len();
         room.voices.retain(|voice| *voice != id);
         let was_voice = room.voices.len() < voices_before;
-        let worker = room.worker;
+        let parts = room.parts();
+        let closed_part = room.leave_part(participant.worker);
         let room_name = room.name.clone();
         if participant.info.is_server_muted {
             if room.muted_away.len() >= MUTED_AWAY_COUNT_MAX {
@@ -163,8 +205,8 @@ impl Registry {
             self.by_name.remove(&room_name);
             self.rooms.remove(&participant.room);
         }
-        self.loads[usize::from(worker.0)] -= 1;
-        Some(Left { participant, room_name, worker, was_voice, was_last })
+        self.placement.remove(participant.worker);
+        Some(Left { participant, room_name, parts, closed_part, was_voice, was_last })
     }
 
     /// A new name for a transport; never used before in this process.
@@ -250,10 +292,10 @@ impl Registry {
 
     fn add_room(&mut self, name: &RoomName) -> RoomId {
         let id = RoomId(self.next_id());
-        let worker = self.least_loaded();
         let room = Room {
             name: name.clone(),
-            worker,
+            home: self.placement.of_room(),
+            parts: BTreeMap::new(),
             members: BTreeSet::new(),
             by_user: BTreeMap::new(),
             voices: vec![],
@@ -262,13 +304,6 @@ impl Registry {
         self.rooms.insert(id, room);
         self.by_name.insert(name.clone(), id);
         id
-    }
-
-    /// The worker with the fewest participants; of equals the first.
-    fn least_loaded(&self) -> WorkerId {
-        let (index, _) = self.loads.iter().enumerate().min_by_key(|(_, load)| **load).unwrap_or((0, &0));
-        // `new` has checked that there are no more workers than ids.
-        WorkerId(index as u8)
     }
 
     /// All ids come from one counter: 2^64 outlasts the process.
@@ -288,7 +323,7 @@ mod tests {
     use super::*;
 
     fn registry(worker_count: usize) -> Registry {
-        Registry::new(worker_count, 4)
+        Registry::new(worker_count, 4, usize::MAX)
     }
 
     fn join(registry: &mut Registry, room: &str, user: &str) -> Result<Joined, Refusal> {
@@ -325,6 +360,30 @@ mod tests {
     }
 
     #[test]
+    fn a_room_spans_workers_and_shrinks_again_home_last_of_all() {
+        let mut registry = Registry::new(2, 9, 2);
+        let joined: Vec<Joined> =
+            (0..4).map(|user| join(&mut registry, "r", &user.to_string()).unwrap()).collect();
+        let [a, b, c, d] = joined[..] else { panic!("four") };
+        assert_eq!([a, b, c, d].map(|it| it.worker.0), [0, 0, 1, 1]);
+        assert_eq!([a, b, c, d].map(|it| it.opens_part), [true, false, true, false]);
+        let both: WorkerSet = [WorkerId(0), WorkerId(1)].into_iter().collect();
+        let room = |registry: &Registry| registry.room(a.room).map(|room| (room.home, room.parts()));
+        assert_eq!(room(&registry), Some((WorkerId(0), both)));
+        let left = registry.leave(b.participant).unwrap();
+        assert!(left.parts == both && !left.closed_part && !left.was_last);
+        let left = registry.leave(a.participant).unwrap();
+        assert!(left.parts == both && left.closed_part && !left.was_last);
+        assert_eq!(room(&registry), Some((WorkerId(1), both.without(WorkerId(0)))), "another is home");
+        let e = join(&mut registry, "r", "e").unwrap();
+        assert_eq!((e.worker, e.opens_part, e.is_first), (WorkerId(0), true, false));
+        registry.leave(c.participant);
+        registry.leave(e.participant);
+        let left = registry.leave(d.participant).unwrap();
+        assert!(left.closed_part && left.was_last && room(&registry).is_none());
+    }
+
+    #[test]
     fn the_last_to_leave_takes_the_room_along_and_ids_are_not_used_again() {
         let mut registry = registry(1);
         let a = join(&mut registry, "r", "a").unwrap();
@@ -337,7 +396,8 @@ mod tests {
         let left = registry.leave(b.participant).unwrap();
         assert!(!left.was_voice && left.was_last);
         assert_eq!((registry.room_count(), registry.participant_count()), (0, 0));
-        assert!(registry.by_name.is_empty() && registry.by_track.is_empty() && registry.loads == [0]);
+        assert!(registry.by_name.is_empty() && registry.by_track.is_empty());
+        assert_eq!(registry.placement.member_count(WorkerId(0)), 0);
         let again = join(&mut registry, "r", "a").unwrap();
         assert!(again.room != a.room && again.participant > b.participant);
     }

@@ -60,12 +60,18 @@ pub struct WorkerCounters {
     pub rtp_out: u64,
     /// Datagrams handed to the worker that owns them.
     pub relayed_out: u64,
+    /// RTP packets relayed to other workers that hold a part of their room, one a part.
+    pub voices_relayed_out: u64,
+    /// RTP packets relayed by other workers, those dropped included.
+    pub voices_relayed_in: u64,
     /// Binding requests answered.
     pub stun_answered: u64,
     /// Wake-ups of the loop.
     pub wakeups: u64,
     /// Nanoseconds spent between wake-up and the next wait.
     pub busy_ns: u64,
+    /// Nanoseconds of CPU time of its thread.
+    pub cpu_ns: u64,
     /// System calls of the ring.
     pub enters: u64,
     /// Sends handed to the kernel; several datagrams to one receiver may leave in one.
@@ -109,9 +115,12 @@ impl Default for WorkerCounters {
             rtp_in: 0,
             rtp_out: 0,
             relayed_out: 0,
+            voices_relayed_out: 0,
+            voices_relayed_in: 0,
             stun_answered: 0,
             wakeups: 0,
             busy_ns: 0,
+            cpu_ns: 0,
             enters: 0,
             sends: 0,
             segmentation_refused: 0,

@@ -139,6 +139,14 @@ const WORKER_COUNTERS: &[(&str, &str, Field)] = &[
     ("rtp_in", "RTP packets that verified", |worker| worker.rtp_in),
     ("rtp_out", "RTP packets sealed for a receiver", |worker| worker.rtp_out),
     ("relayed_out", "Datagrams handed to the worker that owns them", |worker| worker.relayed_out),
+    (
+        "voices_relayed_out",
+        "RTP packets relayed to other workers that hold a part of their room, one a part",
+        |worker| worker.voices_relayed_out,
+    ),
+    ("voices_relayed_in", "RTP packets relayed by other workers, for rooms that span workers", |worker| {
+        worker.voices_relayed_in
+    }),
     ("stun_answered", "STUN Binding requests answered", |worker| worker.stun_answered),
     ("wakeups", "Wake-ups of the media loop", |worker| worker.wakeups),
     ("ring_enters", "System calls that receive, send or wait", |worker| worker.enters),
@@ -244,7 +252,10 @@ impl Snapshot {
             out.gauge_by_worker(name, help, &self.workers, field)?;
         }
         out.backends(&self.workers)?;
-        out.busy(&self.workers)?;
+        let help = "Time between wake-up and the next wait";
+        out.seconds_by_worker("busy", help, &self.workers, |worker| worker.busy_ns)?;
+        let help = "CPU time of a worker's thread, by which rooms and their members are placed";
+        out.seconds_by_worker("worker_cpu", help, &self.workers, |worker| worker.cpu_ns)?;
         let help =
             "From the kernel's receive timestamp of a voice packet to the submission of what it became";
         out.by_worker("forwarding_latency", help, Some(&Unit::Seconds), &self.workers, |w| {
@@ -327,11 +338,17 @@ impl Output<'_> {
         Ok(())
     }
 
-    fn busy(&mut self, workers: &[WorkerCounters]) -> fmt::Result {
-        let help = "Time between wake-up and the next wait";
-        let mut family = self.0.encode_descriptor("busy", help, Some(&Unit::Seconds), MetricType::Counter)?;
+    /// A total of nanoseconds.
+    fn seconds_by_worker(
+        &mut self,
+        name: &str,
+        help: &str,
+        workers: &[WorkerCounters],
+        field: Field,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
         for (index, worker) in workers.iter().enumerate() {
-            let seconds = worker.busy_ns as f64 / 1e9;
+            let seconds = field(worker) as f64 / NANOS_PER_SECOND;
             let labels = [("worker", index)];
             let mut metric = family.encode_family(&labels)?;
             metric.encode_counter::<[(&str, &str); 0], _, u64>(&seconds, None)?;
@@ -387,6 +404,8 @@ mod tests {
         second.rtp_in = 7;
         second.transports = 3;
         second.busy_ns = 1_500_000_000;
+        second.cpu_ns = 250_000_000;
+        second.voices_relayed_out = 9;
         second.drop_one(DropReason::BadAuthTag);
         second.forwarding_latency.record(90_000);
         second.trains.record_many(4, 3);
@@ -403,6 +422,8 @@ mod tests {
             "gryt_sfu_rtp_in_total{worker=\"1\"} 7",
             "gryt_sfu_transports_active{worker=\"1\"} 3",
             "gryt_sfu_busy_seconds_total{worker=\"1\"} 1.5",
+            "gryt_sfu_worker_cpu_seconds_total{worker=\"1\"} 0.25",
+            "gryt_sfu_voices_relayed_out_total{worker=\"1\"} 9",
             "gryt_sfu_drops_total{worker=\"1\",reason=\"bad_auth_tag\"} 1",
             "gryt_sfu_drops_total{worker=\"0\",reason=\"bad_auth_tag\"} 0",
             "gryt_sfu_peers_active 5",

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// CPUs that an affinity mask here can name.
 const CPU_COUNT_MAX: usize = 8192;
@@ -52,6 +53,14 @@ pub fn raise_priority() -> io::Result<()> {
     // SAFETY: takes no pointer. 0 is the calling thread.
     let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// CPU time that the calling thread has used, in the kernel included.
+pub fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one `timespec`.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    if result == 0 { Duration::new(time.tv_sec as u64, time.tv_nsec as u32) } else { Duration::ZERO }
 }
 
 /// How many CPUs' worth of time the control group of this process and those above it grant (cgroup v2
@@ -106,6 +115,16 @@ mod tests {
         assert_eq!(paths, ["/root/user.slice/sfu.service", "/root/user.slice", "/root"].map(PathBuf::from));
         assert_eq!(group_and_ancestors(Path::new("/root"), ""), [PathBuf::from("/root/")]);
         assert_eq!(own_group("1:name=systemd:/x\n"), None);
+    }
+
+    #[test]
+    fn cpu_time_is_of_the_thread_that_works() {
+        let begun = cpu_time();
+        let idle = std::thread::spawn(cpu_time);
+        while cpu_time() < begun + Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+        assert!(idle.join().unwrap() < Duration::from_millis(20));
     }
 
     #[test]

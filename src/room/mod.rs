@@ -17,8 +17,8 @@ use self::loudness::Loudness;
 use self::receiver::{Receiver, ReceiverKey, Seat, Slot};
 use self::rewrite::Stretch;
 use self::stage::Stage;
-use self::track::{Track, TrackKey};
-use crate::ids::{RoomId, SlotIndex, TrackId};
+use self::track::{Elsewhere, Track, TrackKey};
+use crate::ids::{RoomId, SlotIndex, TrackId, WorkerId, WorkerSet};
 use crate::packet::DropReason;
 use crate::rtp::extension::Values;
 use crate::srtp::index::PacketIndex;
@@ -66,10 +66,14 @@ pub struct SlotChange {
     pub track: Option<TrackId>,
 }
 
-/// A room.
+/// A room, or the part of it that one worker holds.
 pub struct Room {
-    /// Its name on this worker.
+    /// Its name.
     pub id: RoomId,
+    /// The other workers that hold a part of it.
+    pub others: WorkerSet,
+    /// Who speaks is told by this part.
+    pub is_home: bool,
     audio_slots: usize,
     tracks: Slab<Track>,
     receivers: Slab<Receiver>,
@@ -92,6 +96,8 @@ impl Room {
     pub fn new(id: RoomId, audio_slots: usize) -> Room {
         Room {
             id,
+            others: WorkerSet::EMPTY,
+            is_home: true,
             audio_slots,
             tracks: Slab::new(),
             receivers: Slab::new(),
@@ -136,9 +142,14 @@ impl Room {
         self.receivers.len()
     }
 
-    /// How many tracks.
+    /// How many tracks, those of other parts included.
     pub fn track_count(&self) -> usize {
         self.tracks.len()
+    }
+
+    /// How many tracks are of this part.
+    pub fn own_track_count(&self) -> usize {
+        self.tracks.iter().filter(|(_, track)| track.elsewhere.is_none()).count()
     }
 
     /// A listener.
@@ -174,11 +185,32 @@ impl Room {
         publisher: ReceiverKey,
         muted: bool,
     ) -> TrackKey {
+        let key = self.take_up(existing, id, muted);
+        self.tracks[key].publisher = Some(publisher);
+        key
+    }
+
+    /// As [`Room::publish`], of a track that another part carries.
+    pub fn publish_elsewhere(
+        &mut self,
+        existing: Option<TrackKey>,
+        id: TrackId,
+        worker: WorkerId,
+        muted: bool,
+    ) -> TrackKey {
+        let key = self.take_up(existing, id, muted);
+        self.tracks[key].elsewhere = Some(Elsewhere { worker, stretch: None });
+        key
+    }
+
+    /// A track that nobody carries yet, its numbering begun anew.
+    fn take_up(&mut self, existing: Option<TrackKey>, id: TrackId, muted: bool) -> TrackKey {
         let stretch = self.next_stretch();
         let key = existing.filter(|&key| self.tracks.contains(key)).unwrap_or_else(|| {
             self.tracks.insert(Track {
                 id,
                 publisher: None,
+                elsewhere: None,
                 muted,
                 stretch,
                 loudness: Loudness::default(),
@@ -191,7 +223,8 @@ impl Room {
             })
         });
         let track = &mut self.tracks[key];
-        track.publisher = Some(publisher);
+        track.publisher = None;
+        track.elsewhere = None;
         track.muted = muted;
         track.stretch = stretch;
         track.reception = None;
@@ -221,6 +254,19 @@ impl Room {
         if let Some(track) = self.tracks.get_mut(key) {
             track.stretch = stretch;
         }
+    }
+
+    /// What a packet belongs to that `worker`'s part relayed as one of `there`, by its count; `None` where the track is not
+    /// that part's.
+    pub fn stretch_here(&mut self, key: TrackKey, worker: WorkerId, there: Stretch) -> Option<Stretch> {
+        let track = self.tracks.get_mut(key)?;
+        let elsewhere = track.elsewhere.as_mut().filter(|it| it.worker == worker)?;
+        if elsewhere.stretch != Some(there) {
+            elsewhere.stretch = Some(there);
+            track.last_report = None; // Of another clock, perhaps.
+            self.begin_stretch(key);
+        }
+        Some(self.tracks[key].stretch)
     }
 
     fn next_stretch(&mut self) -> Stretch {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::loudness::Loudness;
 use super::rewrite::Stretch;
-use crate::ids::TrackId;
+use crate::ids::{TrackId, WorkerId};
 use crate::rtcp::reception::Reception;
 use crate::time::RtpTime;
 
@@ -17,6 +17,8 @@ pub struct Track {
     pub id: TrackId,
     /// The receiver that publishes it and so never hears it; `None` while its publisher is away.
     pub publisher: Option<super::ReceiverKey>,
+    /// Another part of the room carries it; `None` where a transport of this part does, or none.
+    pub elsewhere: Option<Elsewhere>,
     /// Its packets are dropped at ingress.
     pub muted: bool,
     /// What its packets belong to now.
@@ -35,4 +37,13 @@ pub struct Track {
     pub fraction_lost: u8,
     /// Some packet of it has passed since it was published on its present transport.
     pub is_started: bool,
+}
+
+/// Where the packets of a track come from that no transport of this part carries.
+#[derive(Clone, Copy, Debug)]
+pub struct Elsewhere {
+    /// Whose part.
+    pub worker: WorkerId,
+    /// What they belong to there, by that part's own count; `None` before the first.
+    pub stretch: Option<Stretch>,
 }

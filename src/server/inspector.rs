@@ -138,8 +138,8 @@ impl Inspect for Inspector {
         let transport = member.transport.ok_or(CaptureRefused::NoTransport)?;
         let rooms = inner.signalling.rooms();
         let room = rooms.iter().find(|room| room.id == member.room).ok_or(CaptureRefused::NoPeer)?;
-        let port = inner.ports.get(usize::from(room.worker.0)).copied().unwrap_or_default();
-        let capturing = inner.captures.begin(&inner.workers, room.worker, transport, port, time)?;
+        let port = inner.ports.get(usize::from(member.worker.0)).copied().unwrap_or_default();
+        let capturing = inner.captures.begin(&inner.workers, member.worker, transport, port, time)?;
         let connection = member.connection.map(|connection| connection.0);
         tracing::warn!(
             room = %room.name, user = %member.user, connection, seconds = time.as_secs(), file = capturing.file,
@@ -172,6 +172,7 @@ mod tests {
         let settings = Settings {
             audio_slots: 1,
             max_connections: 1,
+            room_span_at: 1,
             resume_window: Duration::ZERO,
             secret: Secret::random(),
             fingerprint: identity.fingerprint(),

@@ -1,15 +1,17 @@
 //! One worker and its backend on one thread: the loop of the house.
 //!
 //! A wake-up does, in this order: 1 orders of control, 2 what other workers relay, 3 datagrams, 4 what is due,
-//! 5 sealing and sending, 6 news. Each is bounded, so that none starves the next.
+//! 5 relaying, so that others seal while we do, 6 sealing and sending, 7 news. Each is bounded, so that none starves the
+//! next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use crate::ids::WorkerId;
+use crate::ids::{WORKER_COUNT_MAX, WorkerId};
 use crate::net::backend::Backend;
+use crate::net::thread;
 use crate::net::wake::Waker;
 use crate::packet::DropReason;
 use crate::throttle::throttled;
@@ -27,8 +29,17 @@ const RELAY_COUNT_MAX: usize = 256;
 const RETRY: Duration = Duration::from_millis(1);
 /// How often the backend is asked what it counted, which takes system calls.
 const COUNT_INTERVAL: Duration = Duration::from_millis(100);
-/// Datagrams that wait for another worker.
-pub(super) const RELAY_QUEUE_LEN: usize = 1024;
+/// What may wait for a worker in the queues of all others together: 6 MiB.
+const RELAY_COUNT_TOTAL: usize = 4096;
+/// What may wait for a worker in one other's queue, where there are few.
+const RELAY_QUEUE_LEN_MAX: usize = 1024;
+
+const _: () = assert!(RELAY_COUNT_TOTAL / WORKER_COUNT_MAX >= 64);
+
+/// What may wait for a worker in the queue of one of `worker_count - 1` others.
+pub(super) fn relay_queue_len(worker_count: usize) -> usize {
+    (RELAY_COUNT_TOTAL / worker_count).min(RELAY_QUEUE_LEN_MAX)
+}
 
 /// A worker's ends of all queues.
 pub(super) struct Queues {
@@ -38,9 +49,9 @@ pub(super) struct Queues {
     pub events: Sender<Event>,
     /// Wakes control.
     pub control: Waker,
-    /// From each other worker that shares the port.
+    /// From each other worker.
     pub relays_in: Vec<(WorkerId, Receiver<Relay>)>,
-    /// To each other worker that shares the port.
+    /// To each other worker.
     pub relays_out: Vec<RelayOut>,
 }
 
@@ -87,7 +98,11 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
             }
         }) {}
         while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {}
-        while worker.contain(|worker| worker.flush(now, backend.egress())) {}
+        let dropped = send_relays(worker.take_relays(), &mut queues.relays_out);
+        worker.counters.drop_many(DropReason::RelayFull, dropped);
+        while worker.contain(|worker| worker.flush(now, backend.egress())) {
+            is_behind = true; // The others are to hear of the peers that went with the room.
+        }
 
         let batch_len = worker.counters.datagrams_in - datagrams_before;
         if batch_len > 0 {
@@ -97,7 +112,6 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
             count_at = now.instant + COUNT_INTERVAL;
             count(&mut worker, &mut backend);
         }
-        send_relays(&mut worker, &mut queues.relays_out);
         send_events(&mut worker, &queues, &mut backlog);
         let end = Now::read();
         worker.record_latencies(end);
@@ -139,6 +153,7 @@ fn take_relays<B: Backend>(worker: &mut Worker, now: Now, queues: &Queues, backe
 fn count<B: Backend>(worker: &mut Worker, backend: &mut B) {
     let counted = backend.take_counters();
     let counters = &mut worker.counters;
+    counters.cpu_ns = thread::cpu_time().as_nanos() as u64;
     counters.enters += counted.enters;
     counters.sends += counted.sends();
     counters.segmentation_refused += counted.segmentation_refused;
@@ -165,30 +180,32 @@ fn count<B: Backend>(worker: &mut Worker, backend: &mut B) {
     }
 }
 
-fn send_relays(worker: &mut Worker, lanes: &mut [RelayOut]) {
+/// Returns how many datagrams and packets found no room.
+fn send_relays(relays: impl Iterator<Item = (WorkerId, Relay)>, lanes: &mut [RelayOut]) -> u64 {
     let mut dropped = 0;
-    for (to, relay) in worker.take_relays() {
+    for (to, relay) in relays {
         let Some(lane) = lanes.iter_mut().find(|lane| lane.worker == to) else { continue };
         lane.flush();
         dropped += lane.send(relay);
     }
-    worker.counters.drop_many(DropReason::RelayFull, dropped);
     for lane in lanes {
         lane.flush();
         if !lane.queue.is_empty() {
             lane.waker.wake();
         }
     }
+    dropped
 }
 
 impl RelayOut {
-    /// Returns how many datagrams were dropped: 0 or 1.
+    /// Returns how many datagrams or packets were dropped: 0 or 1.
     fn send(&mut self, relay: Relay) -> u64 {
+        let queue_len = self.queue.capacity().unwrap_or_default();
         let room_for = match &relay {
-            Relay::Datagram { is_stun: true, .. } => RELAY_QUEUE_LEN / 4,
+            Relay::Datagram { is_stun: true, .. } => queue_len / 4,
             // Messages that carry state always find a place.
-            Relay::Datagram { .. } => RELAY_QUEUE_LEN * 3 / 4,
-            Relay::Learn(_) | Relay::Forget(_) => RELAY_QUEUE_LEN,
+            Relay::Datagram { .. } | Relay::Voice(_) | Relay::Clock { .. } => queue_len * 3 / 4,
+            Relay::Learn(_) | Relay::Forget(_) => queue_len,
         };
         let carries_state = matches!(relay, Relay::Learn(_) | Relay::Forget(_));
         if !self.backlog.is_empty() || self.queue.len() >= room_for {
@@ -241,5 +258,76 @@ fn send_events(worker: &mut Worker, queues: &Queues, backlog: &mut VecDeque<Even
     worker.counters.drop_many(DropReason::ControlFull, dropped);
     if queues.events.len() > before || !backlog.is_empty() || waiting > 0 {
         queues.control.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::ids::TrackId;
+    use crate::net::wake::waker;
+    use crate::packet::{Path, SocketId};
+    use crate::room::rewrite::Stretch;
+    use crate::rtp::extension::Values;
+    use crate::srtp::index::PacketIndex;
+    use crate::time::RtpTime;
+    use crate::worker::relay::{RelayBytes, Voice};
+
+    const THERE: WorkerId = WorkerId(1);
+
+    fn voice(index: u64) -> Relay {
+        Relay::Voice(Voice {
+            track: TrackId(1),
+            stretch: Stretch(1),
+            index: PacketIndex(index),
+            timestamp: RtpTime(0),
+            marker: false,
+            values: Values::default(),
+            arrived: None,
+            payload: RelayBytes::new(b"voice"),
+        })
+    }
+
+    fn learn(port: u16) -> Relay {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        Relay::Learn(Path { socket: SocketId(0), local: address, remote: SocketAddr::new(address, port) })
+    }
+
+    #[test]
+    fn a_full_queue_costs_packets_that_are_counted_and_nothing_that_carries_state() {
+        let (queue, there) = bounded(8);
+        let (waker, _reader) = waker().unwrap();
+        let mut lanes = [RelayOut { worker: THERE, queue, waker, backlog: VecDeque::new() }];
+        let relays = (0..10).map(|index| (THERE, voice(index)));
+        assert_eq!(send_relays(relays, &mut lanes), 4, "a quarter is kept for what may not be lost");
+        let relays = [(THERE, learn(1)), (THERE, learn(2)), (THERE, learn(3)), (WorkerId(9), voice(0))];
+        assert_eq!(send_relays(relays.into_iter(), &mut lanes), 0);
+        assert_eq!(lanes[0].backlog.len(), 1);
+        let came: Vec<u64> = there
+            .try_iter()
+            .filter_map(|relay| match relay {
+                Relay::Voice(voice) => Some(voice.index.0),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(came, [0, 1, 2, 3, 4, 5], "in their order");
+        assert_eq!(send_relays([(THERE, voice(10))].into_iter(), &mut lanes), 0);
+        assert!(
+            matches!(there.try_recv(), Ok(Relay::Learn(path)) if path.remote.port() == 3),
+            "the oldest first"
+        );
+        assert_eq!((there.len(), lanes[0].backlog.len()), (1, 0));
+    }
+
+    #[test]
+    fn what_waits_for_a_worker_is_bounded_however_many_there_are() {
+        for count in 2..=WORKER_COUNT_MAX {
+            let len = relay_queue_len(count);
+            assert!((64..=RELAY_QUEUE_LEN_MAX).contains(&len) && len * (count - 1) <= RELAY_COUNT_TOTAL);
+        }
     }
 }

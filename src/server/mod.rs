@@ -95,6 +95,7 @@ impl Server {
         let settings = Settings {
             audio_slots: config.audio_slots,
             max_connections: config.max_connections,
+            room_span_at: config.room_span_at,
             resume_window: config.resume_window,
             secret,
             fingerprint,

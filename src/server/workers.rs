@@ -13,7 +13,7 @@ use super::handshakes::Handshakes;
 use super::house::House;
 use super::inspector::Inspector;
 use super::io::Io;
-use super::media_thread::{self, Queues, RELAY_QUEUE_LEN, RelayOut};
+use super::media_thread::{self, Queues, RelayOut};
 use crate::config::{Config, Limits};
 use crate::control::workers::{WorkerQueue, Workers};
 use crate::ice::credentials::Secret;
@@ -69,15 +69,17 @@ impl Fleet {
             (0..count).map(|_| waker()).collect::<Result<Vec<_>, _>>().context("cannot make an eventfd")?;
         let (wakers, readers): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
         // Towards each worker, one queue from each other.
-        let relays: Vec<Vec<_>> =
-            (0..count).map(|_| (0..count).map(|_| bounded(RELAY_QUEUE_LEN)).collect()).collect();
+        let relay_len = media_thread::relay_queue_len(count);
+        let relays: Vec<Vec<_>> = (0..count)
+            .map(|to| (0..count).map(|from| bounded(if to == from { 0 } else { relay_len })).collect())
+            .collect();
         let state_len = Limits::state_queue_len(config.max_connections);
         let mut queues = Vec::new();
         let mut lanes = Vec::new();
         let mut threads = Vec::new();
         for (index, (sockets, reader)) in sockets.into_iter().zip(readers).enumerate() {
             let id = WorkerId(index as u8);
-            let others = (0..count).filter(|&other| other != index && shares_port);
+            let others = (0..count).filter(|&other| other != index);
             let (commands, commands_out) = bounded::<Command>(state_len);
             let (events, events_out) = bounded::<Event>(state_len);
             let ends = Queues {
@@ -274,7 +276,10 @@ impl News {
                         Event::Dtls { transport, datagram } => {
                             handshakes.handle_datagram(now, transport, datagram)
                         }
-                        Event::Counters(counters) => house.take(now, worker, *counters),
+                        Event::Counters(counters) => {
+                            signalling.handle_load(now, worker, Duration::from_nanos(counters.cpu_ns));
+                            house.take(now, worker, *counters);
+                        }
                         Event::Snapshot(piece) => inspector.take(worker, *piece),
                         event => signalling.handle_event(now, worker, event),
                     }

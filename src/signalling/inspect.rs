@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{ConnectionId, Signalling};
 use crate::control::participant::{ParticipantId, UserInfo};
-use crate::ids::{RoomId, RoomName, TrackId, TransportId, UserId, WorkerId};
+use crate::ids::{RoomId, RoomName, TrackId, TransportId, UserId, WorkerId, WorkerSet};
 
 /// A participant as control knows it.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct Member {
     pub id: ParticipantId,
     /// Its room.
     pub room: RoomId,
+    /// Where its transports live.
+    pub worker: WorkerId,
     /// Its name there.
     pub user: UserId,
     /// What it says of itself.
@@ -38,8 +40,10 @@ pub struct RoomView {
     pub id: RoomId,
     /// As the clients call it.
     pub name: RoomName,
-    /// Where it lives.
-    pub worker: WorkerId,
+    /// The worker that speaks for it.
+    pub home: WorkerId,
+    /// The workers that hold a part of it.
+    pub parts: WorkerSet,
 }
 
 impl Signalling {
@@ -52,6 +56,7 @@ impl Signalling {
             Some(Member {
                 id,
                 room: participant.room,
+                worker: participant.worker,
                 user: participant.user.clone(),
                 info: participant.info.clone(),
                 track: participant.track,
@@ -71,7 +76,8 @@ impl Signalling {
         let view = |(id, room): (RoomId, &crate::control::registry::Room)| RoomView {
             id,
             name: room.name.clone(),
-            worker: room.worker,
+            home: room.home,
+            parts: room.parts(),
         };
         state.registry.rooms().map(view).collect()
     }

@@ -14,7 +14,6 @@ use crate::auth::{Grants, Refusal as Unauthorized};
 use crate::control::participant::{ParticipantId, UserInfo};
 use crate::control::registry::Refusal;
 use crate::throttle::throttled;
-use crate::worker::command::Command;
 
 impl State {
     pub(super) fn handle_join(&mut self, now: Instant, connection: ConnectionId, join: Join) {
@@ -60,8 +59,8 @@ impl State {
             }
         };
         let id = joined.participant;
-        if joined.is_first {
-            self.workers.send(joined.worker, Command::AddRoom(joined.room));
+        if joined.opens_part {
+            self.open_part(joined.room, joined.worker);
         }
         let media = self.new_media(now, id, joined.worker, grants);
         let session = Session {
@@ -101,8 +100,8 @@ impl State {
         self.end_media(id);
         let Some(participant) = self.registry.participant(id) else { return };
         let is_server_muted = participant.info.is_server_muted;
-        let Some(room) = self.registry.room(participant.room) else { return };
-        let media = self.new_media(now, id, room.worker, grants);
+        let worker = participant.worker;
+        let media = self.new_media(now, id, worker, grants);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.media = Some(media);
             session.has_failed = false;

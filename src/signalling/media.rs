@@ -35,7 +35,7 @@ impl State {
             }
             Event::SlotsChanged { transport, changes } => self.handle_slots_changed(now, transport, &changes),
             Event::ActiveSpeakers { room, speakers } => self.tell_speakers(now, worker, room, &speakers),
-            Event::RoomFailed(room) => self.handle_room_failed(now, room),
+            Event::RoomFailed(room) => self.handle_room_failed(now, worker, room),
             Event::Dtls { .. } | Event::Counters(_) | Event::Snapshot(_) => {}
         }
     }
@@ -200,7 +200,10 @@ impl State {
             }
             Action::Publish(stream) => {
                 media.publishes = true;
-                let (track, muted) = (participant.track, participant.info.is_silent());
+                let (room, track, muted) =
+                    (participant.room, participant.track, participant.info.is_silent());
+                let others = self.parts_of(room).without(worker);
+                self.tell_workers(others, || Command::PublishElsewhere { room, track, worker, muted });
                 self.workers.send(worker, Command::Publish { transport, track, stream, muted });
                 if self.registry.publish(id) {
                     self.restless.insert(participant.room);
@@ -256,10 +259,8 @@ impl State {
         let Some((room, track)) = self.registry.participant(id).map(|it| (it.room, it.track)) else {
             return;
         };
-        if self.registry.unpublish(id)
-            && let Some(worker) = self.worker_of(id)
-        {
-            self.workers.send(worker, Command::Unpublish(track));
+        if self.registry.unpublish(id) {
+            self.tell_workers(self.parts_of(room), || Command::Unpublish(track));
             self.restless.insert(room);
         }
     }
@@ -283,7 +284,7 @@ impl State {
     }
 
     fn tell_speakers(&mut self, now: Instant, worker: WorkerId, room: RoomId, speakers: &[(TrackId, u8)]) {
-        let Some(name) = self.registry.room(room).filter(|it| it.worker == worker).map(|it| it.name.clone())
+        let Some(name) = self.registry.room(room).filter(|it| it.home == worker).map(|it| it.name.clone())
         else {
             return;
         };
@@ -308,7 +309,7 @@ impl State {
     }
 
     fn worker_of(&self, id: ParticipantId) -> Option<WorkerId> {
-        Some(self.registry.room(self.registry.participant(id)?.room)?.worker)
+        Some(self.registry.participant(id)?.worker)
     }
 
     fn media_mut(&mut self, id: ParticipantId) -> Option<&mut Media> {

@@ -14,6 +14,7 @@ mod moderation;
 mod resume;
 mod service;
 mod session;
+mod span;
 mod state;
 mod timers;
 mod uninformed;

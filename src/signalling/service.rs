@@ -27,6 +27,8 @@ pub struct Settings {
     /// Most participants, over all rooms. Twice as many WebSockets may be open, so that one who comes back
     /// is not turned away for its own dead connection.
     pub max_connections: usize,
+    /// Members of a room on one worker before it takes another, too.
+    pub room_span_at: usize,
     /// How long a participant whose WebSocket is lost is waited for.
     pub resume_window: Duration,
     /// Source of our ICE credentials.
@@ -95,6 +97,11 @@ impl Signalling {
     pub fn handle_event(&self, now: Instant, worker: WorkerId, event: Event) {
         let culprit = event.transport().map(Culprit::Transport);
         self.enter_for(now, culprit, |state| state.handle_event(now, worker, event));
+    }
+
+    /// A worker's thread has used this much CPU time since its start.
+    pub fn handle_load(&self, now: Instant, worker: WorkerId, cpu_time: Duration) {
+        self.enter(now, |state| state.registry.handle_load(now, worker, cpu_time));
     }
 
     /// The handshake over this transport failed for good.

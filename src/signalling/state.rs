@@ -20,7 +20,7 @@ use super::uninformed::{TOLD_AT_ONCE, Uninformed};
 use crate::control::participant::{ParticipantId, UserInfo};
 use crate::control::registry::Registry;
 use crate::control::workers::Workers;
-use crate::ids::{RoomId, TransportId};
+use crate::ids::{RoomId, TransportId, WorkerId};
 use crate::metrics::counters::WAIT_BOUNDS;
 use crate::metrics::histogram::Histogram;
 use crate::worker::command::Command;
@@ -146,7 +146,7 @@ impl State {
     pub(super) fn new(settings: Settings, workers: Workers, handshakes: Box<dyn Handshakes>) -> State {
         assert_eq!(settings.candidates.len(), workers.count(), "each worker has its candidates");
         State {
-            registry: Registry::new(workers.count(), settings.max_connections),
+            registry: Registry::new(workers.count(), settings.max_connections, settings.room_span_at),
             settings,
             workers,
             handshakes,
@@ -317,11 +317,12 @@ impl State {
         }
     }
 
-    /// The room is no more on its worker: its members hear that it was our fault, and may join again.
-    pub(super) fn handle_room_failed(&mut self, now: Instant, id: RoomId) {
+    /// The room is no more on one of its workers, and with that on none: its members hear that it was our fault, and may
+    /// join again.
+    pub(super) fn handle_room_failed(&mut self, now: Instant, worker: WorkerId, id: RoomId) {
         self.totals.panics += 1;
-        let members: Vec<ParticipantId> =
-            self.registry.room(id).into_iter().flat_map(|room| room.members()).collect();
+        let room = self.registry.room(id).filter(|room| room.parts().contains(worker));
+        let members: Vec<ParticipantId> = room.into_iter().flat_map(|room| room.members()).collect();
         for member in members {
             self.end_by_our_fault(now, member);
         }
@@ -382,8 +383,11 @@ impl State {
         };
         let room = left.participant.room;
         if left.was_voice {
-            self.workers.send(left.worker, Command::Unpublish(left.participant.track));
+            self.tell_workers(left.parts, || Command::Unpublish(left.participant.track));
             self.restless.insert(room);
+        }
+        if left.closed_part {
+            self.close_part(room, left.participant.worker);
         }
         let (room_id, user_id) = (left.room_name, left.participant.user);
         tracing::info!(
@@ -394,9 +398,7 @@ impl State {
             ?reason,
             "left"
         );
-        if left.was_last {
-            self.workers.send(left.worker, Command::RemoveRoom(room));
-        } else {
+        if !left.was_last {
             self.broadcast(now, room, None, &ServerMessage::UserLeft { room_id, user_id, reason });
         }
     }
@@ -412,17 +414,17 @@ impl State {
         let Some(room) = self.registry.room(participant.room) else {
             return;
         };
-        let (worker, room_id, info) = (room.worker, room.name.clone(), participant.info);
+        let (room_id, info) = (room.name.clone(), participant.info);
         if info.is_silent() != before.is_silent() && self.registry.is_voice(id) {
-            self.workers
-                .send(worker, Command::SetMuted { track: participant.track, muted: info.is_silent() });
+            let (track, muted) = (participant.track, info.is_silent());
+            self.tell_workers(self.parts_of(participant.room), || Command::SetMuted { track, muted });
         }
         let media = self.sessions.get(&id).and_then(|session| session.media.as_ref());
         if info.is_deafened != before.is_deafened
             && let Some(media) = media.filter(|media| media.is_started)
         {
             self.workers.send(
-                worker,
+                participant.worker,
                 Command::SetDeafened { transport: media.transport, deafened: info.is_deafened },
             );
         }

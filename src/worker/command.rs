@@ -4,16 +4,25 @@ use bytes::Bytes;
 
 use crate::dtls::keying::KeyingMaterial;
 use crate::ice::credentials::{LocalCredentials, RemoteCredentials};
-use crate::ids::{Mid, PayloadType, RoomId, SlotIndex, Ssrc, TrackId, TransportId};
+use crate::ids::{Mid, PayloadType, RoomId, SlotIndex, Ssrc, TrackId, TransportId, WorkerId, WorkerSet};
 pub use crate::room::receiver::Slot;
 use crate::rtp::extension::ExtensionIds;
 use crate::worker::capture::Capture;
 
 /// An order. Orders about something gone are ignored: its end crossed them on the way.
 pub enum Command {
-    /// Makes a room. Its transports, tracks and slots live on this worker.
+    /// Makes a room, or a part of it. The transports, tracks and slots of its members live on this worker.
     AddRoom(RoomId),
-    /// Ends a room; its transports end with it.
+    /// The room spans workers: what its members here say goes to these parts as well, and comes from them.
+    SpanRoom {
+        /// The room.
+        room: RoomId,
+        /// The other workers that hold a part of it; empty when it is whole here again.
+        others: WorkerSet,
+        /// This part tells who speaks, for all.
+        is_home: bool,
+    },
+    /// Ends a room, or the part that is here; its transports end with it.
     RemoveRoom(RoomId),
     /// Makes a peer's transport, waiting for its first Binding request.
     AddTransport {
@@ -60,6 +69,18 @@ pub enum Command {
         /// How its packets are recognised.
         stream: Box<PublishedStream>,
         /// Dropped at ingress while muted.
+        muted: bool,
+    },
+    /// From now on another part of the room carries `track`: its packets come from there. A track that is here
+    /// already moves there (its slots stay).
+    PublishElsewhere {
+        /// The room.
+        room: RoomId,
+        /// The track.
+        track: TrackId,
+        /// Whose part.
+        worker: WorkerId,
+        /// Dropped on arrival while muted.
         muted: bool,
     },
     /// The track is over: slots that carry it fall silent.

@@ -48,6 +48,7 @@ impl Worker {
         let track = room.track_mut(track_key).ok_or(DropReason::RtpUnknownStream)?;
         if is_new_ssrc {
             track.reception = None;
+            track.last_report = None; // Of another clock.
         }
         track.reception.get_or_insert_with(|| Reception::new(header.ssrc)).handle_packet(
             now.instant,
@@ -67,7 +68,30 @@ impl Worker {
             track.is_started = true;
             self.events.push(Event::TrackStarted(track.id));
         }
-        let stretch = track.stretch;
+        let packet = Packet {
+            track: track_key,
+            stretch: track.stretch,
+            index,
+            timestamp: header.timestamp,
+            marker: header.marker,
+            values,
+            payload: 0..0,
+            arrived,
+        };
+        self.relay_voice(room_key, &packet, payload);
+        self.let_wait(now, room_key, packet, payload, out)
+    }
+
+    /// Keeps a packet that may be heard for the end of its room's batch.
+    pub(super) fn let_wait(
+        &mut self,
+        now: Now,
+        room_key: RoomKey,
+        packet: Packet,
+        payload: &[u8],
+        out: &mut impl Egress,
+    ) -> Result<(), DropReason> {
+        let room = &self.rooms[room_key];
         if room.pending_len() + payload.len() > BATCH_LEN_MAX {
             self.flush_room(room_key, now, out);
         }
@@ -76,19 +100,7 @@ impl Worker {
             self.waiting.push_back((now.instant + self.settings.tick, room_key));
         }
         let payload = room.keep(payload);
-        room.handle_packet(
-            now.instant,
-            Packet {
-                track: track_key,
-                stretch,
-                index,
-                timestamp: header.timestamp,
-                marker: header.marker,
-                values,
-                payload,
-                arrived,
-            },
-        )
+        room.handle_packet(now.instant, Packet { payload, ..packet })
     }
 
     /// Seals what has waited long enough, receiver by receiver: one receiver's packets lie side by side.

@@ -16,6 +16,7 @@ pub mod relay;
 mod reports;
 mod seal;
 pub mod snapshot;
+mod span;
 pub mod traffic;
 
 use std::collections::VecDeque;
@@ -161,6 +162,16 @@ impl Worker {
                     self.counters.drop_one(reason);
                 }
             }
+            Relay::Voice(voice) => {
+                if let Err(reason) = self.handle_voice(now, from, voice, out) {
+                    self.counters.drop_one(reason);
+                }
+            }
+            Relay::Clock { track, stretch, rtp_time } => {
+                if let Err(reason) = self.handle_clock(now, from, *track, *stretch, *rtp_time) {
+                    self.counters.drop_one(reason);
+                }
+            }
             Relay::Learn(path) => {
                 self.by_path.remove(path);
                 if self.foreign.len() < FOREIGN_COUNT_MAX {
@@ -219,7 +230,7 @@ impl Worker {
                     return answered.inspect_err(|reason| self.peers[key].traffic.drop_one(*reason));
                 }
                 let owner = ufrag.owner();
-                if !may_relay || owner == self.settings.id || owner.0 >= self.settings.port_sharers {
+                if !may_relay || !self.sharers().any(|sharer| sharer == owner) {
                     return Err(DropReason::StunUnknownUser);
                 }
                 request.verify(&self.settings.secret.password(&ufrag))?;
@@ -294,9 +305,15 @@ impl Worker {
     }
 
     fn tell_sharers(&mut self, relay: impl Fn() -> Relay) {
-        let id = self.settings.id;
-        let others = (0..self.settings.port_sharers).map(WorkerId).filter(|&other| other != id);
-        self.relays.extend(others.map(|other| (other, relay())));
+        let sharers = self.sharers();
+        self.relays.extend(sharers.map(|sharer| (sharer, relay())));
+    }
+
+    /// The other workers on this one's port.
+    fn sharers(&self) -> impl Iterator<Item = WorkerId> + use<> {
+        let Settings { id, port_sharers, .. } = self.settings;
+        let count = if port_sharers > 1 { port_sharers } else { 0 };
+        (0..count).map(WorkerId).filter(move |&other| other != id)
     }
 
     /// Brings the table of ufrags up to what the peer's agent answers to.
@@ -385,7 +402,9 @@ impl Worker {
     fn look_after_rooms(&mut self, now: Instant) {
         for (key, room) in &mut self.rooms {
             self.at_work = Some(key);
-            if let Some(speakers) = room.handle_interval(now, &mut self.changes) {
+            if let Some(speakers) = room.handle_interval(now, &mut self.changes)
+                && room.is_home
+            {
                 self.events.push(Event::ActiveSpeakers { room: room.id, speakers });
             }
         }
@@ -409,7 +428,7 @@ impl Worker {
     fn publish_counters(&mut self) {
         self.counters.transports = self.peers.len() as u64;
         self.counters.rooms = self.rooms.len() as u64;
-        self.counters.tracks = self.by_track.len() as u64;
+        self.counters.tracks = self.rooms.iter().map(|(_, room)| room.own_track_count() as u64).sum();
         self.counters.slots = self
             .rooms
             .iter()

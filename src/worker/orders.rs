@@ -26,6 +26,7 @@ impl Worker {
         self.at_work = None;
         match command {
             Command::AddRoom(id) => self.add_room(id),
+            Command::SpanRoom { room, others, is_home } => self.span_room(room, others, is_home),
             Command::RemoveRoom(id) => self.remove_room(id, out),
             Command::AddTransport { transport, room, local, remote } => {
                 self.add_transport(now, transport, room, local, remote);
@@ -57,6 +58,9 @@ impl Worker {
             }
             Command::Publish { transport, track, stream, muted } => {
                 self.publish(now, transport, track, *stream, muted);
+            }
+            Command::PublishElsewhere { room, track, worker, muted } => {
+                self.publish_elsewhere(room, track, worker, muted);
             }
             Command::Unpublish(track) => self.unpublish(now, track),
             Command::SetMuted { track, muted } => {
@@ -229,7 +233,7 @@ impl Worker {
     }
 
     /// No transport carries the track now.
-    fn withdraw(&mut self, track: TrackId) {
+    pub(super) fn withdraw(&mut self, track: TrackId) {
         for (_, peer) in &mut self.peers {
             peer.publications.retain(|publication| publication.track != track);
         }

@@ -54,6 +54,12 @@ impl Peer {
         self.transport.next_timeout().map_or(self.report_at, |at| at.min(self.report_at))
     }
 
+    /// The track that this SSRC of the peer's carries now: what it says of others' counts for nothing.
+    pub(super) fn track_of_ssrc(&self, ssrc: Ssrc) -> Option<TrackKey> {
+        let publication = self.publications.iter().find(|publication| publication.ssrc == Some(ssrc));
+        publication.map(|publication| publication.key)
+    }
+
     /// The publication that a verified packet belongs to: by bound SSRC, by MID, by declared SSRC, or because
     /// there is only one (RFC 8843 §9.2). The flag says that the SSRC is new to it.
     pub(super) fn publication_of(

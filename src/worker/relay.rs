@@ -1,10 +1,16 @@
-//! What workers that share a port tell each other: datagrams that arrived at the wrong one, and which
-//! 5-tuples belong to whom.
+//! What workers tell each other: those that share a port, datagrams that arrived at the wrong one, and which
+//! 5-tuples belong to whom; those that hold parts of one room, what was said in it.
 
+use std::time::Duration;
+
+use crate::ids::TrackId;
 use crate::packet::{DATAGRAM_LEN_MAX, Path};
+use crate::room::rewrite::Stretch;
+use crate::rtp::extension::Values;
+use crate::srtp::index::PacketIndex;
+use crate::time::RtpTime;
 
-/// A message from one worker to another.
-#[expect(clippy::large_enum_variant, reason = "datagrams are the rule; a box would be an allocation each")]
+/// A message from one worker to another, by value: a box would be an allocation each.
 pub enum Relay {
     /// A datagram of yours. May be dropped when the queue is full.
     Datagram {
@@ -15,13 +21,45 @@ pub enum Relay {
         /// The datagram.
         bytes: RelayBytes,
     },
+    /// What a member of a room said of which you hold a part. May be dropped when the queue is full.
+    Voice(Voice),
+    /// What the publisher's sender report says of its clock (RFC 3550 §6.4.1). May be dropped when the queue is full.
+    Clock {
+        /// Whose.
+        track: TrackId,
+        /// What it belongs to, as in [`Voice`].
+        stretch: Stretch,
+        /// Its media time now.
+        rtp_time: RtpTime,
+    },
     /// This 5-tuple is mine from now on: it sent a valid MESSAGE-INTEGRITY. Never dropped.
     Learn(Path),
     /// This 5-tuple is nobody's now. Never dropped.
     Forget(Path),
 }
 
-/// A datagram by value: no allocation, no shared buffer.
+/// A packet that one part of a room has opened and let pass, for another: plaintext, and nothing of keys, SSRCs or
+/// sequence numbers that leave.
+pub struct Voice {
+    /// Whose. Never used for another in this process.
+    pub track: TrackId,
+    /// What it belongs to, by the count of the part that relays it.
+    pub stretch: Stretch,
+    /// Its place in the publisher's sequence.
+    pub index: PacketIndex,
+    /// On the publisher's clock.
+    pub timestamp: RtpTime,
+    /// As the publisher set it.
+    pub marker: bool,
+    /// Extensions that are mapped.
+    pub values: Values,
+    /// See [`Datagram::arrived`](crate::packet::Datagram::arrived).
+    pub arrived: Option<Duration>,
+    /// What was said.
+    pub payload: RelayBytes,
+}
+
+/// A datagram, or a part of one, by value: no allocation, no shared buffer.
 pub struct RelayBytes {
     len: u16,
     bytes: [u8; DATAGRAM_LEN_MAX],
@@ -36,6 +74,11 @@ impl RelayBytes {
     }
 
     /// The datagram.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// As [`RelayBytes::as_slice`], to be opened in place.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.bytes[..usize::from(self.len)]
     }

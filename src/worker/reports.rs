@@ -59,11 +59,15 @@ impl Worker {
     }
 
     fn handle_sender_report(&mut self, now: Now, key: PeerKey, info: &SenderInfo) {
-        let Some(track) = self.track_of_ssrc(key, info.ssrc) else { return };
-        if let Some(reception) = &mut track.reception {
-            reception.handle_sender_report(now.instant, info.ntp);
-            track.last_report = Some((info.rtp_time, now.instant));
-        }
+        let peer = &self.peers[key];
+        let Some(place) = peer.track_of_ssrc(info.ssrc) else { return };
+        let room_key = peer.room;
+        let track = self.rooms.get_mut(room_key).and_then(|room| room.track_mut(place));
+        let Some(track) = track else { return };
+        let Some(reception) = &mut track.reception else { return };
+        reception.handle_sender_report(now.instant, info.ntp);
+        track.last_report = Some((info.rtp_time, now.instant));
+        self.relay_clock(room_key, place, info.rtp_time);
     }
 
     /// What the peer says of its slots; it moves nothing but figures.
@@ -83,16 +87,11 @@ impl Worker {
     }
 
     fn handle_bye(&mut self, key: PeerKey, ssrc: Ssrc) {
-        if let Some(track) = self.track_of_ssrc(key, ssrc) {
+        let peer = &self.peers[key];
+        let room = self.rooms.get_mut(peer.room);
+        if let Some(track) = peer.track_of_ssrc(ssrc).and_then(|place| room?.track_mut(place)) {
             track.loudness.silence();
         }
-    }
-
-    /// Only streams of the peer itself: what it says of others counts for nothing.
-    fn track_of_ssrc(&mut self, key: PeerKey, ssrc: Ssrc) -> Option<&mut crate::room::track::Track> {
-        let peer = &self.peers[key];
-        let publication = peer.publications.iter().find(|publication| publication.ssrc == Some(ssrc))?;
-        self.rooms.get_mut(peer.room)?.track_mut(publication.key)
     }
 
     /// Reports on what the peer publishes, and on the slots that carried something since the last time.

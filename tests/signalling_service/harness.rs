@@ -54,6 +54,7 @@ pub(crate) struct House {
 pub(crate) struct Shape {
     pub(crate) ice_servers: fn(Instant) -> IceServers,
     pub(crate) workers: usize,
+    pub(crate) room_span_at: usize,
     pub(crate) max_connections: usize,
     pub(crate) audio_slots: u16,
     pub(crate) queue_len: usize,
@@ -64,6 +65,7 @@ impl Default for Shape {
         Shape {
             ice_servers: |_| IceServers::default(),
             workers: 1,
+            room_span_at: usize::MAX,
             max_connections: 100,
             audio_slots: 32,
             queue_len: 1000,
@@ -87,6 +89,7 @@ impl House {
         let settings = Settings {
             audio_slots: shape.audio_slots,
             max_connections: shape.max_connections,
+            room_span_at: shape.room_span_at,
             resume_window: RESUME_WINDOW,
             secret: Secret::random(),
             fingerprint: Fingerprint([7; 32]),
@@ -163,6 +166,7 @@ impl House {
 pub(crate) fn word(command: &Command) -> &'static str {
     match command {
         Command::AddRoom(_) => "AddRoom",
+        Command::SpanRoom { .. } => "SpanRoom",
         Command::RemoveRoom(_) => "RemoveRoom",
         Command::AddTransport { .. } => "AddTransport",
         Command::RestartIce { .. } => "RestartIce",
@@ -170,6 +174,7 @@ pub(crate) fn word(command: &Command) -> &'static str {
         Command::SendDtls { .. } => "SendDtls",
         Command::SetKeys { .. } => "SetKeys",
         Command::Publish { .. } => "Publish",
+        Command::PublishElsewhere { .. } => "PublishElsewhere",
         Command::Unpublish(_) => "Unpublish",
         Command::SetMuted { .. } => "SetMuted",
         Command::SetDeafened { .. } => "SetDeafened",

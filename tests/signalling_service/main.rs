@@ -9,4 +9,5 @@ mod joining;
 mod limits;
 mod media;
 mod resuming;
+mod spanning;
 mod storm;

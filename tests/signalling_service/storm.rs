@@ -1,10 +1,10 @@
-//! Any history at all: what the worker is told stays coherent, every client is told a coherent story,
+//! Any history at all: what each worker is told stays coherent, and so do the parts of a room; every client is told a coherent story,
 //! and when all have gone nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gryt_sfu::ids::{RoomId, SlotIndex, TrackId, TransportId, WorkerId};
+use gryt_sfu::ids::{RoomId, SlotIndex, TrackId, TransportId, WorkerId, WorkerSet};
 use gryt_sfu::worker::command::Command;
 use gryt_sfu::worker::event::{ConnectionState, Event};
 use proptest::prelude::*;
@@ -56,9 +56,11 @@ fn act() -> impl Strategy<Value = Act> {
 /// A worker that only keeps books, and refuses orders that make no sense.
 #[derive(Default)]
 struct Books {
-    rooms: BTreeSet<RoomId>,
+    /// Each with its other parts, and whether this is home.
+    rooms: BTreeMap<RoomId, (WorkerSet, bool)>,
     transports: BTreeMap<TransportId, RoomId>,
-    tracks: BTreeMap<TrackId, RoomId>,
+    /// Each with its room, and whether it is published here.
+    tracks: BTreeMap<TrackId, (RoomId, bool)>,
     slots: BTreeMap<(TransportId, SlotIndex), Option<TrackId>>,
     ssrcs: BTreeSet<(TransportId, u32)>,
     names_used: BTreeSet<u64>,
@@ -67,14 +69,23 @@ struct Books {
 impl Books {
     fn take(&mut self, command: Command) {
         match command {
-            Command::AddRoom(room) => assert!(self.names_used.insert(room.0) && self.rooms.insert(room)),
+            Command::AddRoom(room) => {
+                assert!(self.rooms.insert(room, (WorkerSet::EMPTY, true)).is_none());
+            }
+            Command::SpanRoom { room, others, is_home } => {
+                *self.rooms.get_mut(&room).expect("a room that is here") = (others, is_home);
+            }
             Command::RemoveRoom(room) => {
-                assert!(self.rooms.remove(&room));
+                assert!(self.rooms.remove(&room).is_some());
                 assert!(self.transports.values().all(|of| *of != room), "its transports go first");
-                assert!(self.tracks.values().all(|of| *of != room), "its tracks go first");
+                // Tracks of other parts go with it, and those of its own before it.
+                self.tracks.retain(|_, (of, is_own)| {
+                    assert!(*of != room || !*is_own, "its own tracks go first");
+                    *of != room
+                });
             }
             Command::AddTransport { transport, room, .. } => {
-                assert!(self.rooms.contains(&room) && self.names_used.insert(transport.0));
+                assert!(self.rooms.contains_key(&room) && self.names_used.insert(transport.0));
                 self.transports.insert(transport, room);
             }
             Command::RestartIce { transport, .. } | Command::SetDeafened { transport, .. } => {
@@ -86,7 +97,12 @@ impl Books {
             }
             Command::Publish { transport, track, .. } => {
                 let room = self.transports[&transport];
-                assert!(self.tracks.insert(track, room).is_none_or(|before| before == room));
+                assert!(self.tracks.insert(track, (room, true)).is_none_or(|before| before == (room, true)));
+            }
+            Command::PublishElsewhere { room, track, worker, .. } => {
+                assert!(self.rooms[&room].0.contains(worker), "of a part that it knows");
+                let before = self.tracks.insert(track, (room, false));
+                assert!(before.is_none_or(|before| before == (room, false)), "nobody moves");
             }
             Command::Unpublish(track) => assert!(self.tracks.remove(&track).is_some(), "it was published"),
             Command::SetMuted { track, .. } => assert!(self.tracks.contains_key(&track)),
@@ -113,11 +129,43 @@ impl Books {
     /// A receiver hears only what is published in its own room.
     fn check_source(&self, transport: TransportId, source: Option<TrackId>) {
         let room = self.transports[&transport];
-        assert!(source.is_none_or(|track| self.tracks.get(&track) == Some(&room)));
+        assert!(source.is_none_or(|track| self.tracks.get(&track).is_some_and(|(of, _)| *of == room)));
     }
 
     fn is_empty(&self) -> bool {
         self.rooms.is_empty() && self.transports.is_empty() && self.tracks.is_empty() && self.slots.is_empty()
+    }
+}
+
+/// All that has been told by now is in the books: the parts of each room know each other, and the same tracks.
+fn check_parts(books: &[Books]) {
+    let rooms: BTreeSet<RoomId> = books.iter().flat_map(|books| books.rooms.keys().copied()).collect();
+    for room in rooms {
+        let parts = || (0..books.len()).filter(|at| books[*at].rooms.contains_key(&room));
+        let all: WorkerSet = parts().map(|at| WorkerId(at as u8)).collect();
+        let homes = parts().filter(|at| books[*at].rooms[&room].1).count();
+        assert_eq!(homes, 1, "one part tells who speaks");
+        let tracks = |at: usize, own: Option<bool>| -> BTreeSet<TrackId> {
+            let tracks = books[at].tracks.iter().filter(|(_, (of, _))| *of == room);
+            tracks
+                .filter(|(_, (_, is_own))| own.is_none_or(|own| own == *is_own))
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        let own: Vec<TrackId> = parts().flat_map(|at| tracks(at, Some(true))).collect();
+        let published: BTreeSet<TrackId> = own.iter().copied().collect();
+        assert_eq!(own.len(), published.len(), "each is published on one part");
+        for at in parts() {
+            assert_eq!(books[at].rooms[&room].0, all.without(WorkerId(at as u8)));
+            assert_eq!(tracks(at, None), published, "and known on all");
+        }
+    }
+}
+
+/// Takes what the workers were told since the last time.
+fn keep(books: &mut [Books], house: &House) {
+    for (worker, books) in books.iter_mut().enumerate() {
+        house.told_to(worker).into_iter().for_each(|command| books.take(command));
     }
 }
 
@@ -216,7 +264,7 @@ impl Seat {
 
 fn run(acts: Vec<(usize, Act)>, shape: &Shape) {
     let mut house = House::of(shape);
-    let mut books = Books::default();
+    let mut books: Vec<Books> = std::iter::repeat_with(Books::default).take(shape.workers).collect();
     let mut doors = BTreeSet::new();
     let mut tokens: BTreeMap<(usize, usize), (usize, String)> = BTreeMap::new();
     let mut seats: Vec<Seat> = (0..CLIENT_COUNT).map(|_| Seat::new(&house)).collect();
@@ -273,13 +321,14 @@ fn run(acts: Vec<(usize, Act)>, shape: &Shape) {
             Act::Junk(text) if seat.client.is_open() => seat.client.say_text(&house, &text),
             Act::Junk(_) => {}
             Act::TransportFails(nth) => {
-                if let Some(transport) = books.transports.keys().nth(nth).copied() {
+                let mut transports = books.iter().flat_map(|books| books.transports.keys());
+                if let Some(transport) = transports.nth(nth).copied() {
                     let event = Event::Connection { transport, state: ConnectionState::Failed };
                     house.signalling.handle_event(house.now, WorkerId(0), event);
                 }
             }
             Act::SlotsMove(nth) => {
-                if let Some((key, source)) = books.slots.iter_mut().nth(nth) {
+                if let Some((key, source)) = books.iter_mut().flat_map(|books| &mut books.slots).nth(nth) {
                     *source = None;
                     let event = Event::SlotsChanged { transport: key.0, changes: vec![(key.1, None)] };
                     house.signalling.handle_event(house.now, WorkerId(0), event);
@@ -299,11 +348,12 @@ fn run(acts: Vec<(usize, Act)>, shape: &Shape) {
                 Door::Forget(transport) => assert!(doors.remove(&transport)),
             }
         }
-        for command in house.told() {
-            books.take(command);
+        keep(&mut books, &house);
+        if house.signalling.counts().commands_waiting == 0 {
+            let transports = books.iter().flat_map(|books| books.transports.keys().copied());
+            assert_eq!(doors, transports.collect(), "a door for each transport");
+            check_parts(&books);
         }
-        let waiting = house.signalling.counts().commands_waiting;
-        assert!(waiting > 0 || doors.iter().eq(books.transports.keys()), "a door for each transport");
     }
     for seat in &mut seats {
         if seat.client.is_open() {
@@ -315,11 +365,11 @@ fn run(acts: Vec<(usize, Act)>, shape: &Shape) {
         house.pass(RESUME_WINDOW);
     }
     while house.signalling.counts().commands_waiting > 0 {
-        house.told().into_iter().for_each(|command| books.take(command));
+        keep(&mut books, &house);
         house.pass(Duration::from_millis(5));
     }
-    house.told().into_iter().for_each(|command| books.take(command));
-    assert!(books.is_empty(), "the worker has nothing left");
+    keep(&mut books, &house);
+    assert!(books.iter().all(Books::is_empty), "the workers have nothing left");
     let counts = house.signalling.counts();
     assert_eq!((counts.connections, counts.participants, counts.rooms, counts.voices), (0, 0, 0, 0));
     assert_eq!(house.signalling.next_timeout(), None);
@@ -334,7 +384,9 @@ proptest! {
         audio_slots in 1..3_u16,
         max_connections in 3..8_usize,
         queue_len in prop_oneof![Just(1_usize), Just(1000)],
+        workers in 1..4_usize,
+        room_span_at in 1..3_usize,
     ) {
-        run(acts, &Shape { audio_slots, max_connections, queue_len, ..Shape::default() });
+        run(acts, &Shape { audio_slots, max_connections, queue_len, workers, room_span_at, ..Shape::default() });
     }
 }

@@ -24,7 +24,7 @@ const THROWN_AWAY_MAX: u32 = 2;
 pub(crate) struct Figures {
     /// CPU time of the process for each delivered packet, in µs.
     pub(crate) process_us: f64,
-    /// The same for the server's CPU as a whole, whoever used it.
+    /// The same for the server's CPU as a whole, whoever used it; not a number where it has none of its own.
     pub(crate) machine_us: f64,
     /// Of the process, in percent of a CPU.
     pub(crate) cpu_percent: f64,
@@ -50,7 +50,7 @@ pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, 
     for _ in 0..runs {
         for ((name, subject), found) in table.subjects.iter().zip(&mut found) {
             loop {
-                let (figures, steal) = run(network, subject, &case.load, seconds)
+                let (figures, steal) = run(network, table, subject, &case.load, seconds)
                     .with_context(|| format!("{}, {}, {name}", table.name, case.label))?;
                 if steal <= STEAL_MAX || thrown_away >= THROWN_AWAY_MAX * runs {
                     found.push(figures);
@@ -96,8 +96,14 @@ fn median(runs: &[Figures]) -> Figures {
 }
 
 /// What one run found, and the percentage of its time that was stolen.
-fn run(network: &Network, subject: &Subject, load: &Load, seconds: u32) -> Result<(Figures, f64)> {
-    let running = Running::start(subject, network)?;
+fn run(
+    network: &Network,
+    table: &Table,
+    subject: &Subject,
+    load: &Load,
+    seconds: u32,
+) -> Result<(Figures, f64)> {
+    let running = Running::start(subject, network, table.is_spread)?;
     let json = std::env::temp_dir().join(format!("sfu-bench-{}.json", std::process::id()));
     let path = json.to_str().context("a name that is text")?;
     // Two more than are counted: the first, and the one that the end cuts off.
@@ -116,7 +122,11 @@ fn run(network: &Network, subject: &Subject, load: &Load, seconds: u32) -> Resul
     ensure!(output.status.success(), "sfu-load ended with {}: {}", output.status, text.trim());
     let outcome: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
     std::fs::remove_file(&json)?;
-    figures(&outcome, load, &machine)
+    let (mut figures, steal) = figures(&outcome, load, &machine)?;
+    if table.is_spread {
+        figures.machine_us = f64::NAN;
+    }
+    Ok((figures, steal))
 }
 
 /// The machine's own books at one moment.

@@ -39,14 +39,14 @@ impl Network {
         Ok(network)
     }
 
-    /// A command in the server's namespace, on its CPU.
-    pub(crate) fn at_server(&self, program: &str) -> Command {
-        inside(&self.server, self.server_cpu, program)
+    /// A command in the server's namespace, on its CPU or on any.
+    pub(crate) fn at_server(&self, program: &str, is_spread: bool) -> Command {
+        inside(&self.server, (!is_spread).then_some(self.server_cpu), program)
     }
 
-    /// A command in the load's namespace, on its CPU.
-    pub(crate) fn at_load(&self, program: &str) -> Command {
-        inside(&self.load, self.load_cpu, program)
+    /// A command in the load's namespace, on its CPU or on any.
+    pub(crate) fn at_load(&self, program: &str, is_spread: bool) -> Command {
+        inside(&self.load, (!is_spread).then_some(self.load_cpu), program)
     }
 }
 
@@ -60,9 +60,13 @@ impl Drop for Network {
 }
 
 /// Each program replaces the one before, so that the child's pid is the program's.
-fn inside(namespace: &str, cpu: usize, program: &str) -> Command {
+fn inside(namespace: &str, cpu: Option<usize>, program: &str) -> Command {
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace, "taskset", "-c", &cpu.to_string(), program]);
+    command.args(["netns", "exec", namespace]);
+    if let Some(cpu) = cpu {
+        command.args(["taskset", "-c", &cpu.to_string()]);
+    }
+    command.arg(program);
     command
 }
 

@@ -8,6 +8,8 @@ pub(crate) struct Table {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     pub(crate) x: &'static str,
+    /// Server and load may use all CPUs: several workers on one would show how they take turns.
+    pub(crate) is_spread: bool,
     /// The first one is what the others are held against.
     pub(crate) subjects: Vec<(&'static str, Subject)>,
     pub(crate) cases: Vec<Case>,
@@ -46,11 +48,14 @@ pub(crate) fn tables() -> Vec<Table> {
     let (constant, constant_cases) = ticks(Constant);
     let (opus, opus_cases) = ticks(Opus);
     let tick = ("EGRESS_TICK_MS", "10");
+    let two = ("WORKERS", "2");
+    let ports = ("ICE_UDP_MUX_PORT", "3478-3479");
     vec![
         Table {
             name: "receivers",
             title: "Cost against receivers: one speaker, 120 B",
             x: "receivers",
+            is_spread: false,
             subjects: both(),
             cases: [2, 10, 100, 1000, 3000].map(|count| case(count, 1, 1, count, Constant)).into(),
         },
@@ -58,6 +63,7 @@ pub(crate) fn tables() -> Vec<Table> {
             name: "speakers",
             title: "Cost against speakers: 100 listeners, 120 B",
             x: "speakers",
+            is_spread: false,
             subjects: both(),
             cases: (1..=8).map(|count| case(count, 1, count, 100, Constant)).collect(),
         },
@@ -65,6 +71,7 @@ pub(crate) fn tables() -> Vec<Table> {
             name: "load",
             title: "Cost and latency against load: rooms of 4 speakers and 100 listeners, 120 B",
             x: "rooms",
+            is_spread: false,
             subjects: both(),
             cases: [1, 2, 4, 6, 8, 10, 12].map(|rooms| case(rooms, rooms, 4, 100, Constant)).into(),
         },
@@ -72,6 +79,7 @@ pub(crate) fn tables() -> Vec<Table> {
             name: "tick",
             title: "EGRESS_TICK_MS: rooms of 4 speakers and 100 listeners, 120 B",
             x: "rooms",
+            is_spread: false,
             subjects: constant,
             cases: constant_cases,
         },
@@ -79,6 +87,7 @@ pub(crate) fn tables() -> Vec<Table> {
             name: "tick-opus",
             title: "EGRESS_TICK_MS: the same with Opus at a variable bit rate",
             x: "rooms",
+            is_spread: false,
             subjects: opus,
             cases: opus_cases,
         },
@@ -86,6 +95,7 @@ pub(crate) fn tables() -> Vec<Table> {
             name: "padding",
             title: "GSO_PAD_MAX with EGRESS_TICK_MS=10: Opus at a variable bit rate",
             x: "rooms",
+            is_spread: false,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("0", server(&[tick, ("GSO_PAD_MAX", "0")])),
@@ -99,6 +109,7 @@ pub(crate) fn tables() -> Vec<Table> {
             name: "backends",
             title: "IO_BACKEND: rooms of 4 speakers and 100 listeners, 120 B",
             x: "rooms",
+            is_spread: false,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("uring", server(&[("IO_BACKEND", "uring")])),
@@ -112,6 +123,7 @@ pub(crate) fn tables() -> Vec<Table> {
             name: "wait",
             title: "BATCH_WAIT_US: rooms of 4 speakers and 100 listeners, 120 B",
             x: "rooms",
+            is_spread: false,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("0", server(&[])),
@@ -121,6 +133,31 @@ pub(crate) fn tables() -> Vec<Table> {
                 ("5000", server(&[("BATCH_WAIT_US", "5000")])),
             ],
             cases: [1, 3].map(|rooms| case(rooms, rooms, 4, 100, Constant)).into(),
+        },
+        Table {
+            name: "workers",
+            title: "WORKERS: the same voices in one room that spans them, and in many rooms, 120 B",
+            x: "rooms",
+            is_spread: true,
+            subjects: vec![
+                ("bare fan-out", Subject::Floor),
+                ("1 worker", server(&[])),
+                ("2 workers", server(&[two, ports, ("ROOM_SPAN_AT", "102")])),
+            ],
+            cases: [(1, 200), (8, 25)].map(|(rooms, count)| case(rooms, rooms, 4, count, Constant)).into(),
+        },
+        Table {
+            name: "steering",
+            title: "Which of 2 workers a datagram comes to: few voices with many listeners, and nothing but voices, 120 B",
+            x: "rooms",
+            is_spread: true,
+            subjects: vec![
+                ("a port each", server(&[two, ports])),
+                ("one port, BPF", server(&[two])),
+                ("one port, plain relay", Subject::Unsteered(vec![two])),
+                ("1 worker", server(&[])),
+            ],
+            cases: [(2, 100), (40, 0)].map(|(rooms, count)| case(rooms, rooms, 4, count, Constant)).into(),
         },
     ]
 }

@@ -37,7 +37,7 @@ impl About {
     fn words(&self) -> String {
         format!(
             "Commit {}, {}; medians of {} runs of {} s by turns; server and load in network namespaces of their own, \
-             joined by veth, each on one CPU.",
+             joined by veth, each on one CPU, or both on all where several workers are compared.",
             self.commit, self.machine, self.runs, self.seconds
         )
     }
@@ -73,7 +73,11 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
                 format!("{:.0}", figures.delivered_per_second),
                 format!("{:.2} %", figures.loss_percent),
                 format!("{:.2}", figures.process_us),
-                format!("{:.2}", figures.machine_us),
+                if figures.machine_us.is_nan() {
+                    "–".to_owned()
+                } else {
+                    format!("{:.2}", figures.machine_us)
+                },
                 format!("{:.2}", ratio(figures, &floor)),
                 format!("{:.2} ms", figures.p50_ms),
                 format!("{:.2} ms", figures.p99_ms),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use gryt_sfu::time::Now;
 
 use super::network::{Network, SERVER};
+use super::steering;
 
 const START_MAX: Duration = Duration::from_secs(10);
 const PORT: u16 = 5005;
@@ -21,6 +22,8 @@ pub(crate) enum Subject {
     Floor,
     /// The server, with these variables set.
     Server(Vec<(&'static str, &'static str)>),
+    /// The same where the kernel steers nothing to the workers of a shared port.
+    Unsteered(Vec<(&'static str, &'static str)>),
 }
 
 /// Who is there, and what they say.
@@ -50,14 +53,15 @@ impl Load {
 pub(crate) struct Running {
     child: Child,
     url: String,
+    is_spread: bool,
 }
 
 impl Running {
-    pub(crate) fn start(subject: &Subject, network: &Network) -> Result<Running> {
+    pub(crate) fn start(subject: &Subject, network: &Network, is_spread: bool) -> Result<Running> {
         match subject {
             Subject::Floor => {
                 let bind = format!("{SERVER}:{FLOOR_PORT}");
-                let mut command = network.at_server(&program("sfu-load")?);
+                let mut command = network.at_server(&program("sfu-load")?, is_spread);
                 let mut child = command
                     .args(["fan-out", "--bind", &bind])
                     .stdin(Stdio::null())
@@ -65,13 +69,13 @@ impl Running {
                     .spawn()?;
                 let mut line = String::new();
                 BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
-                let running = Running { child, url: bind };
+                let running = Running { child, url: bind, is_spread };
                 if line.is_empty() { bail!("the bare fan-out did not start") } else { Ok(running) }
             }
-            Subject::Server(variables) => {
+            Subject::Server(variables) | Subject::Unsteered(variables) => {
                 let port = PORT.to_string();
                 let sfu = program("sfu")?;
-                let mut command = network.at_server(&sfu);
+                let mut command = network.at_server(&sfu, is_spread);
                 command
                     .env_clear()
                     .envs([("PORT", port.as_str()), ("WORKERS", "1"), ("MAX_CONNECTIONS", "8000")])
@@ -79,10 +83,14 @@ impl Running {
                     .envs(variables.iter().copied())
                     .stdin(Stdio::null())
                     .stdout(Stdio::null());
-                let mut running = Running { child: command.spawn()?, url: format!("ws://{SERVER}:{PORT}/") };
+                if matches!(subject, Subject::Unsteered(_)) {
+                    steering::refuse(&mut command);
+                }
+                let url = format!("ws://{SERVER}:{PORT}/");
+                let mut running = Running { child: command.spawn()?, url, is_spread };
                 let began = Now::read().instant;
                 let is_there = || -> Result<bool> {
-                    let mut probe = network.at_server(&sfu);
+                    let mut probe = network.at_server(&sfu, is_spread);
                     probe.arg("--health").env("PORT", &port).stdout(Stdio::null()).stderr(Stdio::null());
                     Ok(probe.status()?.success())
                 };
@@ -113,7 +121,7 @@ impl Running {
         seconds: u32,
         json: &str,
     ) -> Result<Command> {
-        let mut command = network.at_load(&program("sfu-load")?);
+        let mut command = network.at_load(&program("sfu-load")?, self.is_spread);
         if matches!(subject, Subject::Floor) {
             command.arg("bare");
         }
@@ -126,7 +134,7 @@ impl Running {
         ] {
             command.args([option, &value.to_string()]);
         }
-        if matches!(subject, Subject::Server(_)) {
+        if !matches!(subject, Subject::Floor) {
             command.args(["--light", "--join-rate", "150", "--join-timeout", "120"]);
         }
         if load.voice == Voice::Opus {

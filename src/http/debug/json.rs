@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::health::rfc3339;
 use super::View;
 use crate::dtls::keying::SrtpProfile;
-use crate::ids::{RoomId, TrackId, TransportId, WorkerId};
+use crate::ids::{RoomId, TrackId, TransportId};
 use crate::packet::DropReason;
 use crate::room::rewrite::OPUS_CLOCK_RATE;
 use crate::signalling::{Member, RoomView};
@@ -122,7 +122,8 @@ impl<'a> Books<'a> {
             json!({
                 "id": room.id.0,
                 "name": room.name.as_str(),
-                "worker": room.worker.0,
+                "worker": room.home.0,
+                "workers": room.parts.iter().map(|worker| worker.0).collect::<Vec<_>>(),
                 "members": members.iter().map(|member| json!({
                     "id": member.id.0,
                     "user": member.user.as_str(),
@@ -158,10 +159,6 @@ impl<'a> Books<'a> {
         self.snapshot(member)?.published.iter().find(|published| published.track == member.track)
     }
 
-    fn worker(&self, member: &Member) -> Option<WorkerId> {
-        self.rooms.get(&member.room).map(|room| room.worker)
-    }
-
     fn state(&self, member: &Member) -> (&'static str, Instant) {
         match (self.snapshot(member), member.transport) {
             (Some(peer), _) => (state_name(peer.state), peer.since),
@@ -173,8 +170,7 @@ impl<'a> Books<'a> {
 
     fn peer(&self, member: &Member) -> Value {
         let (state, since) = self.state(member);
-        let worker = self.worker(member);
-        let port = worker.and_then(|worker| self.view.ports.get(usize::from(worker.0)));
+        let port = self.view.ports.get(usize::from(member.worker.0));
         let peer = self.snapshot(member);
         let pair = peer.and_then(|peer| peer.selected).zip(port).map(|(path, port)| {
             json!({
@@ -196,7 +192,7 @@ impl<'a> Books<'a> {
             "nickname": member.info.nickname.as_str(),
             "room": room,
             "roomId": member.room.0,
-            "worker": worker.map(|worker| worker.0),
+            "worker": member.worker.0,
             "connection": member.connection.map(|connection| connection.0),
             "transport": member.transport.map(|transport| transport.0),
             "state": state,
@@ -281,7 +277,7 @@ impl<'a> Books<'a> {
                 "publisher": member.id.0,
                 "user": member.user.as_str(),
                 "room": self.rooms.get(&member.room).map(|room| room.name.as_str()),
-                "worker": self.worker(member).map(|worker| worker.0),
+                "worker": member.worker.0,
                 "mid": published.map(|it| it.mid.as_str()),
                 "ssrc": published.and_then(|it| it.ssrc).map(|ssrc| ssrc.0),
                 "payloadType": published.map(|it| it.payload_type.get()),
@@ -320,6 +316,9 @@ impl<'a> Books<'a> {
                 "bytesOut": counters.bytes_out,
                 "wakeups": counters.wakeups,
                 "busyMs": counters.busy_ns / 1_000_000,
+                "cpuMs": counters.cpu_ns / 1_000_000,
+                "voicesRelayedIn": counters.voices_relayed_in,
+                "voicesRelayedOut": counters.voices_relayed_out,
                 "drops": drops,
             })
         };

@@ -209,7 +209,7 @@ function showRooms() {
     set(button.firstChild, item.name);
     const speakers = item.activeSpeakers.map(({ user }) => user).join(", ");
     const people = `${item.members.length} ${item.members.length === 1 ? "peer" : "peers"}`;
-    set(button.lastChild, item.id === null ? people : `${people}, ${item.voices.length} ${item.voices.length === 1 ? "voice" : "voices"}, worker ${item.worker}${speakers ? `. Speaking: ${speakers}` : ""}`);
+    set(button.lastChild, item.id === null ? people : `${people}, ${item.voices.length} ${item.voices.length === 1 ? "voice" : "voices"}, ${item.workers.length === 1 ? "worker" : "workers"} ${item.workers.join(", ")}${speakers ? `. Speaking: ${speakers}` : ""}`);
   });
 }
 
