@@ -60,7 +60,7 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
     ),
     ("Authorization", &[AUTH_SECRET, AUTH_PUBLIC_KEY]),
     ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
-    ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX]),
+    ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX, BUSY_POLL_US]),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
     ("Debug", &[METRICS_ADDR, METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR, KEYLOG_DIR]),
 ];
@@ -200,6 +200,13 @@ const GSO_PAD_MAX: Variable = Variable {
     meaning: "A packet that could leave in one send with a longer one is filled up by RTP padding when that takes fewer \
               bytes. 0 pads nothing.",
 };
+const BUSY_POLL_US: Variable = Variable {
+    name: "BUSY_POLL_US",
+    default: "0",
+    accepted: "0 to 1000",
+    meaning: "Microseconds that a worker's wait looks into the network card's queue by itself before it sleeps: less \
+              delay, for a CPU that rests less. For bare metal with a CPU for each worker; 0 never looks.",
+};
 const LOG_LEVEL: Variable = Variable {
     name: "LOG_LEVEL",
     default: "info",
@@ -286,6 +293,8 @@ pub struct Config {
     pub egress_tick: Duration,
     /// A packet is padded to the length of its run when that takes fewer bytes; 0: never.
     pub gso_pad_max: u8,
+    /// How long a worker's wait looks into the card's queue before it sleeps; zero: not at all.
+    pub busy_poll: Duration,
     /// The least that is logged.
     pub log_level: LogLevel,
     /// How a line of the log looks.
@@ -452,6 +461,9 @@ impl Config {
                 number(text, 0..=Limits::EGRESS_TICK_MAX.as_millis() as u64).map(Duration::from_millis)
             })?,
             gso_pad_max: source.with(&GSO_PAD_MAX, |text| number(text, 0..=u8::MAX))?,
+            busy_poll: source.with(&BUSY_POLL_US, |text| {
+                number(text, 0..=Limits::BUSY_POLL_MAX.as_micros() as u64).map(Duration::from_micros)
+            })?,
             log_level: source.value(&LOG_LEVEL)?,
             log_format: source.value(&LOG_FORMAT)?,
             log_file: source.given(&LOG_FILE, |text| Some(PathBuf::from(text)))?,
@@ -509,6 +521,7 @@ impl Config {
             (BATCH_WAIT_US.name, self.batch_wait.as_micros().to_string()),
             (EGRESS_TICK_MS.name, self.egress_tick.as_millis().to_string()),
             (GSO_PAD_MAX.name, self.gso_pad_max.to_string()),
+            (BUSY_POLL_US.name, self.busy_poll.as_micros().to_string()),
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
             (LOG_FILE.name, path(&self.log_file)),
@@ -890,6 +903,8 @@ impl Limits {
     pub const EGRESS_TICK_MAX: Duration = Duration::from_millis(20);
     /// Longest wait for a batch: half a voice packet's 20 ms.
     pub const BATCH_WAIT_MAX: Duration = Duration::from_millis(10);
+    /// Longest look into a card's queue: more is a CPU that never rests.
+    pub const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
     /// Longest `offer` or `answer`, in bytes, fragments counted together.
     pub const SDP_MESSAGE_LEN_MAX: usize = 256 * 1024;
     /// Longest message of any other kind.

@@ -14,6 +14,7 @@ pub mod logging;
 mod media_thread;
 pub mod self_check;
 mod private_folder;
+mod refused;
 mod supervision;
 mod workers;
 
@@ -149,7 +150,7 @@ impl Server {
             println!("  warning:   {warning}");
         }
         println!("  demo page: {scheme}://localhost:{port}/");
-        for advice in self_check::advice(config, io, buffers) {
+        for advice in self_check::advice(config, io, buffers, fleet.refused()) {
             println!("  warning:   {advice}");
         }
         supervision::report_ready(house);

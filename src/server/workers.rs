@@ -14,6 +14,7 @@ use super::house::House;
 use super::inspector::Inspector;
 use super::io::Io;
 use super::media_thread::{self, Queues, RELAY_QUEUE_LEN, RelayOut};
+use super::refused::Refused;
 use crate::config::{Config, Limits};
 use crate::control::workers::{WorkerQueue, Workers};
 use crate::ice::credentials::Secret;
@@ -40,6 +41,7 @@ pub(super) struct Fleet {
     workers: Workers,
     threads: Vec<JoinHandle<()>>,
     placement: String,
+    refused: Refused,
 }
 
 /// What comes from all workers.
@@ -75,6 +77,7 @@ impl Fleet {
         let mut queues = Vec::new();
         let mut lanes = Vec::new();
         let mut threads = Vec::new();
+        let mut refused = Refused::default();
         for (index, (sockets, reader)) in sockets.into_iter().zip(readers).enumerate() {
             let id = WorkerId(index as u8);
             let others = (0..count).filter(|&other| other != index && shares_port);
@@ -110,19 +113,22 @@ impl Fleet {
             lanes.push(WorkerQueue { commands, wake: Box::new(move || waker.wake()) });
             queues.push(events_out);
             let options = Options { batch_wait: config.batch_wait, ..Options::default() };
-            let thread = Thread { settings, sockets, reader, options, cpu: placement.cpu(index) };
+            let busy_poll = config.busy_poll;
+            let thread = Thread { settings, sockets, reader, options, busy_poll, cpu: placement.cpu(index) };
             // Decided once: the loop is compiled for each.
-            threads.push(match io {
+            let (thread, not_granted) = match io {
                 Io::Uring(_) => thread.start(ends, |sockets, reader, options| {
                     Uring::new(sockets, reader, options).context("cannot make a worker's ring")
                 })?,
                 Io::Mmsg { .. } => thread.start(ends, |sockets, reader, options| {
                     Mmsg::new(sockets, reader, options).context("cannot make a worker's epoll")
                 })?,
-            });
+            };
+            threads.push(thread);
+            refused = refused.or(not_granted);
         }
         let workers = Workers::new(lanes);
-        let fleet = Fleet { workers: workers.clone(), threads, placement: placement.to_string() };
+        let fleet = Fleet { workers: workers.clone(), threads, placement: placement.to_string(), refused };
         Ok((fleet, News { wake, queues, workers }))
     }
 
@@ -134,6 +140,11 @@ impl Fleet {
     /// How many, and on which CPUs.
     pub(super) fn placement(&self) -> &str {
         &self.placement
+    }
+
+    /// What they asked for and did not get.
+    pub(super) fn refused(&self) -> &Refused {
+        &self.refused
     }
 
     /// Stops all, and waits for them at most `timeout`.
@@ -155,6 +166,7 @@ struct Thread {
     sockets: WorkerSockets,
     reader: WakeReader,
     options: Options,
+    busy_poll: Duration,
     cpu: Option<usize>,
 }
 
@@ -162,8 +174,8 @@ struct Thread {
 type Make<B> = fn(WorkerSockets, WakeReader, Options) -> Result<B>;
 
 impl Thread {
-    /// Returns once the backend is there.
-    fn start<B: Backend + 'static>(self, queues: Queues, make: Make<B>) -> Result<JoinHandle<()>> {
+    /// Returns once the backend is there, with what the thread did not get.
+    fn start<B: Backend + 'static>(self, queues: Queues, make: Make<B>) -> Result<(JoinHandle<()>, Refused)> {
         let (started, is_started) = bounded(1);
         let id = self.settings.id;
         let body = move || {
@@ -172,7 +184,8 @@ impl Thread {
             }
             // Without the right to it a worker is a thread like any other.
             let _ = net_thread::raise_priority();
-            let backend = match make(self.sockets, self.reader, self.options) {
+            let mut refused = Refused::default();
+            let mut backend = match make(self.sockets, self.reader, self.options) {
                 Ok(backend) => backend,
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -180,7 +193,10 @@ impl Thread {
                 }
             };
             let worker = Worker::new(Now::read(), self.settings);
-            let _ = started.send(Ok(()));
+            if !self.busy_poll.is_zero() {
+                refused.busy_poll = backend.set_busy_poll(self.busy_poll).err();
+            }
+            let _ = started.send(Ok(refused));
             // Rooms would be silent for ever without it: a supervisor restarts the whole.
             let outcome = catch_unwind(AssertUnwindSafe(|| media_thread::run(backend, worker, queues)));
             match outcome {
@@ -194,8 +210,8 @@ impl Thread {
             .name(format!("worker-{id}"))
             .spawn(body)
             .context("cannot start a worker's thread")?;
-        is_started.recv().context("a worker's thread ended at its start")??;
-        Ok(thread)
+        let refused = is_started.recv().context("a worker's thread ended at its start")??;
+        Ok((thread, refused))
     }
 }
 

@@ -1,0 +1,147 @@
+//! What an operator of bare metal asks for, looked up in the kernel's own books of the running server: how its
+//! sockets and its waits are set.
+
+mod support;
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use support::{Client, Options, Server, assert_clean};
+
+const BACKENDS: [&str; 2] = ["uring", "mmsg"];
+
+/// `CAP_NET_ADMIN` of `linux/capability.h`.
+const NET_ADMIN: libc::c_ulong = 12;
+
+/// Whether this machine grants a ring; without, there is one backend to test.
+fn backends() -> impl Iterator<Item = &'static str> {
+    let has_ring = gryt_sfu::net::uring::probe().is_ok();
+    BACKENDS.into_iter().filter(move |backend| has_ring || *backend != "uring")
+}
+
+/// The server, without a right that the tests may have.
+fn without(capability: libc::c_ulong) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sfu"));
+    command.current_dir(std::env::temp_dir());
+    let drop_it = move || {
+        // SAFETY: takes no pointer. Whoever may not drop it has none.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability) };
+        Ok(())
+    };
+    // SAFETY: one system call that takes no memory.
+    unsafe { command.pre_exec(drop_it) };
+    command
+}
+
+/// The server's media sockets, as descriptors of ours.
+fn media_sockets(server: &Server) -> Vec<UdpSocket> {
+    // SAFETY: takes no pointer; the result is checked.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, server.pid(), 0) };
+    let process = owned(process).expect("it runs");
+    let folder = format!("/proc/{}/fd", server.pid());
+    let numbers = fs::read_dir(folder).expect("it runs").flatten().filter(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|link| link.to_string_lossy().starts_with("socket:"))
+    });
+    let mut sockets = Vec::new();
+    for number in numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        // SAFETY: takes no pointer; the result is checked.
+        let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+        let socket = UdpSocket::from(owned(copy).expect("a child's descriptors can be had"));
+        let is_media = socket.local_addr().is_ok_and(|local: SocketAddr| local.port() == server.media);
+        if is_media && option(&socket, libc::SO_PROTOCOL) == libc::IPPROTO_UDP {
+            sockets.push(socket);
+        }
+    }
+    assert!(!sockets.is_empty());
+    sockets
+}
+
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn option(socket: &UdpSocket, name: i32) -> libc::c_int {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of_val(&value) as libc::socklen_t;
+    let (fd, level) = (socket.as_raw_fd(), libc::SOL_SOCKET);
+    // SAFETY: `value` is a live integer of `len` bytes.
+    let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+    assert_eq!(result, 0);
+    value
+}
+
+/// How long each of the server's rings looks into the card's queue, in nanoseconds, if it does; empty where the
+/// kernel does not say (Linux before 6.13).
+fn polling_rings(server: &Server) -> Vec<Option<String>> {
+    let folder = format!("/proc/{}/fdinfo", server.pid());
+    let texts =
+        fs::read_dir(folder).expect("it runs").flatten().map(|entry| fs::read_to_string(entry.path()));
+    let value = |text: &str, name: &str| {
+        text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+    };
+    let rings = texts.flatten().filter(|text| value(text, "NAPI:").is_some());
+    rings.map(|text| value(&text, "napi_busy_poll_dt:")).collect()
+}
+
+async fn assert_call_works(server: &Server) {
+    let ann = Client::join(server, "hall", "ann", Options::default()).await;
+    let ben = Client::join(server, "hall", "ben", Options::default()).await;
+    ann.speak(20);
+    ben.speak(30);
+    tokio::join!(ann.hears(&ben, 40), ben.hears(&ann, 40));
+    assert_clean(&ann, &ben);
+    assert_clean(&ben, &ann);
+}
+
+#[tokio::test]
+async fn workers_that_look_before_they_sleep_serve_calls() {
+    for backend in backends() {
+        let server = Server::spawn(&[("BUSY_POLL_US", "50"), ("IO_BACKEND", backend), ("WORKERS", "2")]);
+        assert_call_works(&server).await;
+        let log = server.log();
+        if log.contains("BUSY_POLL_US=50 has no effect") {
+            eprintln!("skipped: {log}"); // Linux before 6.9, or a kernel built without.
+            continue;
+        }
+        let sockets = media_sockets(&server);
+        assert!(sockets.iter().all(|socket| option(socket, libc::SO_BUSY_POLL) == 50));
+        let is_preferred = sockets.iter().all(|socket| option(socket, libc::SO_PREFER_BUSY_POLL) == 1);
+        assert_eq!(is_preferred, !log.contains("BUSY_POLL_US=50 leaves"), "{log}");
+        let rings = polling_rings(&server);
+        let polling: Vec<&str> = rings.iter().flatten().map(String::as_str).collect();
+        let workers = if rings.is_empty() { 0 } else { 2 };
+        assert_eq!(polling, vec!["50000"; workers], "{rings:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_right_to_hold_interrupts_off_it_warns_once_and_serves() {
+    for backend in backends() {
+        let env = [("BUSY_POLL_US", "50"), ("IO_BACKEND", backend), ("WORKERS", "2")];
+        let mut server = Server::spawn_command(without(NET_ADMIN), &env);
+        assert_call_works(&server).await;
+        assert!(media_sockets(&server).iter().all(|socket| option(socket, libc::SO_PREFER_BUSY_POLL) == 0));
+        server.terminate();
+        assert!(server.wait(Duration::from_secs(20)).expect("it ends in time").success());
+        let log = server.log();
+        let warnings: Vec<&str> = log.lines().filter(|line| line.contains("BUSY_POLL_US")).collect();
+        assert_eq!(warnings.len(), 1, "{log}");
+        assert!(warnings[0].contains("warning:") && warnings[0].contains("CAP_NET_ADMIN"), "{log}");
+    }
+}
+
+#[test]
+fn nobody_looks_who_was_not_told_to() {
+    let server = Server::spawn(&[]);
+    assert!(media_sockets(&server).iter().all(|socket| option(socket, libc::SO_BUSY_POLL) == 0));
+    assert!(polling_rings(&server).iter().all(Option::is_none));
+}
