@@ -5,6 +5,7 @@
 //! help text, `env.example` and the error messages are written from it.
 
 mod auth;
+mod cpu_list;
 mod debug;
 mod door;
 mod hidden;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use self::auth::{AUTH_PUBLIC_KEY, AUTH_SECRET};
 pub use self::auth::{Auth, KeyFault, KeyKind, PublicKey, read_key_file};
+pub use self::cpu_list::CpuList;
 use self::debug::{CAPTURE_DIR, DEBUG_TOKEN, KEYLOG_DIR, METRICS_ADDR, METRICS_TOKEN};
 pub use self::door::{Door, Rate, TlsFiles, TrustedProxies};
 pub use self::hidden::Hidden;
@@ -59,7 +61,7 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
         ],
     ),
     ("Authorization", &[AUTH_SECRET, AUTH_PUBLIC_KEY]),
-    ("Capacity", &[WORKERS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
+    ("Capacity", &[WORKERS, WORKER_CPUS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
     ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX, BUSY_POLL_US]),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
     ("Debug", &[METRICS_ADDR, METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR, KEYLOG_DIR]),
@@ -142,10 +144,17 @@ const TURN_SECRET: Variable = Variable {
 };
 const WORKERS: Variable = Variable {
     name: "WORKERS",
-    default: "the CPUs this process may use, less one",
+    default: "the CPUs this process may use, less one, or as many as WORKER_CPUS names",
     accepted: "1 to 64",
     meaning: "Media threads, each on a CPU of its own. At least 1, and no more than ICE_UDP_MUX_PORT has ports \
               where that is a range.",
+};
+const WORKER_CPUS: Variable = Variable {
+    name: "WORKER_CPUS",
+    default: "",
+    accepted: "up to 64 CPUs that this process may use, each once, such as 2-5,8; at least as many as WORKERS",
+    meaning: "The CPUs of the workers, the first worker the first; control has the others. Unset: cores of the network \
+              card's NUMA node first, one worker a core while there are cores, never the first CPU.",
 };
 const MAX_CONNECTIONS: Variable = Variable {
     name: "MAX_CONNECTIONS",
@@ -277,6 +286,8 @@ pub struct Config {
     pub auth: Option<Auth>,
     /// Media threads, 1 to [`WORKER_COUNT_MAX`].
     pub workers: u8,
+    /// Their CPUs, at least as many; empty: to be chosen.
+    pub worker_cpus: CpuList,
     /// Clients at a time, 1 to [`Limits::CONNECTION_COUNT_MAX`].
     pub max_connections: usize,
     /// Voices towards one client, 1 to [`Limits::AUDIO_SLOT_COUNT_MAX`].
@@ -334,6 +345,26 @@ pub enum Error {
         ports: UdpPorts,
         /// The workers.
         workers: u8,
+    },
+    /// Fewer CPUs than workers.
+    #[error(
+        "WORKER_CPUS=\"{cpus}\" is not accepted with WORKERS=\"{workers}\"; accepted: a CPU for every worker"
+    )]
+    CpusShort {
+        /// The CPUs.
+        cpus: CpuList,
+        /// The workers.
+        workers: u8,
+    },
+    /// CPUs that this machine, or whoever started the process, does not give it.
+    #[error(
+        "WORKER_CPUS=\"{cpus}\" is not accepted; accepted: CPUs that this process may use, which are {allowed}"
+    )]
+    CpusForbidden {
+        /// Those that were asked for.
+        cpus: CpuList,
+        /// Those that there are.
+        allowed: CpuList,
     },
     /// An advertised port from which the workers' ports would run past 65535.
     #[error(
@@ -394,8 +425,10 @@ impl Config {
     pub fn parse(cpu_count: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Config, Error> {
         let source = Source(&|name| variable(name).filter(|value| !value.is_empty()));
         let ice_udp_mux_port: UdpPorts = source.value(&ICE_UDP_MUX_PORT)?;
+        let worker_cpus = source.given(&WORKER_CPUS, worker_cpus)?.unwrap_or_default();
         let workers = match source.given(&WORKERS, |text| number(text, 1..=WORKER_COUNT_MAX as u8))? {
             Some(workers) => workers,
+            None if !worker_cpus.as_slice().is_empty() => worker_cpus.as_slice().len() as u8,
             None => cpu_count
                 .saturating_sub(1)
                 .min(ice_udp_mux_port.worker_count_max())
@@ -403,6 +436,9 @@ impl Config {
         };
         if usize::from(workers) > ice_udp_mux_port.worker_count_max() {
             return Err(Error::PortsShort { ports: ice_udp_mux_port, workers });
+        }
+        if (1..usize::from(workers)).contains(&worker_cpus.as_slice().len()) {
+            return Err(Error::CpusShort { cpus: worker_cpus, workers });
         }
         let ice_advertise_ip = source.given(&ICE_ADVERTISE_IP, advertised)?.unwrap_or_default();
         let last = WorkerId(workers - 1);
@@ -444,6 +480,7 @@ impl Config {
             turn_secret,
             auth: auth::parse(&source)?,
             workers,
+            worker_cpus,
             max_connections: source
                 .with(&MAX_CONNECTIONS, |text| number(text, 1..=Limits::CONNECTION_COUNT_MAX))?,
             audio_slots: source.with(&AUDIO_SLOTS, |text| number(text, 1..=Limits::AUDIO_SLOT_COUNT_MAX))?,
@@ -473,6 +510,18 @@ impl Config {
             capture_dir,
             keylog_dir,
         })
+    }
+
+    /// Whether WORKER_CPUS names CPUs of `allowed` only, which are those that this process may use.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check_cpus(&self, allowed: &[usize]) -> Result<(), Error> {
+        let is_allowed = |cpu: &usize| allowed.contains(cpu);
+        if self.worker_cpus.as_slice().iter().all(is_allowed) {
+            return Ok(());
+        }
+        Err(Error::CpusForbidden { cpus: self.worker_cpus.clone(), allowed: allowed.into() })
     }
 
     /// As [`Config::values`], with dots in place of secrets.
@@ -513,6 +562,7 @@ impl Config {
             auth_secret,
             auth_public_key,
             (WORKERS.name, self.workers.to_string()),
+            (WORKER_CPUS.name, self.worker_cpus.to_string()),
             (MAX_CONNECTIONS.name, self.max_connections.to_string()),
             (AUDIO_SLOTS.name, self.audio_slots.to_string()),
             (RESUME_WINDOW.name, format!("{}ms", self.resume_window.as_millis())),
@@ -688,6 +738,10 @@ fn advertised(text: &str) -> Option<Vec<Advertised>> {
         }
     }
     (list.len() <= Limits::ADVERTISED_COUNT_MAX).then_some(list)
+}
+
+fn worker_cpus(text: &str) -> Option<CpuList> {
+    text.parse().ok().filter(|cpus: &CpuList| cpus.as_slice().len() <= WORKER_COUNT_MAX)
 }
 
 /// UDP ports of media: one that all workers share, or one for each.

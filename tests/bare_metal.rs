@@ -1,5 +1,5 @@
 //! What an operator of bare metal asks for, looked up in the kernel's own books of the running server: how its
-//! sockets and its waits are set.
+//! sockets and its waits are set, and where its threads run.
 
 mod support;
 
@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use support::server::free_udp_ports;
 use support::{Client, Options, Server, assert_clean};
 
 const BACKENDS: [&str; 2] = ["uring", "mmsg"];
@@ -144,4 +145,86 @@ fn nobody_looks_who_was_not_told_to() {
     let server = Server::spawn(&[]);
     assert!(media_sockets(&server).iter().all(|socket| option(socket, libc::SO_BUSY_POLL) == 0));
     assert!(polling_rings(&server).iter().all(Option::is_none));
+}
+
+/// Lines of `status` that begin like this, of the workers' threads, in their order, or of all others.
+fn of_threads(server: &Server, are_workers: bool, name: &str) -> Vec<String> {
+    let folder = format!("/proc/{}/task", server.pid());
+    let mut found: Vec<(String, String)> = Vec::new();
+    for thread in fs::read_dir(folder).expect("it runs").flatten() {
+        // One that has ended meanwhile says nothing.
+        let Ok(status) = fs::read_to_string(thread.path().join("status")) else { continue };
+        let value = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        if value("Name:").starts_with("worker-") == are_workers {
+            found.push((value("Name:"), value(name)));
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(_, value)| value).collect()
+}
+
+const CPUS: &str = "Cpus_allowed_list:";
+
+/// CPUs that this process may use.
+fn cpus() -> Vec<usize> {
+    gryt_sfu::net::thread::allowed_cpus().expect("the kernel says")
+}
+
+#[tokio::test]
+async fn workers_run_where_they_are_told_to_and_control_does_not() {
+    let cpus = cpus();
+    for &cpu in &cpus {
+        let cpu = cpu.to_string();
+        let server = Server::spawn(&[("WORKER_CPUS", &cpu)]);
+        assert!(server.log().contains(&format!("workers:   1, pinned to CPU {cpu}")), "{}", server.log());
+        assert_eq!(of_threads(&server, true, CPUS), [cpu.as_str()]);
+        if cpus.len() > 1 {
+            assert!(of_threads(&server, false, CPUS).iter().all(|list| *list != cpu));
+        }
+        assert!(
+            media_sockets(&server)
+                .iter()
+                .all(|socket| { option(socket, libc::SO_INCOMING_CPU).to_string() == cpu })
+        );
+        assert_call_works(&server).await;
+    }
+}
+
+/// Between sockets of one port the kernel would decide by the CPU, and no longer spread.
+#[tokio::test]
+async fn sockets_that_share_a_port_prefer_no_cpu() {
+    let cpus = cpus();
+    let [first, .., last] = cpus[..] else { return eprintln!("skipped: one CPU") };
+    let list = format!("{last},{first}");
+    let ports = free_udp_ports(2);
+    for (port, is_shared) in [("0", true), (ports.as_str(), false)] {
+        let server = Server::spawn(&[("WORKER_CPUS", &list), ("WORKERS", "2"), ("ICE_UDP_MUX_PORT", port)]);
+        assert_eq!(of_threads(&server, true, CPUS), [last.to_string(), first.to_string()]);
+        let expected = if is_shared { -1 } else { last as libc::c_int };
+        let preferred: Vec<_> =
+            media_sockets(&server).iter().map(|socket| option(socket, libc::SO_INCOMING_CPU)).collect();
+        assert!(preferred.iter().all(|cpu| *cpu == expected), "{preferred:?}, not {expected}");
+        assert_call_works(&server).await;
+    }
+}
+
+#[test]
+fn a_cpu_that_it_may_not_use_ends_the_start() {
+    let allowed = cpus();
+    let forbidden = (0..8192).rev().find(|cpu| !allowed.contains(cpu)).expect("no machine has all of them");
+    for flag in [None, Some("--check")] {
+        let output = without(NET_ADMIN)
+            .args(flag)
+            .envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("WORKER_CPUS", &forbidden.to_string())])
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let expected =
+            format!("sfu: WORKER_CPUS=\"{forbidden}\" is not accepted; accepted: CPUs that this process");
+        assert!(said.starts_with(&expected) && said.lines().count() == 1, "{said}");
+    }
 }

@@ -13,9 +13,11 @@ mod key_log;
 pub mod logging;
 mod media_thread;
 pub mod self_check;
+mod placement;
 mod private_folder;
 mod refused;
 mod supervision;
+mod topology;
 mod workers;
 
 use std::collections::BTreeSet;

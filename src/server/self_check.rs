@@ -52,6 +52,7 @@ pub(super) fn advice(
         buffers.and_then(of_buffers),
         kernel,
         permission,
+        refused.affinity.as_ref().map(of_affinity),
         refused.busy_poll.as_ref().map(|error| of_busy_poll(error, config.busy_poll)),
         of_clock(limits::clock_source(), limits::clock_sources()),
     ];
@@ -141,6 +142,11 @@ fn of_permission(disabled: Option<u8>) -> Option<String> {
              kernel.io_uring_disabled=0"
         )
     })
+}
+
+/// Whoever is moved about wakes late.
+fn of_affinity(error: &io::Error) -> String {
+    format!("workers cannot stay on their CPUs: {error}; let this process call sched_setaffinity")
 }
 
 /// What an operator asked for and will look for in vain.
@@ -243,6 +249,12 @@ mod tests {
             (Some(2), Some("sysctl kernel.io_uring_disabled=0")),
         ];
         check(cases, of_permission);
+    }
+
+    #[test]
+    fn affinities() {
+        let said = of_affinity(&io::Error::from_raw_os_error(libc::EPERM));
+        assert!(said.contains("Operation not permitted") && said.contains("sched_setaffinity"), "{said}");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The workers' threads: started with their queues, heard, and stopped.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::house::House;
 use super::inspector::Inspector;
 use super::io::Io;
 use super::media_thread::{self, Queues, RELAY_QUEUE_LEN, RelayOut};
+use super::placement::Placement;
 use super::refused::Refused;
 use crate::config::{Config, Limits};
 use crate::control::workers::{WorkerQueue, Workers};
@@ -64,7 +64,7 @@ impl Fleet {
     ) -> Result<(Fleet, News)> {
         let count = sockets.len();
         let shares_port = count > 1 && sockets[0].port() == sockets[count - 1].port();
-        let placement = Placement::new(count)?;
+        let placement = Placement::new(config, count)?;
         placement.keep_control_off();
         let (control, wake) = waker().context("cannot make an eventfd")?;
         let ends =
@@ -179,12 +179,16 @@ impl Thread {
         let (started, is_started) = bounded(1);
         let id = self.settings.id;
         let body = move || {
+            let mut refused = Refused::default();
+            // Before anything is allocated: memory is of the node where it is touched first.
             if let Some(cpu) = self.cpu {
-                let _ = net_thread::pin_to(&[cpu]);
+                refused.affinity = net_thread::pin_to(&[cpu]).err();
+                if self.settings.port_sharers == 1 {
+                    self.sockets.prefer_cpu(cpu);
+                }
             }
             // Without the right to it a worker is a thread like any other.
             let _ = net_thread::raise_priority();
-            let mut refused = Refused::default();
             let mut backend = match make(self.sockets, self.reader, self.options) {
                 Ok(backend) => backend,
                 Err(error) => {
@@ -212,46 +216,6 @@ impl Thread {
             .context("cannot start a worker's thread")?;
         let refused = is_started.recv().context("a worker's thread ended at its start")??;
         Ok((thread, refused))
-    }
-}
-
-/// Which CPU each worker has. Control and what it starts stay off those, if there is any other.
-struct Placement {
-    workers: Vec<Option<usize>>,
-    control: Vec<usize>,
-}
-
-impl Placement {
-    fn new(count: usize) -> Result<Placement> {
-        let allowed = net_thread::allowed_cpus().context("cannot read the CPU affinity")?;
-        // From the end: the first CPU is where the kernel likes to put everything else.
-        let (control, workers) = match allowed.len().checked_sub(count) {
-            Some(rest) if rest > 0 => {
-                (allowed[..rest].to_vec(), allowed[rest..].iter().copied().map(Some).collect())
-            }
-            _ => (allowed, vec![None; count]),
-        };
-        Ok(Placement { workers, control })
-    }
-
-    fn cpu(&self, worker: usize) -> Option<usize> {
-        self.workers[worker]
-    }
-
-    fn keep_control_off(&self) {
-        // Where it may not move it stays where it was.
-        let _ = net_thread::pin_to(&self.control);
-    }
-}
-
-impl fmt::Display for Placement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.workers.len())?;
-        let pinned: Vec<String> = self.workers.iter().flatten().map(usize::to_string).collect();
-        if pinned.is_empty() {
-            return write!(f, ", not pinned");
-        }
-        write!(f, ", pinned to CPU {}", pinned.join(", "))
     }
 }
 
@@ -308,4 +272,50 @@ fn random_seed() -> Result<[u8; 32]> {
     let mut seed = [0; 32];
     aws_lc_rs::rand::fill(&mut seed).ok().context("the system has no randomness")?;
     Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::socket;
+
+    /// Rings, buffers and slots are of the node of whoever touches them first.
+    #[test]
+    fn a_worker_is_on_its_cpu_before_it_has_any_memory() {
+        let cpu = *net_thread::allowed_cpus().unwrap().last().unwrap();
+        let (wake, reader) = waker().unwrap();
+        let settings = Settings {
+            id: WorkerId(0),
+            port_sharers: 1,
+            secret: Secret::random(),
+            audio_slots: 1,
+            tick: Duration::ZERO,
+            pad_max: 0,
+            seed: [0; 32],
+        };
+        let thread = Thread {
+            settings,
+            sockets: socket::bind(0..=0, 1, false).unwrap().remove(0),
+            reader,
+            options: Options::default(),
+            busy_poll: Duration::ZERO,
+            cpu: Some(cpu),
+        };
+        let queues = Queues {
+            commands: bounded(1).1,
+            events: bounded(1).0,
+            control: wake,
+            relays_in: Vec::new(),
+            relays_out: Vec::new(),
+        };
+        let error = thread.start::<Mmsg>(queues, |_, _, _| {
+            anyhow::bail!("made on CPUs {:?} of {}", net_thread::allowed_cpus()?, thread_name())
+        });
+        let said = error.err().map(|error| error.to_string());
+        assert_eq!(said, Some(format!("made on CPUs [{cpu}] of worker-0")));
+    }
+
+    fn thread_name() -> String {
+        thread::current().name().unwrap_or_default().to_owned()
+    }
 }
