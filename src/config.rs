@@ -62,7 +62,7 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
     ),
     ("Authorization", &[AUTH_SECRET, AUTH_PUBLIC_KEY]),
     ("Capacity", &[WORKERS, WORKER_CPUS, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
-    ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX, BUSY_POLL_US]),
+    ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX, BUSY_POLL_US, WORKER_SCHEDULING]),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
     ("Debug", &[METRICS_ADDR, METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR, KEYLOG_DIR]),
 ];
@@ -216,6 +216,13 @@ const BUSY_POLL_US: Variable = Variable {
     meaning: "Microseconds that a worker's wait looks into the network card's queue by itself before it sleeps: less \
               delay, for a CPU that rests less. For bare metal with a CPU for each worker; 0 never looks.",
 };
+const WORKER_SCHEDULING: Variable = Variable {
+    name: "WORKER_SCHEDULING",
+    default: "nice",
+    accepted: "nice or fifo",
+    meaning: "How workers get their CPU where others want it too: nice asks for priority among ordinary threads (nice \
+              -10), fifo to run before all of those (SCHED_FIFO, priority 1).",
+};
 const LOG_LEVEL: Variable = Variable {
     name: "LOG_LEVEL",
     default: "info",
@@ -306,6 +313,8 @@ pub struct Config {
     pub gso_pad_max: u8,
     /// How long a worker's wait looks into the card's queue before it sleeps; zero: not at all.
     pub busy_poll: Duration,
+    /// How workers get their CPU.
+    pub worker_scheduling: Scheduling,
     /// The least that is logged.
     pub log_level: LogLevel,
     /// How a line of the log looks.
@@ -501,6 +510,7 @@ impl Config {
             busy_poll: source.with(&BUSY_POLL_US, |text| {
                 number(text, 0..=Limits::BUSY_POLL_MAX.as_micros() as u64).map(Duration::from_micros)
             })?,
+            worker_scheduling: source.value(&WORKER_SCHEDULING)?,
             log_level: source.value(&LOG_LEVEL)?,
             log_format: source.value(&LOG_FORMAT)?,
             log_file: source.given(&LOG_FILE, |text| Some(PathBuf::from(text)))?,
@@ -572,6 +582,7 @@ impl Config {
             (EGRESS_TICK_MS.name, self.egress_tick.as_millis().to_string()),
             (GSO_PAD_MAX.name, self.gso_pad_max.to_string()),
             (BUSY_POLL_US.name, self.busy_poll.as_micros().to_string()),
+            (WORKER_SCHEDULING.name, self.worker_scheduling.to_string()),
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
             (LOG_FILE.name, path(&self.log_file)),
@@ -888,6 +899,16 @@ words! {
         Uring = "uring",
         /// `recvmmsg` and `sendmmsg`; no ring is even tried.
         Mmsg = "mmsg",
+    }
+}
+
+words! {
+    /// How workers get their CPU where others want it too.
+    Scheduling {
+        /// Before others, but in turns with them.
+        Nice = "nice",
+        /// Before all that is not realtime.
+        Fifo = "fifo",
     }
 }
 

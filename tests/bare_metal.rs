@@ -25,16 +25,24 @@ fn backends() -> impl Iterator<Item = &'static str> {
     BACKENDS.into_iter().filter(move |backend| has_ring || *backend != "uring")
 }
 
-/// The server, without a right that the tests may have.
+/// `CAP_SYS_NICE` of the same file.
+const SYS_NICE: libc::c_ulong = 23;
+
+/// The server, without a right that the tests may have, and without one to realtime by a limit.
 fn without(capability: libc::c_ulong) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sfu"));
     command.current_dir(std::env::temp_dir());
     let drop_it = move || {
         // SAFETY: takes no pointer. Whoever may not drop it has none.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability) };
-        Ok(())
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the kernel reads the limit only.
+        match unsafe { libc::setrlimit(libc::RLIMIT_RTPRIO, &raw const none) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     };
-    // SAFETY: one system call that takes no memory.
+    // SAFETY: two system calls that take no memory of others.
     unsafe { command.pre_exec(drop_it) };
     command
 }
@@ -227,4 +235,51 @@ fn a_cpu_that_it_may_not_use_ends_the_start() {
             format!("sfu: WORKER_CPUS=\"{forbidden}\" is not accepted; accepted: CPUs that this process");
         assert!(said.starts_with(&expected) && said.lines().count() == 1, "{said}");
     }
+}
+
+/// Policy and realtime priority of the workers' threads, fields 41 and 40 of `stat`.
+fn scheduling(server: &Server) -> Vec<(i32, i32)> {
+    let folder = format!("/proc/{}/task", server.pid());
+    let threads = fs::read_dir(folder).expect("it runs").flatten();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats
+        .filter(|stat| stat.contains("(worker-"))
+        .map(|stat| {
+            // The first behind the name is the third of all.
+            let (_, rest) = stat.rsplit_once(") ").expect("a name in brackets");
+            let fields: Vec<&str> = rest.split(' ').collect();
+            let number = |field: usize| fields[field - 3].trim().parse().expect("a number");
+            (number(41), number(40))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn workers_run_before_others_where_that_is_asked_for() {
+    for backend in backends() {
+        let env = |scheduling| [("WORKER_SCHEDULING", scheduling), ("IO_BACKEND", backend), ("WORKERS", "2")];
+        let server = Server::spawn(&env("nice"));
+        assert_eq!(scheduling(&server), [(libc::SCHED_OTHER, 0); 2]);
+        let server = Server::spawn(&env("fifo"));
+        assert_call_works(&server).await;
+        if server.log().contains("WORKER_SCHEDULING=fifo has no effect") {
+            eprintln!("skipped: not for this user");
+            continue;
+        }
+        assert_eq!(scheduling(&server), [(libc::SCHED_FIFO, 1); 2]);
+    }
+}
+
+#[tokio::test]
+async fn without_the_right_to_run_first_it_warns_once_and_serves() {
+    let env = [("WORKER_SCHEDULING", "fifo"), ("WORKERS", "2")];
+    let mut server = Server::spawn_command(without(SYS_NICE), &env);
+    assert_call_works(&server).await;
+    assert_eq!(scheduling(&server), [(libc::SCHED_OTHER, 0); 2]);
+    server.terminate();
+    assert!(server.wait(Duration::from_secs(20)).expect("it ends in time").success());
+    let log = server.log();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WORKER_SCHEDULING")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(warnings[0].contains("warning:") && warnings[0].contains("LimitRTPRIO"), "{log}");
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use gryt_sfu::config::{
-    Config, CpuList, Door, Error, Flags, GROUPS, IoBackend, LogFormat, LogLevel, Rate, TrustedProxies,
-    UdpPorts, example, help,
+    Config, CpuList, Door, Error, Flags, GROUPS, IoBackend, LogFormat, LogLevel, Rate, Scheduling,
+    TrustedProxies, UdpPorts, example, help,
 };
 use gryt_sfu::ids::WorkerId;
 
@@ -56,6 +56,7 @@ fn defaults() {
             egress_tick: Duration::ZERO,
             gso_pad_max: 64,
             busy_poll: Duration::ZERO,
+            worker_scheduling: Scheduling::Nice,
             drain_timeout: Duration::ZERO,
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
@@ -106,6 +107,7 @@ fn what_is_printed_is_accepted() {
         ("EGRESS_TICK_MS", "10"),
         ("GSO_PAD_MAX", "0"),
         ("BUSY_POLL_US", "1000"),
+        ("WORKER_SCHEDULING", "FIFO"),
         ("LOG_LEVEL", "Debug"),
         ("LOG_FORMAT", "JSON"),
         ("LOG_FILE", "/var/log/sfu.log"),
@@ -224,6 +226,8 @@ fn a_bad_value_is_named_with_what_is_accepted() {
         ("GSO_PAD_MAX", "-1"),
         ("BUSY_POLL_US", "1001"),
         ("BUSY_POLL_US", "-1"),
+        ("WORKER_SCHEDULING", "rr"),
+        ("WORKER_SCHEDULING", "-10"),
         ("LOG_LEVEL", "loud"),
         ("METRICS_ADDR", "9464"),
         ("METRICS_ADDR", "localhost:9464"),

@@ -10,6 +10,8 @@ use crate::net::busy_poll::BusyPollError;
 pub(super) struct Refused {
     /// To stay on its CPU.
     pub affinity: Option<io::Error>,
+    /// Of `WORKER_SCHEDULING`.
+    pub scheduling: Option<io::Error>,
     /// Of `BUSY_POLL_US`.
     pub busy_poll: Option<BusyPollError>,
 }
@@ -17,6 +19,10 @@ pub(super) struct Refused {
 impl Refused {
     /// What one of several workers was refused: they ask for the same, so the first refusal stands for all.
     pub(super) fn or(self, other: Refused) -> Refused {
-        Refused { affinity: self.affinity.or(other.affinity), busy_poll: self.busy_poll.or(other.busy_poll) }
+        Refused {
+            affinity: self.affinity.or(other.affinity),
+            scheduling: self.scheduling.or(other.scheduling),
+            busy_poll: self.busy_poll.or(other.busy_poll),
+        }
     }
 }

@@ -53,6 +53,7 @@ pub(super) fn advice(
         kernel,
         permission,
         refused.affinity.as_ref().map(of_affinity),
+        refused.scheduling.as_ref().map(of_scheduling),
         refused.busy_poll.as_ref().map(|error| of_busy_poll(error, config.busy_poll)),
         of_clock(limits::clock_source(), limits::clock_sources()),
     ];
@@ -147,6 +148,14 @@ fn of_permission(disabled: Option<u8>) -> Option<String> {
 /// Whoever is moved about wakes late.
 fn of_affinity(error: &io::Error) -> String {
     format!("workers cannot stay on their CPUs: {error}; let this process call sched_setaffinity")
+}
+
+/// Ordinary threads are what workers are then.
+fn of_scheduling(error: &io::Error) -> String {
+    format!(
+        "WORKER_SCHEDULING=fifo has no effect: {error}; raise the limit of realtime priority to 1 (ulimit -r, LimitRTPRIO) \
+         and forbid it nowhere (RestrictRealtime=no), or leave it at nice"
+    )
 }
 
 /// What an operator asked for and will look for in vain.
@@ -255,6 +264,13 @@ mod tests {
     fn affinities() {
         let said = of_affinity(&io::Error::from_raw_os_error(libc::EPERM));
         assert!(said.contains("Operation not permitted") && said.contains("sched_setaffinity"), "{said}");
+    }
+
+    #[test]
+    fn scheduling() {
+        let said = of_scheduling(&io::Error::from_raw_os_error(libc::EPERM));
+        assert!(said.contains("Operation not permitted") && said.contains("LimitRTPRIO"), "{said}");
+        assert!(!said.contains('\n'), "{said}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::io::Io;
 use super::media_thread::{self, Queues, RELAY_QUEUE_LEN, RelayOut};
 use super::placement::Placement;
 use super::refused::Refused;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Scheduling};
 use crate::control::workers::{WorkerQueue, Workers};
 use crate::ice::credentials::Secret;
 use crate::ids::WorkerId;
@@ -114,7 +114,8 @@ impl Fleet {
             queues.push(events_out);
             let options = Options { batch_wait: config.batch_wait, ..Options::default() };
             let busy_poll = config.busy_poll;
-            let thread = Thread { settings, sockets, reader, options, busy_poll, cpu: placement.cpu(index) };
+            let (scheduling, cpu) = (config.worker_scheduling, placement.cpu(index));
+            let thread = Thread { settings, sockets, reader, options, busy_poll, scheduling, cpu };
             // Decided once: the loop is compiled for each.
             let (thread, not_granted) = match io {
                 Io::Uring(_) => thread.start(ends, |sockets, reader, options| {
@@ -167,6 +168,7 @@ struct Thread {
     reader: WakeReader,
     options: Options,
     busy_poll: Duration,
+    scheduling: Scheduling,
     cpu: Option<usize>,
 }
 
@@ -187,7 +189,10 @@ impl Thread {
                     self.sockets.prefer_cpu(cpu);
                 }
             }
-            // Without the right to it a worker is a thread like any other.
+            if self.scheduling == Scheduling::Fifo {
+                refused.scheduling = net_thread::run_first().err();
+            }
+            // Without the right to it a worker is a thread like any other. One that runs first has no use for it.
             let _ = net_thread::raise_priority();
             let mut backend = match make(self.sockets, self.reader, self.options) {
                 Ok(backend) => backend,
@@ -299,6 +304,7 @@ mod tests {
             reader,
             options: Options::default(),
             busy_poll: Duration::ZERO,
+            scheduling: Scheduling::Nice,
             cpu: Some(cpu),
         };
         let queues = Queues {
