@@ -5,6 +5,7 @@
 //! help text, `env.example` and the error messages are written from it.
 
 mod auth;
+mod cpu_list;
 mod debug;
 mod door;
 mod hidden;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use self::auth::{AUTH_PUBLIC_KEY, AUTH_SECRET};
 pub use self::auth::{Auth, KeyFault, KeyKind, PublicKey, read_key_file};
+pub use self::cpu_list::CpuList;
 use self::debug::{CAPTURE_DIR, DEBUG_TOKEN, KEYLOG_DIR, METRICS_ADDR, METRICS_TOKEN};
 pub use self::door::{Door, Rate, TlsFiles, TrustedProxies};
 pub use self::hidden::Hidden;
@@ -59,8 +61,11 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
         ],
     ),
     ("Authorization", &[AUTH_SECRET, AUTH_PUBLIC_KEY]),
-    ("Capacity", &[WORKERS, ROOM_SPAN_AT, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT]),
-    ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX]),
+    (
+        "Capacity",
+        &[WORKERS, WORKER_CPUS, ROOM_SPAN_AT, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT],
+    ),
+    ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX, BUSY_POLL_US, WORKER_SCHEDULING]),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
     ("Debug", &[METRICS_ADDR, METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR, KEYLOG_DIR]),
 ];
@@ -142,7 +147,7 @@ const TURN_SECRET: Variable = Variable {
 };
 const WORKERS: Variable = Variable {
     name: "WORKERS",
-    default: "the CPUs this process may use, less one",
+    default: "the CPUs this process may use, less one, or as many as WORKER_CPUS names",
     accepted: "1 to 64",
     meaning: "Media threads, each on a CPU of its own. At least 1, and no more than ICE_UDP_MUX_PORT has ports \
               where that is a range.",
@@ -153,6 +158,13 @@ const ROOM_SPAN_AT: Variable = Variable {
     accepted: "1 to 100000",
     meaning: "Members of a room on one worker before it takes another worker, too. A worker that is busy for three \
               quarters of the time takes no more either, where another has clearly less to do.",
+};
+const WORKER_CPUS: Variable = Variable {
+    name: "WORKER_CPUS",
+    default: "",
+    accepted: "up to 64 CPUs that this process may use, each once, such as 2-5,8; at least as many as WORKERS",
+    meaning: "The CPUs of the workers, the first worker the first; control has the others. Unset: cores of the network \
+              card's NUMA node first, one worker a core while there are cores, never the first CPU.",
 };
 const MAX_CONNECTIONS: Variable = Variable {
     name: "MAX_CONNECTIONS",
@@ -206,6 +218,20 @@ const GSO_PAD_MAX: Variable = Variable {
     accepted: "0 to 255",
     meaning: "A packet that could leave in one send with a longer one is filled up by RTP padding when that takes fewer \
               bytes. 0 pads nothing.",
+};
+const BUSY_POLL_US: Variable = Variable {
+    name: "BUSY_POLL_US",
+    default: "0",
+    accepted: "0 to 1000",
+    meaning: "Microseconds that a worker's wait looks into the network card's queue by itself before it sleeps: less \
+              delay, for a CPU that rests less. For bare metal with a CPU for each worker; 0 never looks.",
+};
+const WORKER_SCHEDULING: Variable = Variable {
+    name: "WORKER_SCHEDULING",
+    default: "nice",
+    accepted: "nice or fifo",
+    meaning: "How workers get their CPU where others want it too: nice asks for priority among ordinary threads (nice \
+              -10), fifo to run before all of those (SCHED_FIFO, priority 1).",
 };
 const LOG_LEVEL: Variable = Variable {
     name: "LOG_LEVEL",
@@ -279,6 +305,8 @@ pub struct Config {
     pub workers: u8,
     /// Members of a room on one worker before it takes another, 1 to [`Limits::CONNECTION_COUNT_MAX`].
     pub room_span_at: usize,
+    /// Their CPUs, at least as many; empty: to be chosen.
+    pub worker_cpus: CpuList,
     /// Clients at a time, 1 to [`Limits::CONNECTION_COUNT_MAX`].
     pub max_connections: usize,
     /// Voices towards one client, 1 to [`Limits::AUDIO_SLOT_COUNT_MAX`].
@@ -295,6 +323,10 @@ pub struct Config {
     pub egress_tick: Duration,
     /// A packet is padded to the length of its run when that takes fewer bytes; 0: never.
     pub gso_pad_max: u8,
+    /// How long a worker's wait looks into the card's queue before it sleeps; zero: not at all.
+    pub busy_poll: Duration,
+    /// How workers get their CPU.
+    pub worker_scheduling: Scheduling,
     /// The least that is logged.
     pub log_level: LogLevel,
     /// How a line of the log looks.
@@ -334,6 +366,26 @@ pub enum Error {
         ports: UdpPorts,
         /// The workers.
         workers: u8,
+    },
+    /// Fewer CPUs than workers.
+    #[error(
+        "WORKER_CPUS=\"{cpus}\" is not accepted with WORKERS=\"{workers}\"; accepted: a CPU for every worker"
+    )]
+    CpusShort {
+        /// The CPUs.
+        cpus: CpuList,
+        /// The workers.
+        workers: u8,
+    },
+    /// CPUs that this machine, or whoever started the process, does not give it.
+    #[error(
+        "WORKER_CPUS=\"{cpus}\" is not accepted; accepted: CPUs that this process may use, which are {allowed}"
+    )]
+    CpusForbidden {
+        /// Those that were asked for.
+        cpus: CpuList,
+        /// Those that there are.
+        allowed: CpuList,
     },
     /// An advertised port from which the workers' ports would run past 65535.
     #[error(
@@ -394,8 +446,10 @@ impl Config {
     pub fn parse(cpu_count: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Config, Error> {
         let source = Source(&|name| variable(name).filter(|value| !value.is_empty()));
         let ice_udp_mux_port: UdpPorts = source.value(&ICE_UDP_MUX_PORT)?;
+        let worker_cpus = source.given(&WORKER_CPUS, worker_cpus)?.unwrap_or_default();
         let workers = match source.given(&WORKERS, |text| number(text, 1..=WORKER_COUNT_MAX as u8))? {
             Some(workers) => workers,
+            None if !worker_cpus.as_slice().is_empty() => worker_cpus.as_slice().len() as u8,
             None => cpu_count
                 .saturating_sub(1)
                 .min(ice_udp_mux_port.worker_count_max())
@@ -403,6 +457,9 @@ impl Config {
         };
         if usize::from(workers) > ice_udp_mux_port.worker_count_max() {
             return Err(Error::PortsShort { ports: ice_udp_mux_port, workers });
+        }
+        if (1..usize::from(workers)).contains(&worker_cpus.as_slice().len()) {
+            return Err(Error::CpusShort { cpus: worker_cpus, workers });
         }
         let ice_advertise_ip = source.given(&ICE_ADVERTISE_IP, advertised)?.unwrap_or_default();
         let last = WorkerId(workers - 1);
@@ -446,6 +503,7 @@ impl Config {
             workers,
             room_span_at: source
                 .with(&ROOM_SPAN_AT, |text| number(text, 1..=Limits::CONNECTION_COUNT_MAX))?,
+            worker_cpus,
             max_connections: source
                 .with(&MAX_CONNECTIONS, |text| number(text, 1..=Limits::CONNECTION_COUNT_MAX))?,
             audio_slots: source.with(&AUDIO_SLOTS, |text| number(text, 1..=Limits::AUDIO_SLOT_COUNT_MAX))?,
@@ -463,6 +521,10 @@ impl Config {
                 number(text, 0..=Limits::EGRESS_TICK_MAX.as_millis() as u64).map(Duration::from_millis)
             })?,
             gso_pad_max: source.with(&GSO_PAD_MAX, |text| number(text, 0..=u8::MAX))?,
+            busy_poll: source.with(&BUSY_POLL_US, |text| {
+                number(text, 0..=Limits::BUSY_POLL_MAX.as_micros() as u64).map(Duration::from_micros)
+            })?,
+            worker_scheduling: source.value(&WORKER_SCHEDULING)?,
             log_level: source.value(&LOG_LEVEL)?,
             log_format: source.value(&LOG_FORMAT)?,
             log_file: source.given(&LOG_FILE, |text| Some(PathBuf::from(text)))?,
@@ -472,6 +534,18 @@ impl Config {
             capture_dir,
             keylog_dir,
         })
+    }
+
+    /// Whether WORKER_CPUS names CPUs of `allowed` only, which are those that this process may use.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check_cpus(&self, allowed: &[usize]) -> Result<(), Error> {
+        let is_allowed = |cpu: &usize| allowed.contains(cpu);
+        if self.worker_cpus.as_slice().iter().all(is_allowed) {
+            return Ok(());
+        }
+        Err(Error::CpusForbidden { cpus: self.worker_cpus.clone(), allowed: allowed.into() })
     }
 
     /// As [`Config::values`], with dots in place of secrets.
@@ -512,6 +586,7 @@ impl Config {
             auth_secret,
             auth_public_key,
             (WORKERS.name, self.workers.to_string()),
+            (WORKER_CPUS.name, self.worker_cpus.to_string()),
             (ROOM_SPAN_AT.name, self.room_span_at.to_string()),
             (MAX_CONNECTIONS.name, self.max_connections.to_string()),
             (AUDIO_SLOTS.name, self.audio_slots.to_string()),
@@ -521,6 +596,8 @@ impl Config {
             (BATCH_WAIT_US.name, self.batch_wait.as_micros().to_string()),
             (EGRESS_TICK_MS.name, self.egress_tick.as_millis().to_string()),
             (GSO_PAD_MAX.name, self.gso_pad_max.to_string()),
+            (BUSY_POLL_US.name, self.busy_poll.as_micros().to_string()),
+            (WORKER_SCHEDULING.name, self.worker_scheduling.to_string()),
             (LOG_LEVEL.name, self.log_level.to_string()),
             (LOG_FORMAT.name, self.log_format.to_string()),
             (LOG_FILE.name, path(&self.log_file)),
@@ -689,6 +766,10 @@ fn advertised(text: &str) -> Option<Vec<Advertised>> {
     (list.len() <= Limits::ADVERTISED_COUNT_MAX).then_some(list)
 }
 
+fn worker_cpus(text: &str) -> Option<CpuList> {
+    text.parse().ok().filter(|cpus: &CpuList| cpus.as_slice().len() <= WORKER_COUNT_MAX)
+}
+
 /// UDP ports of media: one that all workers share, or one for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpPorts {
@@ -837,6 +918,16 @@ words! {
 }
 
 words! {
+    /// How workers get their CPU where others want it too.
+    Scheduling {
+        /// Before others, but in turns with them.
+        Nice = "nice",
+        /// Before all that is not realtime.
+        Fifo = "fifo",
+    }
+}
+
+words! {
     /// The least that is logged.
     LogLevel {
         /// Decisions and peers' faults.
@@ -902,6 +993,8 @@ impl Limits {
     pub const EGRESS_TICK_MAX: Duration = Duration::from_millis(20);
     /// Longest wait for a batch: half a voice packet's 20 ms.
     pub const BATCH_WAIT_MAX: Duration = Duration::from_millis(10);
+    /// Longest look into a card's queue: more is a CPU that never rests.
+    pub const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
     /// Longest `offer` or `answer`, in bytes, fragments counted together.
     pub const SDP_MESSAGE_LEN_MAX: usize = 256 * 1024;
     /// Longest message of any other kind.

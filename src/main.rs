@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches};
 use gryt_sfu::auth;
 use gryt_sfu::config::{self, Config, Flags, Order, TokenFlags};
 use gryt_sfu::http::{self, Tls};
-use gryt_sfu::net::thread::cpu_count;
+use gryt_sfu::net::thread::{allowed_cpus, cpu_count};
 use gryt_sfu::server::{Io, Server, logging, self_check};
 use gryt_sfu::throttle::Throttle;
 use gryt_sfu::time::Now;
@@ -43,6 +43,11 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
+    // Not of a health check, which somebody else may start on other CPUs.
+    if let Err(error) = allowed_cpus().map_or(Ok(()), |allowed| config.check_cpus(&allowed)) {
+        eprintln!("sfu: {error}");
+        return ExitCode::from(BAD_CONFIGURATION);
+    }
     if flags.check {
         print!("{config}");
         match Io::choose(config.io_backend) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use gryt_sfu::config::{
-    Config, Door, Error, Flags, GROUPS, IoBackend, LogFormat, LogLevel, Rate, TrustedProxies, UdpPorts,
-    example, help,
+    Config, CpuList, Door, Error, Flags, GROUPS, IoBackend, LogFormat, LogLevel, Rate, Scheduling,
+    TrustedProxies, UdpPorts, example, help,
 };
 use gryt_sfu::ids::WorkerId;
 
@@ -48,6 +48,7 @@ fn defaults() {
             auth: None,
             workers: 3,
             room_span_at: 250,
+            worker_cpus: CpuList::empty(),
             max_connections: 1000,
             audio_slots: 32,
             resume_window: Duration::from_secs(15),
@@ -55,6 +56,8 @@ fn defaults() {
             batch_wait: Duration::ZERO,
             egress_tick: Duration::ZERO,
             gso_pad_max: 64,
+            busy_poll: Duration::ZERO,
+            worker_scheduling: Scheduling::Nice,
             drain_timeout: Duration::ZERO,
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
@@ -97,6 +100,7 @@ fn what_is_printed_is_accepted() {
         ("AUTH_SECRET", "thirty-two bytes at the very least"),
         ("WORKERS", "2"),
         ("ROOM_SPAN_AT", "1"),
+        ("WORKER_CPUS", "9, 2-5,7"),
         ("MAX_CONNECTIONS", "100000"),
         ("AUDIO_SLOTS", "256"),
         ("RESUME_WINDOW", "2m"),
@@ -104,6 +108,8 @@ fn what_is_printed_is_accepted() {
         ("BATCH_WAIT_US", "500"),
         ("EGRESS_TICK_MS", "10"),
         ("GSO_PAD_MAX", "0"),
+        ("BUSY_POLL_US", "1000"),
+        ("WORKER_SCHEDULING", "FIFO"),
         ("LOG_LEVEL", "Debug"),
         ("LOG_FORMAT", "JSON"),
         ("LOG_FILE", "/var/log/sfu.log"),
@@ -201,6 +207,11 @@ fn a_bad_value_is_named_with_what_is_accepted() {
         ("WORKERS", "two"),
         ("ROOM_SPAN_AT", "0"),
         ("ROOM_SPAN_AT", "100001"),
+        ("WORKER_CPUS", "all"),
+        ("WORKER_CPUS", "5-2"),
+        ("WORKER_CPUS", "1,1"),
+        ("WORKER_CPUS", "0-64"),
+        ("WORKER_CPUS", "9999"),
         ("MAX_CONNECTIONS", "0"),
         ("MAX_CONNECTIONS", "100001"),
         ("AUDIO_SLOTS", "0"),
@@ -217,6 +228,10 @@ fn a_bad_value_is_named_with_what_is_accepted() {
         ("EGRESS_TICK_MS", "1.5"),
         ("GSO_PAD_MAX", "256"),
         ("GSO_PAD_MAX", "-1"),
+        ("BUSY_POLL_US", "1001"),
+        ("BUSY_POLL_US", "-1"),
+        ("WORKER_SCHEDULING", "rr"),
+        ("WORKER_SCHEDULING", "-10"),
         ("LOG_LEVEL", "loud"),
         ("METRICS_ADDR", "9464"),
         ("METRICS_ADDR", "localhost:9464"),
@@ -242,6 +257,32 @@ fn workers_follow_cpus_and_ports() {
     assert!(
         short.to_string().starts_with("ICE_UDP_MUX_PORT=\"3478-3481\" is not accepted with WORKERS=\"5\";")
     );
+}
+
+#[test]
+fn workers_follow_their_cpus() {
+    let parsed = |variables: &[_]| parse_on(4, variables);
+    let cpus = ("WORKER_CPUS", "2-5,8");
+    assert_eq!(parsed(&[cpus]).unwrap().workers, 5);
+    assert_eq!(parsed(&[cpus, ("WORKERS", "2")]).unwrap().workers, 2);
+    let short = parsed(&[cpus, ("WORKERS", "6")]).unwrap_err().to_string();
+    assert_eq!(
+        short,
+        "WORKER_CPUS=\"2-5,8\" is not accepted with WORKERS=\"6\"; accepted: a CPU for every worker"
+    );
+    let short = parsed(&[cpus, ("ICE_UDP_MUX_PORT", "3478-3481")]).unwrap_err().to_string();
+    assert!(
+        short.starts_with("ICE_UDP_MUX_PORT=\"3478-3481\" is not accepted with WORKERS=\"5\""),
+        "{short}"
+    );
+    let config = parsed(&[cpus]).unwrap();
+    assert_eq!(config.check_cpus(&[0, 2, 3, 4, 5, 8]), Ok(()));
+    let forbidden = config.check_cpus(&[0, 1, 2, 3, 8]).unwrap_err().to_string();
+    assert_eq!(
+        forbidden,
+        "WORKER_CPUS=\"2-5,8\" is not accepted; accepted: CPUs that this process may use, which are 0-3,8"
+    );
+    assert_eq!(parsed(&[]).unwrap().check_cpus(&[]), Ok(()));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use gryt_sfu::net::busy_poll::BusyPollError;
 use gryt_sfu::net::mmsg::Mmsg;
 use gryt_sfu::net::socket::{self, WorkerSockets};
 use gryt_sfu::net::uring::{self, Uring};
@@ -48,6 +49,7 @@ on_both_backends! {
     one_wait_hands_out_a_bounded_batch,
     what_is_queued_at_the_end_still_leaves,
     a_worker_that_ended_gives_its_port_back,
+    a_wait_that_looks_first_ends_with_a_datagram_all_the_same,
 }
 
 trait Start: Backend + Sized {
@@ -465,4 +467,38 @@ fn a_worker_that_ended_gives_its_port_back<B: Start>() {
         std::thread::yield_now();
     };
     assert_eq!(sockets[0].port(), port);
+}
+
+fn a_wait_that_looks_first_ends_with_a_datagram_all_the_same<B: Start>() {
+    let Some(mut this) = start::<B>(Options::default()) else { return };
+    let looked = || wait_options(&this.backend, libc::SO_BUSY_POLL);
+    assert!(looked().iter().all(|micros| *micros == 0));
+    match this.backend.set_busy_poll(Duration::from_micros(70)) {
+        Ok(()) => assert!(wait_options(&this.backend, libc::SO_PREFER_BUSY_POLL).iter().all(|is| *is == 1)),
+        // Without the right to hold off a card's interrupts the rest is there.
+        Err(BusyPollError::Preference(error)) => assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
+        Err(error) => return eprintln!("skipped: {error}"),
+    }
+    assert!(wait_options(&this.backend, libc::SO_BUSY_POLL).iter().all(|micros| *micros == 70));
+    let peer = peer("127.0.0.1:0");
+    for _ in 0..50 {
+        peer.send_to(b"hello", ("127.0.0.1", this.port)).unwrap();
+        echo(&mut this.backend, 1);
+        assert_eq!(receive(&peer).0, b"hello");
+    }
+    assert!(!this.backend.wait(Some(Duration::from_millis(1))).unwrap().woken);
+}
+
+/// An option of each socket.
+fn wait_options(backend: &impl Backend, name: i32) -> Vec<libc::c_int> {
+    let value = |socket: &UdpSocket| {
+        let mut value: libc::c_int = -1;
+        let mut len = size_of_val(&value) as libc::socklen_t;
+        let (fd, level) = (socket.as_raw_fd(), libc::SOL_SOCKET);
+        // SAFETY: `value` is a live integer of `len` bytes.
+        let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+        assert_eq!(result, 0);
+        value
+    };
+    backend.sockets().sockets().iter().map(value).collect()
 }

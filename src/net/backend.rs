@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 use std::vec::Drain;
 
+use super::busy_poll::BusyPollError;
 use super::socket::WorkerSockets;
 use crate::packet::{Datagram, DropReason, Egress, Path};
 
@@ -35,6 +36,12 @@ pub trait Backend {
 
     /// Where datagrams go that answer no other, such as those of a timer.
     fn egress(&mut self) -> &mut Self::Egress;
+
+    /// From now on a wait looks into the card's queue by itself for `time` before it sleeps.
+    ///
+    /// # Errors
+    /// What of it the kernel refused; the rest is in use, and it waits as before for what is not.
+    fn set_busy_poll(&mut self, time: Duration) -> Result<(), BusyPollError>;
 
     /// The sockets it serves.
     fn sockets(&self) -> &WorkerSockets;

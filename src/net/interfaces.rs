@@ -1,5 +1,6 @@
 //! Which addresses to offer peers when nobody says: those that the machine reaches the world by.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fs;
 use std::io;
@@ -86,6 +87,28 @@ pub fn addresses(with_loopback: bool) -> io::Result<Vec<IpAddr>> {
         });
     }
     Ok(choose(&found, with_loopback))
+}
+
+/// Names of the interfaces that media may pass by, the likeliest first: those that have an address which clients are
+/// told, else those that carry a default route.
+///
+/// # Errors
+/// When the kernel does not name the interfaces.
+pub fn of_media(advertised: &[IpAddr]) -> io::Result<Vec<String>> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let (routes_v4, routes_v6) = (read("/proc/net/route"), read("/proc/net/ipv6_route"));
+    let is_routed = |name: &str| has_default_v4(&routes_v4, name) || has_default_v6(&routes_v6, name);
+    let found = interface_addresses()?;
+    let has_told = |(_, _, ip): &&(String, u32, IpAddr)| advertised.contains(ip);
+    let mut names: Vec<String> = found.iter().filter(has_told).map(|(name, _, _)| name.clone()).collect();
+    if names.is_empty() {
+        names = found.into_iter().map(|(name, _, _)| name).filter(|name| is_routed(name)).collect();
+        // Stable, so that among equals the kernel's order stays.
+        names.sort_by_key(|name| is_virtual(name));
+    }
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    Ok(names)
 }
 
 fn choose(found: &[Address], with_loopback: bool) -> Vec<IpAddr> {
@@ -291,6 +314,14 @@ mod tests {
         assert!(is_typed_virtual("1\n", "DEVTYPE=bridge\nINTERFACE=lan\n"));
         assert!(!is_typed_virtual("1\n", "DEVTYPE=wlan\nINTERFACE=wlan0\n"));
         assert!(!is_typed_virtual("", ""));
+    }
+
+    #[test]
+    fn media_passes_by_the_interface_of_what_clients_are_told() {
+        assert_eq!(of_media(&[Ipv4Addr::LOCALHOST.into()]).unwrap(), ["lo"]);
+        let routed = of_media(&[]).unwrap();
+        assert!(!routed.contains(&"lo".to_owned()), "{routed:?}");
+        assert_eq!(of_media(&["203.0.113.77".parse().unwrap()]).unwrap(), routed, "an address of a NAT");
     }
 
     #[test]

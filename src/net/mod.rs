@@ -6,6 +6,7 @@
 //! network does ends a loop.
 
 pub mod backend;
+pub mod busy_poll;
 pub mod interfaces;
 pub mod limits;
 pub mod mmsg;

@@ -8,9 +8,11 @@ use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::busy_poll::BusyPollError;
 use super::steer;
 use crate::packet::SocketId;
 
@@ -70,6 +72,30 @@ impl WorkerSockets {
             self.sockets.iter().map(granted).min().unwrap_or(0) as usize / 2
         };
         BufferLens { receive: smallest(libc::SO_RCVBUF), send: smallest(libc::SO_SNDBUF) }
+    }
+
+    /// Where several sockets would do, the kernel is to choose these for what `cpu` received (`SO_INCOMING_CPU`).
+    ///
+    /// Not for sockets that share their port: since Linux 6.2 it would decide between them, the hash no longer, and
+    /// a card with one queue would bring everything to one worker.
+    pub fn prefer_cpu(&self, cpu: usize) {
+        for fd in self.fds() {
+            // A hint: nothing is missing without.
+            let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_INCOMING_CPU, cpu as libc::c_int);
+        }
+    }
+
+    /// Whoever waits for one of them looks into the card's queue first, for `time` at most.
+    pub(super) fn set_busy_poll(&self, time: Duration) -> Result<(), BusyPollError> {
+        let micros = libc::c_int::try_from(time.as_micros()).unwrap_or(libc::c_int::MAX);
+        for fd in self.fds() {
+            set_option(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, micros).map_err(BusyPollError::Socket)?;
+        }
+        for fd in self.fds() {
+            set_option(fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 1)
+                .map_err(BusyPollError::Preference)?;
+        }
+        Ok(())
     }
 
     /// Which of them cut one send into segments.

@@ -14,6 +14,9 @@ const WORD_BITS: usize = u64::BITS as usize;
 /// A media worker asks for this; it must not wait behind batch jobs for its turn.
 const NICENESS: libc::c_int = -10;
 
+/// The lowest of realtime: what the kernel itself has there, such as interrupts' threads, still comes first.
+const REALTIME_PRIORITY: libc::c_int = 1;
+
 /// Where control groups of version 2 are mounted, also beside version 1.
 const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
@@ -61,6 +64,19 @@ pub fn cpu_time() -> Duration {
     // SAFETY: the kernel writes one `timespec`.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     if result == 0 { Duration::new(time.tv_sec as u64, time.tv_nsec as u32) } else { Duration::ZERO }
+}
+
+/// Asks for the calling thread to run whenever it can, before all that is not realtime (`SCHED_FIFO`). What it starts
+/// is scheduled as usual.
+///
+/// # Errors
+/// Without `CAP_SYS_NICE` or a raised `RLIMIT_RTPRIO`; then nothing has changed.
+pub fn run_first() -> io::Result<()> {
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    let parameters = libc::sched_param { sched_priority: REALTIME_PRIORITY };
+    // SAFETY: the kernel reads the parameters only. 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// How many CPUs' worth of time the control group of this process and those above it grant (cgroup v2

@@ -13,8 +13,11 @@ mod key_log;
 pub mod logging;
 mod media_thread;
 pub mod self_check;
+mod placement;
 mod private_folder;
+mod refused;
 mod supervision;
+mod topology;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -150,7 +153,7 @@ impl Server {
             println!("  warning:   {warning}");
         }
         println!("  demo page: {scheme}://localhost:{port}/");
-        for advice in self_check::advice(config, io, buffers) {
+        for advice in self_check::advice(config, io, buffers, fleet.refused()) {
             println!("  warning:   {advice}");
         }
         supervision::report_ready(house);

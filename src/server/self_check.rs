@@ -2,9 +2,12 @@
 //! server from running: that is for [`Io::choose`] and the sockets.
 
 use std::io;
+use std::time::Duration;
 
 use super::io::Io;
+use super::refused::Refused;
 use crate::config::Config;
+use crate::net::busy_poll::BusyPollError;
 use crate::net::limits;
 use crate::net::socket::{BUFFER_LEN_WANTED, BufferLens};
 use crate::net::uring::UringError;
@@ -23,8 +26,13 @@ const KERNEL_WITH_MIN_WAIT: (u32, u32) = (6, 12);
 const FAST_CLOCKS: &[&str] = &["tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page"];
 
 /// Raises the limit of descriptors as far as it may, and says what is left to do. `buffers`: the shortest of the
-/// media sockets'.
-pub(super) fn advice(config: &Config, io: &Io, buffers: Option<BufferLens>) -> Vec<String> {
+/// media sockets'; `refused`: to the workers.
+pub(super) fn advice(
+    config: &Config,
+    io: &Io,
+    buffers: Option<BufferLens>,
+    refused: &Refused,
+) -> Vec<String> {
     let wanted = config.max_connections as u64 * DESCRIPTORS_PER_CONNECTION + DESCRIPTORS_BESIDES;
     let descriptors = match limits::raise_descriptors(wanted) {
         Ok(limit) => of_descriptors(limit, wanted, config.max_connections),
@@ -44,6 +52,9 @@ pub(super) fn advice(config: &Config, io: &Io, buffers: Option<BufferLens>) -> V
         buffers.and_then(of_buffers),
         kernel,
         permission,
+        refused.affinity.as_ref().map(of_affinity),
+        refused.scheduling.as_ref().map(of_scheduling),
+        refused.busy_poll.as_ref().map(|error| of_busy_poll(error, config.busy_poll)),
         of_clock(limits::clock_source(), limits::clock_sources()),
     ];
     advice.into_iter().flatten().collect()
@@ -134,6 +145,35 @@ fn of_permission(disabled: Option<u8>) -> Option<String> {
     })
 }
 
+/// Whoever is moved about wakes late.
+fn of_affinity(error: &io::Error) -> String {
+    format!("workers cannot stay on their CPUs: {error}; let this process call sched_setaffinity")
+}
+
+/// Ordinary threads are what workers are then.
+fn of_scheduling(error: &io::Error) -> String {
+    format!(
+        "WORKER_SCHEDULING=fifo has no effect: {error}; raise the limit of realtime priority to 1 (ulimit -r, LimitRTPRIO) \
+         and forbid it nowhere (RestrictRealtime=no), or leave it at nice"
+    )
+}
+
+/// What an operator asked for and will look for in vain.
+fn of_busy_poll(error: &BusyPollError, time: Duration) -> String {
+    let micros = time.as_micros();
+    match error {
+        BusyPollError::Ring(_) | BusyPollError::Epoll(_) => {
+            format!("BUSY_POLL_US={micros} has no effect: {error}; boot 6.9 or later, or leave it at 0")
+        }
+        BusyPollError::Socket(_) => {
+            format!("BUSY_POLL_US={micros} has no effect: {error}; grant CAP_NET_ADMIN, or leave it at 0")
+        }
+        BusyPollError::Preference(_) => format!(
+            "BUSY_POLL_US={micros} leaves the card's interrupts as they are: {error}; grant CAP_NET_ADMIN to have fewer"
+        ),
+    }
+}
+
 /// A clock that the kernel must be asked for, instead of the CPU, costs a system call a wake-up.
 fn of_clock(source: io::Result<String>, available: io::Result<String>) -> Option<String> {
     let source = source.ok()?; // Not every container shows it.
@@ -218,6 +258,34 @@ mod tests {
             (Some(2), Some("sysctl kernel.io_uring_disabled=0")),
         ];
         check(cases, of_permission);
+    }
+
+    #[test]
+    fn affinities() {
+        let said = of_affinity(&io::Error::from_raw_os_error(libc::EPERM));
+        assert!(said.contains("Operation not permitted") && said.contains("sched_setaffinity"), "{said}");
+    }
+
+    #[test]
+    fn scheduling() {
+        let said = of_scheduling(&io::Error::from_raw_os_error(libc::EPERM));
+        assert!(said.contains("Operation not permitted") && said.contains("LimitRTPRIO"), "{said}");
+        assert!(!said.contains('\n'), "{said}");
+    }
+
+    #[test]
+    fn busy_polls() {
+        let refused = || io::Error::from_raw_os_error(libc::EPERM);
+        for (error, part) in [
+            (BusyPollError::Ring(refused()), "has no effect: IORING_REGISTER_NAPI"),
+            (BusyPollError::Epoll(refused()), "boot 6.9 or later"),
+            (BusyPollError::Socket(refused()), "has no effect: SO_BUSY_POLL"),
+            (BusyPollError::Preference(refused()), "grant CAP_NET_ADMIN to have fewer"),
+        ] {
+            let said = of_busy_poll(&error, Duration::from_micros(50));
+            let is_so = said.starts_with("BUSY_POLL_US=50 ") && said.contains(part) && !said.contains('\n');
+            assert!(is_so, "{said}");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The workers' threads: started with their queues, heard, and stopped.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -14,7 +13,9 @@ use super::house::House;
 use super::inspector::Inspector;
 use super::io::Io;
 use super::media_thread::{self, Queues, RelayOut};
-use crate::config::{Config, Limits};
+use super::placement::Placement;
+use super::refused::Refused;
+use crate::config::{Config, Limits, Scheduling};
 use crate::control::workers::{WorkerQueue, Workers};
 use crate::ice::credentials::Secret;
 use crate::ids::WorkerId;
@@ -40,6 +41,7 @@ pub(super) struct Fleet {
     workers: Workers,
     threads: Vec<JoinHandle<()>>,
     placement: String,
+    refused: Refused,
 }
 
 /// What comes from all workers.
@@ -62,7 +64,7 @@ impl Fleet {
     ) -> Result<(Fleet, News)> {
         let count = sockets.len();
         let shares_port = count > 1 && sockets[0].port() == sockets[count - 1].port();
-        let placement = Placement::new(count)?;
+        let placement = Placement::new(config, count)?;
         placement.keep_control_off();
         let (control, wake) = waker().context("cannot make an eventfd")?;
         let ends =
@@ -77,6 +79,7 @@ impl Fleet {
         let mut queues = Vec::new();
         let mut lanes = Vec::new();
         let mut threads = Vec::new();
+        let mut refused = Refused::default();
         for (index, (sockets, reader)) in sockets.into_iter().zip(readers).enumerate() {
             let id = WorkerId(index as u8);
             let others = (0..count).filter(|&other| other != index);
@@ -112,19 +115,23 @@ impl Fleet {
             lanes.push(WorkerQueue { commands, wake: Box::new(move || waker.wake()) });
             queues.push(events_out);
             let options = Options { batch_wait: config.batch_wait, ..Options::default() };
-            let thread = Thread { settings, sockets, reader, options, cpu: placement.cpu(index) };
+            let busy_poll = config.busy_poll;
+            let (scheduling, cpu) = (config.worker_scheduling, placement.cpu(index));
+            let thread = Thread { settings, sockets, reader, options, busy_poll, scheduling, cpu };
             // Decided once: the loop is compiled for each.
-            threads.push(match io {
+            let (thread, not_granted) = match io {
                 Io::Uring(_) => thread.start(ends, |sockets, reader, options| {
                     Uring::new(sockets, reader, options).context("cannot make a worker's ring")
                 })?,
                 Io::Mmsg { .. } => thread.start(ends, |sockets, reader, options| {
                     Mmsg::new(sockets, reader, options).context("cannot make a worker's epoll")
                 })?,
-            });
+            };
+            threads.push(thread);
+            refused = refused.or(not_granted);
         }
         let workers = Workers::new(lanes);
-        let fleet = Fleet { workers: workers.clone(), threads, placement: placement.to_string() };
+        let fleet = Fleet { workers: workers.clone(), threads, placement: placement.to_string(), refused };
         Ok((fleet, News { wake, queues, workers }))
     }
 
@@ -136,6 +143,11 @@ impl Fleet {
     /// How many, and on which CPUs.
     pub(super) fn placement(&self) -> &str {
         &self.placement
+    }
+
+    /// What they asked for and did not get.
+    pub(super) fn refused(&self) -> &Refused {
+        &self.refused
     }
 
     /// Stops all, and waits for them at most `timeout`.
@@ -157,6 +169,8 @@ struct Thread {
     sockets: WorkerSockets,
     reader: WakeReader,
     options: Options,
+    busy_poll: Duration,
+    scheduling: Scheduling,
     cpu: Option<usize>,
 }
 
@@ -164,17 +178,25 @@ struct Thread {
 type Make<B> = fn(WorkerSockets, WakeReader, Options) -> Result<B>;
 
 impl Thread {
-    /// Returns once the backend is there.
-    fn start<B: Backend + 'static>(self, queues: Queues, make: Make<B>) -> Result<JoinHandle<()>> {
+    /// Returns once the backend is there, with what the thread did not get.
+    fn start<B: Backend + 'static>(self, queues: Queues, make: Make<B>) -> Result<(JoinHandle<()>, Refused)> {
         let (started, is_started) = bounded(1);
         let id = self.settings.id;
         let body = move || {
+            let mut refused = Refused::default();
+            // Before anything is allocated: memory is of the node where it is touched first.
             if let Some(cpu) = self.cpu {
-                let _ = net_thread::pin_to(&[cpu]);
+                refused.affinity = net_thread::pin_to(&[cpu]).err();
+                if self.settings.port_sharers == 1 {
+                    self.sockets.prefer_cpu(cpu);
+                }
             }
-            // Without the right to it a worker is a thread like any other.
+            if self.scheduling == Scheduling::Fifo {
+                refused.scheduling = net_thread::run_first().err();
+            }
+            // Without the right to it a worker is a thread like any other. One that runs first has no use for it.
             let _ = net_thread::raise_priority();
-            let backend = match make(self.sockets, self.reader, self.options) {
+            let mut backend = match make(self.sockets, self.reader, self.options) {
                 Ok(backend) => backend,
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -182,7 +204,10 @@ impl Thread {
                 }
             };
             let worker = Worker::new(Now::read(), self.settings);
-            let _ = started.send(Ok(()));
+            if !self.busy_poll.is_zero() {
+                refused.busy_poll = backend.set_busy_poll(self.busy_poll).err();
+            }
+            let _ = started.send(Ok(refused));
             // Rooms would be silent for ever without it: a supervisor restarts the whole.
             let outcome = catch_unwind(AssertUnwindSafe(|| media_thread::run(backend, worker, queues)));
             match outcome {
@@ -196,48 +221,8 @@ impl Thread {
             .name(format!("worker-{id}"))
             .spawn(body)
             .context("cannot start a worker's thread")?;
-        is_started.recv().context("a worker's thread ended at its start")??;
-        Ok(thread)
-    }
-}
-
-/// Which CPU each worker has. Control and what it starts stay off those, if there is any other.
-struct Placement {
-    workers: Vec<Option<usize>>,
-    control: Vec<usize>,
-}
-
-impl Placement {
-    fn new(count: usize) -> Result<Placement> {
-        let allowed = net_thread::allowed_cpus().context("cannot read the CPU affinity")?;
-        // From the end: the first CPU is where the kernel likes to put everything else.
-        let (control, workers) = match allowed.len().checked_sub(count) {
-            Some(rest) if rest > 0 => {
-                (allowed[..rest].to_vec(), allowed[rest..].iter().copied().map(Some).collect())
-            }
-            _ => (allowed, vec![None; count]),
-        };
-        Ok(Placement { workers, control })
-    }
-
-    fn cpu(&self, worker: usize) -> Option<usize> {
-        self.workers[worker]
-    }
-
-    fn keep_control_off(&self) {
-        // Where it may not move it stays where it was.
-        let _ = net_thread::pin_to(&self.control);
-    }
-}
-
-impl fmt::Display for Placement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.workers.len())?;
-        let pinned: Vec<String> = self.workers.iter().flatten().map(usize::to_string).collect();
-        if pinned.is_empty() {
-            return write!(f, ", not pinned");
-        }
-        write!(f, ", pinned to CPU {}", pinned.join(", "))
+        let refused = is_started.recv().context("a worker's thread ended at its start")??;
+        Ok((thread, refused))
     }
 }
 
@@ -297,4 +282,51 @@ fn random_seed() -> Result<[u8; 32]> {
     let mut seed = [0; 32];
     aws_lc_rs::rand::fill(&mut seed).ok().context("the system has no randomness")?;
     Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::socket;
+
+    /// Rings, buffers and slots are of the node of whoever touches them first.
+    #[test]
+    fn a_worker_is_on_its_cpu_before_it_has_any_memory() {
+        let cpu = *net_thread::allowed_cpus().unwrap().last().unwrap();
+        let (wake, reader) = waker().unwrap();
+        let settings = Settings {
+            id: WorkerId(0),
+            port_sharers: 1,
+            secret: Secret::random(),
+            audio_slots: 1,
+            tick: Duration::ZERO,
+            pad_max: 0,
+            seed: [0; 32],
+        };
+        let thread = Thread {
+            settings,
+            sockets: socket::bind(0..=0, 1, false).unwrap().remove(0),
+            reader,
+            options: Options::default(),
+            busy_poll: Duration::ZERO,
+            scheduling: Scheduling::Nice,
+            cpu: Some(cpu),
+        };
+        let queues = Queues {
+            commands: bounded(1).1,
+            events: bounded(1).0,
+            control: wake,
+            relays_in: Vec::new(),
+            relays_out: Vec::new(),
+        };
+        let error = thread.start::<Mmsg>(queues, |_, _, _| {
+            anyhow::bail!("made on CPUs {:?} of {}", net_thread::allowed_cpus()?, thread_name())
+        });
+        let said = error.err().map(|error| error.to_string());
+        assert_eq!(said, Some(format!("made on CPUs [{cpu}] of worker-0")));
+    }
+
+    fn thread_name() -> String {
+        thread::current().name().unwrap_or_default().to_owned()
+    }
 }

@@ -11,6 +11,7 @@ use super::epoll::{Epoll, is_readable_within};
 use super::inlet::{Brought, Inlet};
 use super::post::{MmsgEgress, MmsgPost};
 use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake};
+use crate::net::busy_poll::BusyPollError;
 use crate::net::limits::kernel_release;
 use crate::net::outbox::{Outbox, Post};
 use crate::net::socket::{SOCKET_COUNT_MAX, WorkerSockets, has_segmentation};
@@ -212,6 +213,12 @@ impl Backend for Mmsg {
 
     fn egress(&mut self) -> &mut MmsgEgress {
         &mut self.egress
+    }
+
+    fn set_busy_poll(&mut self, time: Duration) -> Result<(), BusyPollError> {
+        let sockets = self.sockets.set_busy_poll(time);
+        self.epoll.set_busy_poll(time).map_err(BusyPollError::Epoll)?;
+        sockets
     }
 
     fn sockets(&self) -> &WorkerSockets {

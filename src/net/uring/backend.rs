@@ -13,6 +13,7 @@ use super::op::Op;
 use super::post::{UringEgress, UringPost};
 use super::ring::{BUFFER_GROUP, COMPLETION_COUNT, Patience, Ring, SUBMISSION_COUNT, UringError};
 use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake};
+use crate::net::busy_poll::BusyPollError;
 use crate::net::outbox::Outbox;
 use crate::net::socket::{SOCKET_COUNT_MAX, WorkerSockets};
 use crate::net::wake::WakeReader;
@@ -182,6 +183,12 @@ impl Backend for Uring {
 
     fn egress(&mut self) -> &mut UringEgress {
         &mut self.egress
+    }
+
+    fn set_busy_poll(&mut self, time: Duration) -> Result<(), BusyPollError> {
+        let sockets = self.sockets.set_busy_poll(time);
+        self.egress.post.ring.register_busy_poll(time).map_err(BusyPollError::Ring)?;
+        sockets
     }
 
     fn sockets(&self) -> &WorkerSockets {

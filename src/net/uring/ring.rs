@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Napi, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use crate::net::limits::kernel_release;
@@ -162,6 +162,13 @@ impl Ring {
             enter_flags |= EnterFlags::NO_IOWAIT;
         }
         Ok(Ring { uring, has_min_wait, enter_flags, enters: 0 })
+    }
+
+    /// Every wait looks into the queues of the cards that the sockets hear from, for `time` at most.
+    pub(super) fn register_busy_poll(&self, time: Duration) -> io::Result<()> {
+        let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let mut napi = Napi::new().set_busy_poll_timeout(micros).set_prefer_busy_poll(true);
+        self.uring.submitter().register_napi(&mut napi)
     }
 
     pub(super) fn register_files(&self, fds: &[RawFd]) -> io::Result<()> {
