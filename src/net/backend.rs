@@ -36,6 +36,9 @@ pub trait Backend {
     /// Where datagrams go that answer no other, such as those of a timer.
     fn egress(&mut self) -> &mut Self::Egress;
 
+    /// Takes the place of [`Options::batch_wait`], from the next wait on.
+    fn set_batch_wait(&mut self, batch_wait: Duration);
+
     /// The sockets it serves.
     fn sockets(&self) -> &WorkerSockets;
 

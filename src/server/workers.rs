@@ -165,7 +165,7 @@ impl Thread {
     /// Returns once the backend is there.
     fn start<B: Backend + 'static>(self, queues: Queues, make: Make<B>) -> Result<JoinHandle<()>> {
         let (started, is_started) = bounded(1);
-        let id = self.settings.id;
+        let (id, batch_wait) = (self.settings.id, self.options.batch_wait);
         let body = move || {
             if let Some(cpu) = self.cpu {
                 let _ = net_thread::pin_to(&[cpu]);
@@ -182,7 +182,8 @@ impl Thread {
             let worker = Worker::new(Now::read(), self.settings);
             let _ = started.send(Ok(()));
             // Rooms would be silent for ever without it: a supervisor restarts the whole.
-            let outcome = catch_unwind(AssertUnwindSafe(|| media_thread::run(backend, worker, queues)));
+            let outcome =
+                catch_unwind(AssertUnwindSafe(|| media_thread::run(backend, worker, queues, batch_wait)));
             match outcome {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => tracing::error!(worker = %id, %error, "worker lost its sockets, giving up"),
