@@ -84,7 +84,7 @@ async fn waves_of_peers_leave_nothing_behind_and_cost_little_while_they_stay() {
         let each = full.saturating_sub(before) / WAVE_SIZE as u64;
         println!("wave {wave}: {full} KiB with {WAVE_SIZE} peers, {each} KiB each");
         assert!(
-            each <= 64,
+            each <= 32,
             "{each} KiB for each of {WAVE_SIZE} peers: {before} KiB before, {full} KiB with them"
         );
         members.iter().for_each(Client::leave);

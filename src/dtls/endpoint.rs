@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::handshake::{Outcome, Peer};
 use super::hello::{CLIENT_HELLO, Hello};
 use super::identity::Identity;
+use super::inbox::Inbox;
 use super::keying::KeyingMaterial;
 use super::reassembly::Reassembly;
 use super::record::{HANDSHAKE, fragments, records};
@@ -23,8 +24,6 @@ use crate::ids::Fingerprint;
 const TURN_COUNT: usize = 4;
 /// From an attempt's first turn to keys.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Datagrams that wait for an endpoint; what comes beyond is dropped and sent again by the peer.
-const INBOX_LEN: usize = 32;
 /// Attempts of a peer after its first, in [`RESTART_WINDOW`].
 const RESTART_COUNT_MAX: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
@@ -129,7 +128,7 @@ impl Acceptor {
 
 /// One peer's server side. Dropping it ends its tasks and frees everything.
 pub struct Endpoint {
-    inbox: mpsc::Sender<Bytes>,
+    inbox: Inbox,
     _task: AbortOnDrop<()>,
 }
 
@@ -146,22 +145,22 @@ impl Endpoint {
         fingerprint: Fingerprint,
         output: impl Fn(Output) + 'static,
     ) -> Endpoint {
-        let (sender, inbox) = mpsc::channel(INBOX_LEN);
+        let inbox = Inbox::default();
         let session = Session {
             acceptor: Rc::clone(acceptor),
             fingerprint,
             output: Box::new(output),
-            inbox,
+            inbox: inbox.clone(),
             hello: Reassembly::default(),
             established: None,
             attempts: VecDeque::new(),
         };
-        Endpoint { inbox: sender, _task: AbortOnDrop(tokio::task::spawn_local(session.run())) }
+        Endpoint { inbox, _task: AbortOnDrop(tokio::task::spawn_local(session.run())) }
     }
 
     /// Takes a datagram of an authenticated pair. Dropped when too many wait: DTLS sends again.
     pub fn handle_datagram(&mut self, datagram: Bytes) {
-        let _ = self.inbox.try_send(datagram);
+        self.inbox.put(datagram);
     }
 }
 
@@ -170,7 +169,7 @@ struct Session {
     acceptor: Rc<Acceptor>,
     fingerprint: Fingerprint,
     output: Box<dyn Fn(Output)>,
-    inbox: mpsc::Receiver<Bytes>,
+    inbox: Inbox,
     /// The hello that comes next.
     hello: Reassembly,
     established: Option<Established>,
@@ -188,7 +187,8 @@ struct Established {
 
 impl Session {
     async fn run(mut self) {
-        while let Some(datagram) = self.inbox.recv().await {
+        loop {
+            let datagram = self.inbox.next().await;
             let mut next = self.handle_idle(&datagram);
             while let Some(hello) = next.take() {
                 if !self.may_begin() {
@@ -248,7 +248,7 @@ impl Session {
             acceptor: &self.acceptor,
             fingerprint: self.fingerprint,
             output: &self.output,
-            inbox: &mut self.inbox,
+            inbox: &self.inbox,
         }
         .handshake(&hello)
         .await;

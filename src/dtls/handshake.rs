@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use webrtc_dtls::cipher_suite::CipherSuiteId;
 use webrtc_dtls::config::{ClientAuthType, Config, ExtendedMasterSecretType};
@@ -16,6 +15,7 @@ use super::endpoint::{AbortOnDrop, Acceptor, Error, Output};
 use super::guard::Guard;
 use super::hello::Hello;
 use super::identity::fingerprint_of;
+use super::inbox::Inbox;
 use super::keying::{KeyingMaterial, SrtpProfile};
 use super::pipe::{Pipe, PipeEnd};
 use super::record::{ALERT, CHANGE_CIPHER_SPEC, put_record_header};
@@ -55,7 +55,7 @@ pub(super) struct Peer<'a> {
     pub(super) acceptor: &'a Acceptor,
     pub(super) fingerprint: Fingerprint,
     pub(super) output: &'a dyn Fn(Output),
-    pub(super) inbox: &'a mut mpsc::Receiver<Bytes>,
+    pub(super) inbox: &'a Inbox,
 }
 
 impl Peer<'_> {
@@ -81,8 +81,7 @@ impl Peer<'_> {
         let mut permit = loop {
             tokio::select! {
                 Ok(permit) = &mut turn => break Some(permit),
-                datagram = self.inbox.recv() => {
-                    let Some(datagram) = datagram else { return Outcome::Abandoned };
+                datagram = self.inbox.next() => {
                     match guard.handle_datagram(&datagram) {
                         Ok(notice) => rival = notice.rival.or(rival),
                         Err(error) => return Outcome::Failed(error),
@@ -127,8 +126,7 @@ impl Peer<'_> {
                     turn.set(acceptor.turns.acquire());
                 }
                 Ok(next) = &mut turn, if permit.is_none() && guard.is_ready() => permit = Some(next),
-                datagram = self.inbox.recv() => {
-                    let Some(datagram) = datagram else { return Outcome::Abandoned };
+                datagram = self.inbox.next() => {
                     let notice = match guard.handle_datagram(&datagram) {
                         Ok(notice) => notice,
                         Err(error) => return Outcome::Failed(error),

@@ -12,6 +12,7 @@ mod guard;
 mod handshake;
 mod hello;
 pub mod identity;
+mod inbox;
 pub mod key_log;
 pub mod keying;
 mod pipe;

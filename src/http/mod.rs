@@ -12,7 +12,7 @@
 //! - `debug`: how rooms and peers are, for operators only
 //! - `health`: liveness and readiness
 //! - `probe`: the client of `health`, for `sfu --health`
-//! - `websocket`: one client's frames, to and from a [`Session`]
+//! - `frames`, `websocket`: one client's frames, to and from a [`Session`]
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -34,6 +34,7 @@ mod bearer;
 mod client;
 mod debug;
 mod demo;
+mod frames;
 mod health;
 mod listener;
 mod origin;
@@ -113,7 +114,7 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// After this a connection that became no WebSocket takes no further request.
     pub request_lifetime: Duration,
-    /// Between pings to a client.
+    /// Between pings to a client, at least: those of many clients leave together, as far as a thirtieth of it allows.
     pub ping_interval: Duration,
     /// A client from which neither message nor pong came for this long is lost.
     pub silence_max: Duration,
@@ -155,9 +156,13 @@ pub struct Policy {
     pub tls: Option<Rc<Tls>>,
 }
 
+/// Beats of the house in which pings leave, in one [`Limits::ping_interval`].
+const PING_BEATS: u32 = 30;
+
 /// What the front door opens onto.
 pub struct App<S> {
     service: S,
+    begun: Instant,
     policy: Policy,
     rates: Option<Rates>,
     metrics_token: Option<Token>,
@@ -178,10 +183,12 @@ impl<S: Service> App<S> {
     /// Ready for [`serve`].
     pub fn with_policy(service: S, status: impl Status, limits: Limits, policy: Policy) -> Rc<App<S>> {
         let (counters, requests, debug) = (RefCell::default(), RefCell::default(), OnceCell::new());
-        let rates = policy.rate.map(|rate| Rates::new(Now::read().instant, rate));
+        let begun = Now::read().instant;
+        let rates = policy.rate.map(|rate| Rates::new(begun, rate));
         let metrics_token = policy.metrics_token.as_ref().map(Token::new);
         Rc::new(App {
             service,
+            begun,
             policy,
             rates,
             metrics_token,
@@ -201,6 +208,16 @@ impl<S: Service> App<S> {
     /// What the front door has counted so far.
     pub fn counters(&self) -> HttpCounters {
         self.counters.borrow().clone()
+    }
+
+    /// When the next ping is due to a client that was sent one, or came, at `last`. Rounded up to a beat of the
+    /// house, so that a thousand clients are one wake-up in a while and not one each.
+    fn next_ping(&self, last: Instant) -> Instant {
+        let due = last + self.limits.ping_interval;
+        let beat = (self.limits.ping_interval / PING_BEATS).as_nanos().max(1);
+        let beats = due.saturating_duration_since(self.begun).as_nanos().div_ceil(beat);
+        let nanos = u64::try_from(beats * beat).unwrap_or(u64::MAX);
+        self.begun.checked_add(Duration::from_nanos(nanos)).unwrap_or(due)
     }
 
     fn count(&self, change: impl FnOnce(&mut HttpCounters)) {

@@ -9,7 +9,6 @@
 //! the latest ping only), so a flood of pings costs its sender alone.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -17,15 +16,15 @@ use std::time::{Duration, Instant};
 
 use fastwebsockets::upgrade::UpgradeFut;
 use fastwebsockets::{
-    CloseCode, Frame, OpCode, Payload, Role, WebSocketError, WebSocketRead, WebSocketWrite,
-    after_handshake_split,
+    CloseCode, Frame, OpCode, Payload, Role, WebSocketError, WebSocketWrite, after_handshake_split,
 };
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, empty};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep_until, timeout};
 
+use super::frames::Frames;
 use super::rate::Rates;
 use super::{App, Limits, MESSAGE_LEN_MAX, Service, Session};
 use crate::signalling::Outbound;
@@ -80,7 +79,8 @@ pub(super) async fn serve<S: Service>(upgraded: UpgradeFut, open: OpenWebSocket<
         End::Limited => counters.websockets_limited += 1,
     });
     if matches!(end, End::Closed | End::Violation | End::Limited) {
-        hang_up(read_half, write_half, app.limits.close_timeout).await;
+        // Boxed: a connection is as large as its largest wait, all its life.
+        Box::pin(hang_up(read_half, write_half, app.limits.close_timeout)).await;
     }
 }
 
@@ -110,8 +110,8 @@ async fn converse<S: Service>(
     let now = Now::read().instant;
     let (session, outbox) = app.service.connect(now, remote);
     let line = Line::new(now);
-    let (reader, writer) = after_handshake_split(read_half, write_half, Role::Server);
-    let mut reading = pin!(read_messages(Reader::new(reader, now), session, &line, app));
+    let (_, writer) = after_handshake_split(empty(), write_half, Role::Server);
+    let mut reading = pin!(read_messages(Reader::new(read_half, now), session, &line, app));
     let mut writing = pin!(write_messages(writer, outbox, &line, app));
 
     tokio::select! {
@@ -251,9 +251,9 @@ async fn write_messages<S: Service>(
     line: &Line,
     app: &App<S>,
 ) -> End {
-    let Limits { ping_interval, silence_max, write_timeout, .. } = app.limits;
+    let Limits { silence_max, write_timeout, .. } = app.limits;
     let mut writer = Writer { writer, write_timeout };
-    let mut next_ping = line.heard.get() + ping_interval;
+    let mut next_ping = app.next_ping(line.heard.get());
     loop {
         if let Some((code, reason)) = line.close.take() {
             if let Some(words) = line.last_words.take()
@@ -289,7 +289,7 @@ async fn write_messages<S: Service>(
                     return End::Silent;
                 }
                 if now >= next_ping {
-                    next_ping = now + ping_interval;
+                    next_ping = app.next_ping(now);
                     writer.write(Frame::new(true, OpCode::Ping, None, Payload::Borrowed(b""))).await
                 } else {
                     Ok(())
@@ -359,37 +359,34 @@ const fn violation(code: u16, reason: &'static str) -> Fault {
 }
 
 struct Reader<R> {
-    frames: WebSocketRead<R>,
+    frames: Frames<R>,
     /// The fragments so far of a message that is not finished (§5.4).
     unfinished: Option<Vec<u8>>,
     budget: FrameBudget,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    fn new(mut frames: WebSocketRead<R>, now: Instant) -> Reader<R> {
-        frames.set_max_message_size(MESSAGE_LEN_MAX + 1); // It refuses what is as long as this.
-        frames.set_auto_close(false);
-        frames.set_auto_pong(false);
+    fn new(stream: R, now: Instant) -> Reader<R> {
+        // It refuses what is as long as this.
+        let frames = Frames::new(stream, MESSAGE_LEN_MAX + 1);
         Reader { frames, unfinished: None, budget: FrameBudget::new(now) }
     }
 
     async fn next_input(&mut self) -> Result<Input, Fault> {
-        // Never called, as nothing is answered automatically.
-        let mut no_answer = async |_: Frame<'_>| Ok::<(), Infallible>(());
-        let mut frame = self.frames.read_frame(&mut no_answer).await.map_err(fault_of)?;
-        if !is_masked(&mut frame) {
+        let frame = self.frames.next().await.map_err(fault_of)?;
+        if !frame.is_masked {
             return Err(violation(1002, "unmasked frame"));
         }
         if !self.budget.take(Now::read().instant, frame.payload.len()) {
             return Err(violation(1008, "too many messages"));
         }
-        let payload = &*frame.payload;
+        let payload = frame.payload;
         match frame.opcode {
             OpCode::Binary => Err(violation(1003, "text only")),
             OpCode::Text if self.unfinished.is_some() => Err(violation(1002, "message inside a message")),
-            OpCode::Text if frame.fin => message(payload.to_vec()),
+            OpCode::Text if frame.is_last => message(payload),
             OpCode::Text => {
-                self.unfinished = Some(payload.to_vec());
+                self.unfinished = Some(payload);
                 Ok(Input::Nothing)
             }
             OpCode::Continuation => {
@@ -399,8 +396,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 if so_far.len() + payload.len() > MESSAGE_LEN_MAX {
                     return Err(violation(1009, "message too big"));
                 }
-                so_far.extend_from_slice(payload);
-                if frame.fin {
+                so_far.extend_from_slice(&payload);
+                if frame.is_last {
                     return message(so_far);
                 }
                 self.unfinished = Some(so_far);
@@ -409,9 +406,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             OpCode::Ping | OpCode::Pong | OpCode::Close if payload.len() > CONTROL_LEN_MAX => {
                 Err(violation(1002, "control frame too long"))
             }
-            OpCode::Ping => Ok(Input::Ping(payload.to_vec())),
+            OpCode::Ping => Ok(Input::Ping(payload)),
             OpCode::Pong => Ok(Input::Pong),
-            OpCode::Close => close(payload),
+            OpCode::Close => close(&payload),
         }
     }
 }
@@ -436,14 +433,6 @@ fn close(payload: &[u8]) -> Result<Input, Fault> {
             Ok(Input::Close { code })
         }
     }
-}
-
-/// §5.1: a client masks every frame. The library unmasks what is masked and takes the rest as it is;
-/// only the header that it would write for the frame still shows which it was.
-fn is_masked(frame: &mut Frame<'_>) -> bool {
-    let mut head = [0; 16];
-    frame.fmt_head(&mut head);
-    head[1] & 0x80 != 0
 }
 
 fn fault_of(error: WebSocketError) -> Fault {

@@ -4,6 +4,7 @@
 //! request before it remembers or relays anything.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::{hmac, rand};
 use base64::Engine;
@@ -34,9 +35,9 @@ const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 const OWNER_CHARS: &[u8; WORKER_COUNT_MAX] =
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The process's secret, from which every password follows.
+/// The process's secret, from which every password follows. Clones are the same.
 #[derive(Clone)]
-pub struct Secret(hmac::Key);
+pub struct Secret(Arc<hmac::Key>);
 
 /// A ufrag of ours. Its first character names the worker that owns it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +76,7 @@ impl Secret {
 
     /// A given secret: for tests and replays, whose passwords must come out the same each time.
     pub fn from_bytes(bytes: &[u8; 32]) -> Secret {
-        Secret(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+        Secret(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
     }
 
     /// The password that belongs to a ufrag of this process.

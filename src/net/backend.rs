@@ -43,6 +43,9 @@ pub trait Backend {
     /// What of it the kernel refused; the rest is in use, and it waits as before for what is not.
     fn set_busy_poll(&mut self, time: Duration) -> Result<(), BusyPollError>;
 
+    /// Takes the place of [`Options::batch_wait`], from the next wait on.
+    fn set_batch_wait(&mut self, batch_wait: Duration);
+
     /// The sockets it serves.
     fn sockets(&self) -> &WorkerSockets;
 

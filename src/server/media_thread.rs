@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
+use super::lull::{self, Lull, Seen};
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
+use crate::metrics::counters::WorkerCounters;
 use crate::net::backend::Backend;
 use crate::net::thread;
 use crate::net::wake::Waker;
@@ -67,16 +69,22 @@ pub(super) struct RelayOut {
     pub backlog: VecDeque<Relay>,
 }
 
-/// Runs until [`Command::Stop`].
+/// Runs until [`Command::Stop`]. A batch is waited for as long as `batch_wait`; in a [`Lull`] for longer.
 ///
 /// # Errors
 /// When the backend is lost.
-pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Queues) -> std::io::Result<()> {
+pub(super) fn run<B: Backend>(
+    mut backend: B,
+    mut worker: Worker,
+    mut queues: Queues,
+    batch_wait: Duration,
+) -> std::io::Result<()> {
     let mut backlog: VecDeque<Event> = VecDeque::new();
     worker.counters.backend = Some(B::NAME);
     let mut now = Now::read();
     let mut is_behind = false;
     let mut count_at = now.instant;
+    let (mut lull, mut orders) = (Lull::new(now.instant), 0);
     while !worker.is_stopped() {
         let due = worker.next_timeout().saturating_duration_since(now.instant);
         let timeout = match (is_behind, backlog.is_empty()) {
@@ -90,7 +98,7 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
 
         is_behind = false;
         // Each part is taken up again after a fault that ended a room in it.
-        while worker.contain(|worker| is_behind |= obey(worker, now, &queues, &mut backend)) {}
+        while worker.contain(|worker| is_behind |= obey(worker, now, &queues, &mut backend, &mut orders)) {}
         while worker.contain(|worker| is_behind |= take_relays(worker, now, &queues, &mut backend)) {}
         while worker.contain(|worker| {
             while let Some((datagram, egress)) = backend.next() {
@@ -104,7 +112,10 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
             is_behind = true; // The others are to hear of the peers that went with the room.
         }
 
-        let batch_len = worker.counters.datagrams_in - datagrams_before;
+        let WorkerCounters { rtp_in: voice, datagrams_in: datagrams, .. } = worker.counters;
+        let is_lull = lull.look(now.instant, Seen { voice, orders, datagrams });
+        backend.set_batch_wait(if is_lull { batch_wait.max(lull::WAIT) } else { batch_wait });
+        let batch_len = datagrams - datagrams_before;
         if batch_len > 0 {
             worker.counters.batches.record(batch_len);
         }
@@ -124,9 +135,16 @@ pub(super) fn run<B: Backend>(mut backend: B, mut worker: Worker, mut queues: Qu
 }
 
 /// Orders of control; `true` when more may wait.
-fn obey<B: Backend>(worker: &mut Worker, now: Now, queues: &Queues, backend: &mut B) -> bool {
+fn obey<B: Backend>(
+    worker: &mut Worker,
+    now: Now,
+    queues: &Queues,
+    backend: &mut B,
+    orders: &mut u64,
+) -> bool {
     for _ in 0..COMMAND_COUNT_MAX {
         let Ok(command) = queues.commands.try_recv() else { return false };
+        *orders += 1;
         worker.handle_command(now, command, backend.egress());
     }
     true

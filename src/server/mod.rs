@@ -11,6 +11,7 @@ mod inspector;
 mod io;
 mod key_log;
 pub mod logging;
+mod lull;
 mod media_thread;
 pub mod self_check;
 mod placement;

@@ -181,7 +181,7 @@ impl Thread {
     /// Returns once the backend is there, with what the thread did not get.
     fn start<B: Backend + 'static>(self, queues: Queues, make: Make<B>) -> Result<(JoinHandle<()>, Refused)> {
         let (started, is_started) = bounded(1);
-        let id = self.settings.id;
+        let (id, batch_wait) = (self.settings.id, self.options.batch_wait);
         let body = move || {
             let mut refused = Refused::default();
             // Before anything is allocated: memory is of the node where it is touched first.
@@ -209,7 +209,8 @@ impl Thread {
             }
             let _ = started.send(Ok(refused));
             // Rooms would be silent for ever without it: a supervisor restarts the whole.
-            let outcome = catch_unwind(AssertUnwindSafe(|| media_thread::run(backend, worker, queues)));
+            let outcome =
+                catch_unwind(AssertUnwindSafe(|| media_thread::run(backend, worker, queues, batch_wait)));
             match outcome {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => tracing::error!(worker = %id, %error, "worker lost its sockets, giving up"),

@@ -50,7 +50,7 @@ impl Signalling {
     /// All participants in the order of joining.
     pub fn members(&self) -> Vec<Member> {
         let state = self.state();
-        let member = |(&id, session): (&ParticipantId, &super::session::Session)| {
+        let member = |(&id, session): (&ParticipantId, &Box<super::session::Session>)| {
             let participant = state.registry.participant(id)?;
             let media = session.media.as_ref();
             Some(Member {

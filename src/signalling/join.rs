@@ -34,7 +34,7 @@ impl State {
                 let can_resume = |session: &Session| {
                     session.can_resume(now, shown) && session.grants.are_same_media(grants)
                 };
-                if self.sessions.get(&id).is_some_and(can_resume) {
+                if self.sessions.get(&id).is_some_and(|session| can_resume(session)) {
                     self.resume(now, connection, id, &join, grants);
                 } else {
                     self.join_again(now, connection, id, &join, grants);
@@ -72,7 +72,7 @@ impl State {
             since: now,
             has_failed: false,
         };
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         self.welcome(now, connection, id, false);
         if let Some(participant) = self.registry.participant(id) {
             let message = ServerMessage::UserJoined {

@@ -127,8 +127,8 @@ pub(super) struct State {
     pub(super) handshakes: Box<dyn Handshakes>,
     pub(super) registry: Registry,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
-    /// Of every participant of the registry.
-    pub(super) sessions: BTreeMap<ParticipantId, Session>,
+    /// Of every participant of the registry. Boxed, as a map keeps up to twice the room that it needs.
+    pub(super) sessions: BTreeMap<ParticipantId, Box<Session>>,
     /// Whose transport it is.
     pub(super) transports: BTreeMap<TransportId, ParticipantId>,
     pub(super) timers: Timers<Deadline>,

@@ -221,6 +221,10 @@ impl Backend for Mmsg {
         sockets
     }
 
+    fn set_batch_wait(&mut self, batch_wait: Duration) {
+        self.batch_wait = batch_wait;
+    }
+
     fn sockets(&self) -> &WorkerSockets {
         &self.sockets
     }

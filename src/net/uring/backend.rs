@@ -146,13 +146,17 @@ impl Backend for Uring {
         self.egress.reap();
         // The kernel stops after a few dozen datagrams once there is one; the rest of the batch is wanted too.
         for _ in 0..COLLECT_COUNT_MAX {
-            if !self.egress.post.ring.has_task_work()
-                || self.egress.post.inbox.received.len() >= BATCH_LEN_MAX
-            {
+            let so_far = self.egress.post.inbox.received.len();
+            if !self.egress.post.ring.has_task_work() || so_far >= BATCH_LEN_MAX {
                 break;
             }
             self.egress.post.ring.collect()?;
             self.egress.reap();
+            if self.egress.post.inbox.received.len() == so_far {
+                // The flag may outlive its work: the kernel raises it after it has queued work, which may be done by
+                // then.
+                break;
+            }
         }
         self.budget = BATCH_LEN_MAX;
         let woken = std::mem::take(&mut self.egress.post.inbox.is_woken);
@@ -189,6 +193,10 @@ impl Backend for Uring {
         let sockets = self.sockets.set_busy_poll(time);
         self.egress.post.ring.register_busy_poll(time).map_err(BusyPollError::Ring)?;
         sockets
+    }
+
+    fn set_batch_wait(&mut self, batch_wait: Duration) {
+        self.batch_wait = batch_wait;
     }
 
     fn sockets(&self) -> &WorkerSockets {

@@ -275,7 +275,12 @@ impl Negotiation {
 
     /// To be drained after every input.
     pub fn next_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() {
+            // Most of a session's life there are none, and some are long.
+            self.actions.shrink_to_fit();
+        }
+        action
     }
 
     /// Answers that came when nothing was asked.
