@@ -50,7 +50,7 @@ impl Signalling {
     /// All participants in the order of joining.
     pub fn members(&self) -> Vec<Member> {
         let state = self.state();
-        let member = |(&id, session): (&ParticipantId, &Box<super::session::Session>)| {
+        let members = state.sessions.iter().filter_map(|(&id, session)| {
             let participant = state.registry.participant(id)?;
             let media = session.media.as_ref();
             Some(Member {
@@ -66,8 +66,8 @@ impl Signalling {
                 since: media.map_or(session.since, |media| media.made_at),
                 has_failed: session.has_failed,
             })
-        };
-        state.sessions.iter().filter_map(member).collect()
+        });
+        members.collect()
     }
 
     /// All rooms in the order of their making.
