@@ -153,10 +153,10 @@ impl Server {
         if let Some(warning) = tls.as_deref().and_then(certificate_warning) {
             println!("  warning:   {warning}");
         }
-        println!("  demo page: {scheme}://localhost:{port}/");
         for advice in self_check::advice(config, io, buffers, fleet.refused()) {
             println!("  warning:   {advice}");
         }
+        println!("  demo page: {scheme}://localhost:{port}/");
         supervision::report_ready(house);
         Ok(Server { tls, signalling, fleet })
     }

@@ -49,6 +49,8 @@ pub(super) struct News {
     wake: WakeReader,
     queues: Vec<Receiver<Event>>,
     workers: Workers,
+    /// They look into the card's queue while they wait.
+    is_polling: bool,
 }
 
 impl Fleet {
@@ -132,7 +134,8 @@ impl Fleet {
         }
         let workers = Workers::new(lanes);
         let fleet = Fleet { workers: workers.clone(), threads, placement: placement.to_string(), refused };
-        Ok((fleet, News { wake, queues, workers }))
+        let is_polling = !config.busy_poll.is_zero();
+        Ok((fleet, News { wake, queues, workers, is_polling }))
     }
 
     /// The way to them.
@@ -236,7 +239,7 @@ impl News {
         house: House,
         inspector: Inspector,
     ) {
-        let News { wake, queues, workers } = self;
+        let News { wake, queues, workers, is_polling } = self;
         let wake = match WakeListener::new(wake) {
             Ok(wake) => wake,
             Err(error) => {
@@ -263,7 +266,9 @@ impl News {
                             handshakes.handle_datagram(now, transport, datagram)
                         }
                         Event::Counters(counters) => {
-                            signalling.handle_load(now, worker, Duration::from_nanos(counters.cpu_ns));
+                            // Polling takes CPU time too; what a worker handled tells them apart still.
+                            let load = if is_polling { counters.busy_ns } else { counters.cpu_ns };
+                            signalling.handle_load(now, worker, Duration::from_nanos(load));
                             house.take(now, worker, *counters);
                         }
                         Event::Snapshot(piece) => inspector.take(worker, *piece),

@@ -64,6 +64,8 @@ impl Server {
         server.http.set_port(port);
         // The line on media comes when the workers stand.
         server.media = server.wait_for_log("a media port", |log| log.lines().find_map(media_port));
+        // The last line: whatever it warns of at its start can be read now.
+        server.wait_for_log("the demo page", |log| log.contains("  demo page: ").then_some(()));
         server.assert_backend(env);
         server
     }
