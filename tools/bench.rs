@@ -2,8 +2,9 @@
 //!
 //! Server and load live in two network namespaces joined by a veth pair, each on a CPU of its own. The load is
 //! `sfu-load --light`; the floor is `sfu-load fan-out`, a bare `recvmmsg` to `sendmmsg` relay of the same datagrams at
-//! the same pace. Subjects take turns, and medians are kept. Where several workers are compared, both ends share all
-//! CPUs, and only the server's own CPU time says something.
+//! the same pace. Each end takes in what is for it on its own CPU, as two machines would. Subjects take turns, and
+//! medians are kept. Where several workers are compared, both ends share all CPUs, and only the server's own CPU
+//! time says something.
 
 #[path = "bench/measurement.rs"]
 mod measurement;
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use measurement::{Row, measure};
-use network::Network;
+use network::{Network, Receive};
 
 /// Measures the server beside a bare fan-out, and writes what it found as Markdown and as a page.
 #[derive(Parser)]
@@ -41,6 +42,9 @@ struct Arguments {
     /// Only these tables, by name; --list names them
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     only: Vec<String>,
+    /// On whose CPU the kernel takes a packet in
+    #[arg(long, value_enum, default_value_t = Receive::Receiver, value_name = "CPU")]
+    receive: Receive,
     /// Names the tables and what is in them, and measures nothing
     #[arg(long)]
     list: bool,
@@ -68,6 +72,7 @@ fn main() -> Result<()> {
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
     for table in tables.iter().filter(|table| wanted(table.name)) {
         println!("{}", table.title);
+        network.take_in(if table.is_spread { Receive::Sender } else { arguments.receive })?;
         let rows: Vec<Row> = table
             .cases
             .iter()
@@ -75,7 +80,7 @@ fn main() -> Result<()> {
             .collect::<Result<_>>()?;
         found.push((table, rows));
         // After each table, so that an hour is not lost with the last minute.
-        let about = report::About::read(arguments.runs, arguments.seconds);
+        let about = report::About::read(arguments.runs, arguments.seconds, arguments.receive);
         for (file, text) in
             [("bench.md", report::markdown(&about, &found)), ("bench.html", report::page(&about, &found))]
         {

@@ -1,12 +1,22 @@
 //! Two network namespaces and the wire between them, for as long as the value lives.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 
 /// The server's end.
 pub(crate) const SERVER: &str = "10.77.0.1";
 const LOAD: &str = "10.77.0.2";
+
+/// Who takes a packet in, from the wire to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Receive {
+    /// The CPU of whom it is for, as with two machines
+    Receiver,
+    /// The CPU of whoever sent it, as veth does by itself: each send pays for its reception, too
+    Sender,
+}
 
 /// The namespaces, and the CPU of each.
 pub(crate) struct Network {
@@ -39,6 +49,21 @@ impl Network {
         Ok(network)
     }
 
+    /// Says where packets are taken in, at both ends: by receive packet steering to one CPU, or by none.
+    pub(crate) fn take_in(&self, receive: Receive) -> Result<()> {
+        for (end, cpu) in [(&self.server, self.server_cpu), (&self.load, self.load_cpu)] {
+            let mask = match receive {
+                Receive::Receiver => cpu_mask(cpu),
+                Receive::Sender => "0".to_owned(),
+            };
+            // sysfs shows the devices of whoever mounted it; `ip netns exec` mounts it anew.
+            let write = format!("echo {mask} > /sys/class/net/veth0/queues/rx-0/rps_cpus");
+            let status = inside(end, None, "sh").args(["-c", &write]).stdin(Stdio::null()).status()?;
+            ensure!(status.success(), "packets cannot be steered to CPU {cpu}: no CONFIG_RPS?");
+        }
+        Ok(())
+    }
+
     /// A command in the server's namespace, on its CPU or on any.
     pub(crate) fn at_server(&self, program: &str, is_spread: bool) -> Command {
         inside(&self.server, (!is_spread).then_some(self.server_cpu), program)
@@ -57,6 +82,11 @@ impl Drop for Network {
             let _ = Command::new("ip").args(["netns", "del", end]).output();
         }
     }
+}
+
+/// As sysfs takes it: groups of 32 bits in hexadecimal, the highest first.
+fn cpu_mask(cpu: usize) -> String {
+    format!("{:x}{}", 1u32 << (cpu % 32), ",00000000".repeat(cpu / 32))
 }
 
 /// Each program replaces the one before, so that the child's pid is the program's.
@@ -86,4 +116,10 @@ fn allowed_cpus() -> Result<Vec<usize>> {
         cpus.extend(first.parse()?..=last.parse::<usize>()?);
     }
     Ok(cpus)
+}
+
+#[test]
+fn a_mask_names_one_cpu() {
+    assert_eq!([0, 1, 31].map(cpu_mask), ["1", "2", "80000000"]);
+    assert_eq!([32, 70].map(cpu_mask), ["1,00000000", "40,00000000,00000000"]);
 }

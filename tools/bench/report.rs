@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::measurement::{Figures, Row};
+use super::network::Receive;
 use super::plan::Table;
 use super::plot::{Line, Plot, escaped};
 
@@ -14,10 +15,11 @@ pub(crate) struct About {
     machine: String,
     runs: u32,
     seconds: u32,
+    receive: Receive,
 }
 
 impl About {
-    pub(crate) fn read(runs: u32, seconds: u32) -> About {
+    pub(crate) fn read(runs: u32, seconds: u32, receive: Receive) -> About {
         let output = |program: &str, arguments: &[&str]| {
             let output = std::process::Command::new(program).args(arguments).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
@@ -31,13 +33,18 @@ impl About {
             machine: format!("{}, {count} CPUs ({model})", output("uname", &["-sr"])),
             runs,
             seconds,
+            receive,
         }
     }
 
     fn words(&self) -> String {
+        let receive = match self.receive {
+            Receive::Receiver => "and takes in there what is for it, as two machines would",
+            Receive::Sender => "and takes in there what it sends to the other, as veth does by itself",
+        };
         format!(
             "Commit {}, {}; medians of {} runs of {} s by turns; server and load in network namespaces of their own, \
-             joined by veth, each on one CPU, or both on all where several workers are compared.",
+             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.",
             self.commit, self.machine, self.runs, self.seconds
         )
     }
