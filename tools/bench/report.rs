@@ -69,6 +69,7 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
         "p50",
         "p99",
         "p99.9",
+        "the load's own CPU",
     ];
     let mut cells = Vec::new();
     for row in rows {
@@ -89,6 +90,7 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
                 format!("{:.2} ms", figures.p50_ms),
                 format!("{:.2} ms", figures.p99_ms),
                 format!("{:.2} ms", figures.p999_ms),
+                format!("{:.0} %", figures.load_cpu_percent),
             ]);
         }
     }
