@@ -25,6 +25,7 @@ use super::stun::{
     Check, Request, Response, Role, TransactionId, write_check, write_role_conflict, write_success,
 };
 use crate::packet::{DropReason, Path};
+use crate::vector;
 
 /// Pairs that a transport may have.
 pub const PAIR_COUNT_MAX: usize = 8;
@@ -282,6 +283,11 @@ impl Agent {
             Selection::On(path) => Some(path),
             Selection::Handshaking | Selection::Vacant | Selection::Expired { .. } => None,
         }
+    }
+
+    /// [`Agent::selected`] is asked in a moment.
+    pub fn fetch_selected(&self) {
+        vector::fetch(&self.selection);
     }
 
     /// Freshness of the peer's consent.

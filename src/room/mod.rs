@@ -66,6 +66,16 @@ pub struct SlotChange {
     pub track: Option<TrackId>,
 }
 
+/// A listener's, while a room forwards.
+pub enum Turn<'a> {
+    /// Comes soon: what is kept of its peer is worth asking memory for.
+    Soon(PeerKey),
+    /// Comes next: what that points to, too.
+    Next(PeerKey),
+    /// Has come.
+    Now(&'a mut Receiver),
+}
+
 /// A room, or the part of it that one worker holds.
 pub struct Room {
     /// Its name.
@@ -386,15 +396,28 @@ impl Room {
         !self.pending.is_empty()
     }
 
-    /// Lends the waiting packets, their payloads and each listener in turn to `seal`, then forgets the packets.
-    pub fn forward(&mut self, mut seal: impl FnMut(&mut Receiver, &[Packet], &[u8])) {
+    /// Lends the waiting packets, their payloads and each listener in turn to `serve`, then forgets the packets.
+    /// Who comes soon is said a little before: listeners are more than caches hold, and memory takes its time.
+    pub fn forward(&mut self, mut serve: impl FnMut(Turn<'_>, &[Packet], &[u8])) {
         let places = self.receivers.capacity();
         let first = self.first_receiver.min(places);
-        for key in (first..places).chain(0..first) {
-            if let Some(receiver) = self.receivers.get_mut(key)
+        let key_at = |turn: usize| if turn < places - first { first + turn } else { first + turn - places };
+        // Most batches are one packet; the memory of the others is near that of the first.
+        let track = self.pending.first().map_or(0, |packet| packet.track);
+        for turn in 0..places {
+            let ahead = |by: usize| self.receivers.get(key_at(turn + by)).filter(|_| turn + by < places);
+            if let Some(receiver) = ahead(2) {
+                receiver.fetch_table(track);
+                serve(Turn::Soon(receiver.peer), &self.pending, &self.payloads);
+            }
+            if let Some(receiver) = ahead(1) {
+                receiver.fetch_seat(track);
+                serve(Turn::Next(receiver.peer), &self.pending, &self.payloads);
+            }
+            if let Some(receiver) = self.receivers.get_mut(key_at(turn))
                 && !receiver.deafened
             {
-                seal(receiver, &self.pending, &self.payloads);
+                serve(Turn::Now(receiver), &self.pending, &self.payloads);
             }
         }
         // To the next that is there: places that stand empty would make whoever follows them first too often.
@@ -702,7 +725,8 @@ mod tests {
             }
             assert_eq!(scene.say(voice, index, 20).is_err(), (3..6).contains(&index));
             let now = scene.now;
-            scene.room.forward(|receiver, packets, _| {
+            scene.room.forward(|turn, packets, _| {
+                let Turn::Now(receiver) = turn else { return };
                 for packet in packets {
                     forwarded.extend(receiver.rewrite(now, packet).map(|(rewritten, _)| rewritten.index.0));
                 }
@@ -711,7 +735,11 @@ mod tests {
         assert_eq!(forwarded, [0, 1, 2, 3, 4, 5]);
         scene.room.set_deafened(b, true);
         scene.say(voice, 9, 20).unwrap();
-        scene.room.forward(|receiver, _, _| assert_ne!(receiver.peer, 1));
+        scene.room.forward(|turn, _, _| {
+            if let Turn::Now(receiver) = turn {
+                assert_ne!(receiver.peer, 1);
+            }
+        });
     }
 
     #[test]
@@ -723,7 +751,11 @@ mod tests {
         let mut firsts = Vec::new();
         for _ in 0..8 {
             let mut order = Vec::new();
-            scene.room.forward(|receiver, _, _| order.push(receiver.peer));
+            scene.room.forward(|turn, _, _| {
+                if let Turn::Now(receiver) = turn {
+                    order.push(receiver.peer);
+                }
+            });
             assert_eq!(order.len(), 3);
             firsts.push(order[0]);
         }

@@ -9,6 +9,7 @@ use super::{Packet, PeerKey};
 use crate::ids::{Mid, PayloadType, SlotIndex, Ssrc, TrackId};
 use crate::rtcp::report::ReportBlock;
 use crate::rtp::extension::ExtensionIds;
+use crate::vector;
 
 /// Place of a receiver in its room; reused after the receiver's end.
 pub type ReceiverKey = usize;
@@ -144,6 +145,20 @@ impl Receiver {
 
     pub(super) fn interrupt(&mut self) {
         self.seats.iter_mut().for_each(|seat| seat.line.interrupt());
+    }
+
+    /// This track's packet is placed soon: what says on which seat.
+    pub(super) fn fetch_table(&self, track: TrackKey) {
+        if let Some(seat) = self.seat_of.get(track) {
+            vector::fetch(seat);
+        }
+    }
+
+    /// And then the seat.
+    pub(super) fn fetch_seat(&self, track: TrackKey) {
+        if let Some(seat) = self.seat_of(track).and_then(|seat| self.seats.get(seat)) {
+            vector::fetch(seat);
+        }
     }
 
     /// The packet's place on the slot that carries its track; `None` where none does.

@@ -74,6 +74,14 @@ impl CmSha1 {
         }
     }
 
+    /// The keys are wanted in a moment.
+    pub(super) fn fetch(&self) {
+        match &self.keys {
+            Keys::Vector(keys) => vector::fetch(&**keys),
+            Keys::Portable(keys) => vector::fetch(&**keys),
+        }
+    }
+
     /// IV = (salt * 2^16) XOR (SSRC * 2^64) XOR (index * 2^16). A packet has fewer than 2^16 blocks, so
     /// the counter in the low 16 bits never carries into the index.
     fn iv(&self, ssrc: Ssrc, index: u64) -> u128 {

@@ -118,6 +118,16 @@ impl SrtpTx {
         self.rtp.path()
     }
 
+    /// A packet is sealed in a moment.
+    pub fn fetch_keys(&self) {
+        match &self.rtp {
+            Transform::Gcm(gcm) => gcm.fetch(),
+            Transform::CmSha1(cm_sha1) => cm_sha1.fetch(),
+            #[cfg(feature = "tools")]
+            Transform::Plaintext => {}
+        }
+    }
+
     /// Seals `header` and `payload` into `out` (at least their lengths + [`SRTP_OVERHEAD_MAX`]). The
     /// header's sequence number is `index.seq()`; the caller never uses an index of an SSRC twice.
     /// Returns the length, in bytes.

@@ -42,6 +42,14 @@ impl Gcm {
         Gcm { key, salt: Zeroizing::new(salt) }
     }
 
+    /// The key is wanted in a moment.
+    pub(super) fn fetch(&self) {
+        match &self.key {
+            Key::Vector(key) => vector::fetch(&**key),
+            Key::Portable(key) => vector::fetch(key),
+        }
+    }
+
     /// RFC 7714 §8.1: two zero bytes, SSRC, ROC, SEQ. §9.1: two zero bytes, SSRC, two zero bytes, SRTCP
     /// index. Both are the SSRC above 48 bits of index, XOR the salt.
     fn nonce(&self, ssrc: Ssrc, index: u64) -> u128 {

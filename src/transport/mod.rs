@@ -16,6 +16,7 @@ use crate::packet::{DropReason, Path};
 use crate::rtp::header::Header;
 use crate::srtp::context::{SrtpRx, SrtpTx};
 use crate::srtp::index::PacketIndex;
+use crate::vector;
 
 /// State of a transport as the W3C names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -214,6 +215,19 @@ impl Transport {
     pub fn sending(&mut self) -> Option<(&mut SrtpTx, Path)> {
         let path = self.agent.selected()?;
         self.tx.as_mut().map(|tx| (tx, path))
+    }
+
+    /// [`Transport::sending`] is asked in a moment.
+    pub fn fetch_sending(&self) {
+        self.agent.fetch_selected();
+        vector::fetch(&self.tx);
+    }
+
+    /// And then something is sealed.
+    pub fn fetch_keys(&self) {
+        if let Some(tx) = &self.tx {
+            tx.fetch_keys();
+        }
     }
 
     /// Whether the handshake has finished.

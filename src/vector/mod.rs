@@ -31,7 +31,7 @@ mod memory;
 mod sha1;
 
 #[cfg(not(target_arch = "x86_64"))]
-pub use absent::{Ctr, Gcm, HmacSha1, Vaes, seal_many};
+pub use absent::{Ctr, Gcm, HmacSha1, Vaes, fetch, seal_many};
 #[cfg(target_arch = "x86_64")]
 pub use cpu::Vaes;
 #[cfg(target_arch = "x86_64")]
@@ -40,6 +40,8 @@ pub use ctr::Ctr;
 pub use gcm::Gcm;
 #[cfg(target_arch = "x86_64")]
 pub use many::seal_many;
+#[cfg(target_arch = "x86_64")]
+pub use memory::fetch;
 #[cfg(target_arch = "x86_64")]
 pub use sha1::HmacSha1;
 

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::capture::copy;
-use super::peer::RoomKey;
+use super::peer::{Peer, RoomKey};
 use super::seal::Listener;
 use super::{BATCH_LEN_MAX, PeerKey, Worker};
 use crate::packet::{DropReason, Egress};
-use crate::room::Packet;
 use crate::room::rewrite::OPUS_CLOCK_RATE;
+use crate::room::{Packet, Turn};
 use crate::rtcp::reception::Reception;
 use crate::time::Now;
 use crate::worker::event::Event;
@@ -119,7 +119,12 @@ impl Worker {
         let Some(room) = self.rooms.get_mut(key).filter(|room| room.has_pending()) else { return };
         self.at_work = Some(key);
         self.arrivals.extend(room.pending().iter().filter_map(|packet| packet.arrived));
-        room.forward(|receiver, packets, payloads| {
+        room.forward(|turn, packets, payloads| {
+            let receiver = match turn {
+                Turn::Soon(key) => return self.peers.get(key).map_or((), Peer::fetch),
+                Turn::Next(key) => return self.peers.get(key).map_or((), |peer| peer.transport.fetch_keys()),
+                Turn::Now(receiver) => receiver,
+            };
             let Some(peer) = self.peers.get_mut(receiver.peer) else { return };
             let listener = Listener { peer, receiver, counters: &mut self.counters };
             self.sealer.seal(now, listener, packets, payloads, out);

@@ -13,6 +13,7 @@ use crate::room::track::TrackKey;
 use crate::rtp::extension::Values;
 use crate::rtp::header::Header;
 use crate::transport::{ConnectionState, Transport};
+use crate::vector;
 
 /// Place of a room on its worker; reused after the room's end.
 pub(super) type RoomKey = usize;
@@ -44,6 +45,14 @@ pub(super) struct Publication {
 }
 
 impl Peer {
+    /// Something is sealed for it soon; [`Transport::fetch_keys`] comes between.
+    pub(super) fn fetch(&self) {
+        self.transport.fetch_sending();
+        vector::fetch(&self.traffic.rtp_out);
+        vector::fetch(&self.traffic.bytes_out);
+        vector::fetch(&self.capture);
+    }
+
     /// When there may be something to do for it, unless something comes meanwhile.
     pub(super) fn next_look(&self, now: Instant) -> Instant {
         let is_settled =
