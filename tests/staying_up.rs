@@ -2,8 +2,8 @@
 
 mod support;
 
-use std::io::Read;
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -33,6 +33,30 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// A supervisor starts it anew as soon as the old process is gone, which is before the kernel has ended its rings.
+#[test]
+fn a_port_that_is_given_back_a_moment_later_is_waited_for() {
+    let held = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
+    let port = held.local_addr().expect("bound").port().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sfu"))
+        .current_dir(std::env::temp_dir())
+        .envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", &port)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let log = BufReader::new(child.stderr.take().expect("piped"));
+    let said = log.lines().map_while(Result::ok).find(|line| line.contains("waiting for it"));
+    drop(held);
+    let banner = BufReader::new(child.stdout.take().expect("piped"));
+    let started = banner.lines().map_while(Result::ok).any(|line| line.contains("demo page: "));
+    child.kill().expect("our child");
+    child.wait().expect("our child");
+    assert!(started, "it did not start");
+    assert!(said.is_some_and(|line| line.contains(&port)), "it did not say why it waits");
 }
 
 /// The kernel takes a worker's only means of waiting away: there must be no server without one of its workers.

@@ -23,6 +23,7 @@ mod workers;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ use crate::http::{self, App, Debug, Policy, Tls};
 use crate::ice::credentials::Secret;
 use crate::ids::{TransportId, WorkerId};
 use crate::net::interfaces;
-use crate::net::socket::{self, WorkerSockets};
+use crate::net::socket::{self, BindError, WorkerSockets};
 use crate::signalling::{CLOSE_DRAINING, IceServers, Settings, Signalling};
 use crate::srtp::path::CryptoPath;
 use crate::time::Now;
@@ -58,6 +59,11 @@ const DRAIN_POLL: Duration = Duration::from_millis(100);
 
 /// How long clients have to answer their Close frame after that.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a media port may be another's at the start: of a server that was killed, the kernel gives the ports back
+/// when it has ended its rings, which is a moment after its process is gone.
+const PORT_TIMEOUT: Duration = Duration::from_secs(2);
+const PORT_POLL: Duration = Duration::from_millis(50);
+
 const GOODBYE_POLL: Duration = Duration::from_millis(5);
 
 /// A server that runs.
@@ -86,7 +92,7 @@ impl Server {
         };
         let last = WorkerId(config.workers - 1);
         let range = config.ice_udp_mux_port.of(WorkerId(0))..=config.ice_udp_mux_port.of(last);
-        let sockets = socket::bind(range, config.workers.into(), true).context("ICE_UDP_MUX_PORT")?;
+        let sockets = bind_media(range, config.workers.into()).await.context("ICE_UDP_MUX_PORT")?;
         let candidates = candidates(config, &sockets, &seen(config, &sockets).await?)?;
         let worker_ports: Vec<u16> = sockets.iter().map(WorkerSockets::port).collect();
         let ports: BTreeSet<u16> = worker_ports.iter().copied().collect();
@@ -224,6 +230,25 @@ async fn listen(port: u16) -> Result<TcpListener> {
 }
 
 /// The port of `/metrics` alone, and where it is.
+async fn bind_media(
+    ports: RangeInclusive<u16>,
+    worker_count: usize,
+) -> Result<Vec<WorkerSockets>, BindError> {
+    let first_tried = Now::read().instant;
+    let mut has_said = false;
+    loop {
+        match socket::bind(ports.clone(), worker_count, true) {
+            Err(error @ BindError::PortInUse(_)) if first_tried.elapsed() < PORT_TIMEOUT => {
+                if !std::mem::replace(&mut has_said, true) {
+                    tracing::info!("{error}: waiting for it");
+                }
+                tokio::time::sleep(PORT_POLL).await;
+            }
+            result => return result,
+        }
+    }
+}
+
 async fn listen_for_metrics(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.with_context(|| format!("cannot listen on TCP {address} (METRICS_ADDR)"))?;

@@ -30,7 +30,7 @@ pub(crate) struct Figures {
     pub(crate) cpu_percent: f64,
     pub(crate) delivered_per_second: f64,
     pub(crate) loss_percent: f64,
-    /// Of the load tool, in percent of a CPU: near 100 its voices come late and in bursts.
+    /// Of the load tool's busiest thread, in percent of a CPU: near 100 its voices come late and in bursts.
     pub(crate) load_cpu_percent: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
@@ -41,34 +41,35 @@ pub(crate) struct Figures {
 pub(crate) struct Row {
     pub(crate) x: f64,
     pub(crate) label: String,
-    pub(crate) subjects: Vec<Figures>,
+    pub(crate) subjects: Vec<(Figures, Beside)>,
     pub(crate) thrown_away: u32,
 }
 
 /// Measures a case.
 pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, seconds: u32) -> Result<Row> {
-    let mut found: Vec<Vec<Figures>> = vec![Vec::new(); table.subjects.len()];
+    let mut all: Vec<Vec<Figures>> = vec![Vec::new(); table.subjects.len()];
     let mut thrown_away = 0;
     for _ in 0..runs {
-        for ((name, subject), found) in table.subjects.iter().zip(&mut found) {
+        for ((name, subject), kept) in table.subjects.iter().zip(&mut all) {
             loop {
                 let (figures, steal) = run(network, table, subject, &case.load, seconds)
                     .with_context(|| format!("{}, {}, {name}", table.name, case.label))?;
                 if steal <= STEAL_MAX || thrown_away >= THROWN_AWAY_MAX * runs {
-                    found.push(figures);
+                    kept.push(figures);
                     break;
                 }
                 thrown_away += 1;
             }
         }
     }
-    let subjects: Vec<Figures> = found.iter().map(|runs| median(runs)).collect();
-    for ((name, _), figures) in table.subjects.iter().zip(&subjects) {
+    let subjects: Vec<(Figures, Beside)> = all.iter().map(|runs| found(runs, &all[0])).collect();
+    for ((name, _), (figures, beside)) in table.subjects.iter().zip(&subjects) {
         println!(
-            "  {:<16} {name:<22} {:6.2} µs process {:6.2} µs machine  {:7.0}/s  loss {:.3} %  p50 {:.3} p99 {:.3} ms",
+            "  {:<16} {name:<22} {:6.2} µs process {:6.2} µs machine {:5.2} ×  {:7.0}/s  loss {:.3} %  p50 {:.3} p99 {:.3} ms",
             case.label,
             figures.process_us,
             figures.machine_us,
+            beside.cost,
             figures.delivered_per_second,
             figures.loss_percent,
             figures.p50_ms,
@@ -78,24 +79,69 @@ pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, 
     Ok(Row { x: case.x, label: case.label.clone(), subjects, thrown_away })
 }
 
-/// Each figure's own.
-fn median(runs: &[Figures]) -> Figures {
-    let of = |figure: fn(&Figures) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or_default()
-    };
-    Figures {
-        process_us: of(|run| run.process_us),
-        machine_us: of(|run| run.machine_us),
-        cpu_percent: of(|run| run.cpu_percent),
-        delivered_per_second: of(|run| run.delivered_per_second),
-        loss_percent: of(|run| run.loss_percent),
-        load_cpu_percent: of(|run| run.load_cpu_percent),
-        p50_ms: of(|run| run.p50_ms),
-        p99_ms: of(|run| run.p99_ms),
-        p999_ms: of(|run| run.p999_ms),
+/// Held against the first subject's run of the same turn: a machine that is slower for a minute is so for both.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Beside {
+    /// The worse of the two ways to count CPU time, as a multiple.
+    pub(crate) cost: f64,
+    /// What it takes longer.
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) p999_ms: f64,
+}
+
+impl Beside {
+    fn of(run: &Figures, first: &Figures) -> Beside {
+        let ratio = |mine: f64, first: f64| if first > 0.0 { mine / first } else { 0.0 };
+        Beside {
+            // Where there is no such figure, the other one is the greater.
+            cost: ratio(run.process_us, first.process_us).max(ratio(run.machine_us, first.machine_us)),
+            p50_ms: run.p50_ms - first.p50_ms,
+            p99_ms: run.p99_ms - first.p99_ms,
+            p999_ms: run.p999_ms - first.p999_ms,
+        }
     }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// Each figure's own.
+fn medians<T, const N: usize>(runs: &[T], figures: [fn(&T) -> f64; N]) -> [f64; N] {
+    figures.map(|figure| median(runs.iter().map(figure).collect()))
+}
+
+/// The medians of a subject's runs, and of what they are beside the first subject's.
+fn found(runs: &[Figures], first: &[Figures]) -> (Figures, Beside) {
+    let [process_us, machine_us, cpu_percent, delivered_per_second, loss_percent, load_cpu_percent] = medians(
+        runs,
+        [
+            |run| run.process_us,
+            |run| run.machine_us,
+            |run| run.cpu_percent,
+            |run| run.delivered_per_second,
+            |run| run.loss_percent,
+            |run| run.load_cpu_percent,
+        ],
+    );
+    let [p50_ms, p99_ms, p999_ms] = medians(runs, [|run| run.p50_ms, |run| run.p99_ms, |run| run.p999_ms]);
+    let figures = Figures {
+        process_us,
+        machine_us,
+        cpu_percent,
+        delivered_per_second,
+        loss_percent,
+        load_cpu_percent,
+        p50_ms,
+        p99_ms,
+        p999_ms,
+    };
+    let pairs: Vec<Beside> = runs.iter().zip(first).map(|(run, first)| Beside::of(run, first)).collect();
+    let [cost, p50_ms, p99_ms, p999_ms] =
+        medians(&pairs, [|pair| pair.cost, |pair| pair.p50_ms, |pair| pair.p99_ms, |pair| pair.p999_ms]);
+    (figures, Beside { cost, p50_ms, p99_ms, p999_ms })
 }
 
 /// What one run found, and the percentage of its time that was stolen.
@@ -177,17 +223,19 @@ fn figures(outcome: &Value, load: &Load, machine: &[Sample]) -> Result<(Figures,
     let within = |at: f64| machine.iter().min_by(|a, b| (a.at - at).abs().total_cmp(&(b.at - at).abs()));
     let (begins, ends) = within(from).zip(within(to)).context("no samples")?;
     let passed = (ends.at - begins.at).max(0.001);
-    let latency = &outcome["latency_ms"];
+    // Of the seconds: one in which the machine was elsewhere must not speak for all.
+    let median_of =
+        |value: &dyn Fn(&Value) -> f64| median(counted.iter().map(|second| value(second)).collect());
     let figures = Figures {
         process_us: sum("server_cpu_percent") * 1e4 / delivered,
         machine_us: (ends.busy - begins.busy) / passed * count * 1e6 / delivered,
         cpu_percent: sum("server_cpu_percent") / count,
         delivered_per_second: delivered / count,
         loss_percent: number(&outcome["packets"]["loss_percent"]),
-        load_cpu_percent: number(&outcome["own"]["cpu_percent_mean"]),
-        p50_ms: number(&latency["p50"]),
-        p99_ms: number(&latency["p99"]),
-        p999_ms: number(&latency["p999"]),
+        load_cpu_percent: median_of(&|second| number(&second["own_cpu_percent"])),
+        p50_ms: median_of(&|second| number(&second["latency_ms"]["p50"])),
+        p99_ms: median_of(&|second| number(&second["latency_ms"]["p99"])),
+        p999_ms: median_of(&|second| number(&second["latency_ms"]["p999"])),
     };
     Ok((figures, 100.0 * (ends.stolen - begins.stolen) / passed))
 }

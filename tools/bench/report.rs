@@ -43,17 +43,12 @@ impl About {
             Receive::Sender => "and takes in there what it sends to the other, as veth does by itself",
         };
         format!(
-            "Commit {}, {}; medians of {} runs of {} s by turns; server and load in network namespaces of their own, \
+            "Commit {}, {}; medians of {} runs of {} s by turns, of ratios and \
+             differences those of each turn; server and load in network namespaces of their own, \
              joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.",
             self.commit, self.machine, self.runs, self.seconds
         )
     }
-}
-
-/// The worse of the two ways to count, held against the floor's.
-fn ratio(figures: &Figures, floor: &Figures) -> f64 {
-    let of = |mine: f64, floor: f64| if floor > 0.0 { mine / floor } else { 0.0 };
-    of(figures.process_us, floor.process_us).max(of(figures.machine_us, floor.machine_us))
 }
 
 /// Heads and cells of a table.
@@ -66,15 +61,14 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
         "µs a packet, process",
         "µs, its CPU",
         "× the first, the worse",
-        "p50",
+        "p50 (− the first's)",
         "p99",
         "p99.9",
         "the load's own CPU",
     ];
     let mut cells = Vec::new();
     for row in rows {
-        let floor = row.subjects.first().copied().unwrap_or_default();
-        for (figures, (name, _)) in row.subjects.iter().zip(&table.subjects) {
+        for ((figures, beside), (name, _)) in row.subjects.iter().zip(&table.subjects) {
             cells.push(vec![
                 row.label.clone(),
                 (*name).to_owned(),
@@ -86,10 +80,10 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
                 } else {
                     format!("{:.2}", figures.machine_us)
                 },
-                format!("{:.2}", ratio(figures, &floor)),
-                format!("{:.2} ms", figures.p50_ms),
-                format!("{:.2} ms", figures.p99_ms),
-                format!("{:.2} ms", figures.p999_ms),
+                format!("{:.2}", beside.cost),
+                format!("{:.2} ms ({:+.2})", figures.p50_ms, beside.p50_ms),
+                format!("{:.2} ms ({:+.2})", figures.p99_ms, beside.p99_ms),
+                format!("{:.2} ms ({:+.2})", figures.p999_ms, beside.p999_ms),
                 format!("{:.0} %", figures.load_cpu_percent),
             ]);
         }
@@ -157,7 +151,7 @@ fn worse_us(figures: &Figures) -> f64 {
 fn plot(table: &Table, rows: &[Row], what: &str, unit: &str, of: fn(&Figures) -> f64) -> String {
     let lines = table.subjects.iter().enumerate().map(|(i, (name, _))| Line {
         name,
-        points: rows.iter().map(|row| (row.x, row.subjects.get(i).map(of))).collect(),
+        points: rows.iter().map(|row| (row.x, row.subjects.get(i).map(|(figures, _)| of(figures)))).collect(),
     });
     let title = format!("{what}, against {}", table.x);
     Plot { title: &title, note: "", y_unit: unit, x_unit: "", y_least: 0.0, lines: lines.collect() }.html()

@@ -9,8 +9,9 @@ use clap::Args;
 use gryt_sfu::time::Now;
 
 use super::fan_out::{REGISTER, ROOM_AT, address};
+use super::member::{INTERVAL, phase};
 use super::outcome::{Latency, Outcome, Packets, Second, Setting};
-use super::process::Usage;
+use super::process::{Usage, cpu_time, this_thread};
 use super::tally::Counts;
 use super::udp::{BATCH_LEN, Batch, Clocks, Port};
 use super::voice_file::VoicePacket;
@@ -96,15 +97,17 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
     }
     let started = Now::read().instant;
     let count = u32::from(settings.rooms) * settings.speakers;
-    let every = Duration::from_millis(20);
     let mut speakers: Vec<Speaker> = (0..count)
         .map(|number| Speaker {
             room: (number / settings.speakers) as u16,
             number,
-            // Those of a room evenly over the interval, the rooms a little apart.
             next_at: started
-                + every * (number % settings.speakers) / settings.speakers
-                + every * (number / settings.speakers) / settings.speakers / u32::from(settings.rooms),
+                + phase(
+                    number % settings.speakers,
+                    settings.speakers,
+                    number / settings.speakers,
+                    settings.rooms.into(),
+                ),
             counter: 0,
         })
         .collect();
@@ -117,10 +120,14 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
     let mut second_at = started + WARM_UP;
     let ends = second_at + Duration::from_secs(settings.seconds.into());
     let (mut usage, mut last) = (None, started);
+    let own = this_thread()?;
+    let mut own_before = cpu_time(&own)?;
     loop {
         let now = Now::read().instant;
         if now >= second_at {
             let after = Usage::of(settings.pid)?;
+            let own_after = cpu_time(&own)?;
+            let own_spent = own_after.saturating_sub(std::mem::replace(&mut own_before, own_after));
             let passed = now.duration_since(last).as_secs_f64();
             if let Some(before) = usage.replace(after) {
                 let spent: Duration = after.cpu.saturating_sub(before.cpu);
@@ -130,6 +137,7 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
                     received_per_second: hearing.counts.received as f64 / passed,
                     latency_ms: Latency::of(&hearing.counts.latency),
                     server_cpu_percent: Some(100.0 * spent.as_secs_f64() / passed),
+                    own_cpu_percent: 100.0 * own_spent.as_secs_f64() / passed,
                     overflowed: hearing.counts.overflowed,
                     ..Second::default()
                 });
@@ -146,7 +154,7 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
             let speaker = &mut speakers[turn];
             let packet = &packets[speaker.counter as usize % packets.len()];
             speaker.say(&voice, target, packet.payload.len());
-            speaker.next_at += every;
+            speaker.next_at += INTERVAL;
             hearing.counts.sent += 1;
             turn = (turn + 1) % speakers.len();
         }

@@ -308,6 +308,7 @@ impl<'a> Run<'a> {
             room_number,
             user: format!("{room}-{kind}-{number}"),
             voice: (kind == "speaker").then(|| Arc::clone(&self.packets)),
+            phase: member::phase(place, self.load.speakers.max(1), room_number, self.load.rooms),
             with_pauses: self.load.dtx,
             mute: self.load.mute,
             light: self.load.light,

@@ -40,6 +40,8 @@ const BATCHES_MAX: usize = 4;
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// A light member that hears nothing is woken by datagrams for so long.
 const AWAKE_MAX: Duration = Duration::from_secs(3);
+/// Between two packets of most voices.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(20);
 /// A voice that is so late begins anew instead of catching up in a burst.
 const LATE_MAX: Duration = Duration::from_millis(500);
 /// Until a server that was told `leave` has closed.
@@ -74,6 +76,8 @@ pub(crate) struct Plan {
     pub(crate) user: String,
     /// What it says; `None` listens only.
     pub(crate) voice: Option<Arc<[VoicePacket]>>,
+    /// Of the packet interval: when in it this voice sends, counted from [`House::epoch`].
+    pub(crate) phase: Duration,
     /// Talks in spurts.
     pub(crate) with_pauses: bool,
     pub(crate) mute: Option<MuteCycle>,
@@ -84,6 +88,11 @@ pub(crate) struct Plan {
     /// From join to connected.
     pub(crate) patience: Duration,
     pub(crate) seed: u64,
+}
+
+/// When in the packet interval a voice sends: those of a room evenly over it, the rooms a little apart.
+pub(crate) fn phase(voice: u32, voices: u32, room: u32, rooms: u32) -> Duration {
+    INTERVAL * voice / voices + INTERVAL * room / voices / rooms
 }
 
 /// What the members of a thread share.
@@ -98,6 +107,12 @@ pub(crate) struct House {
 impl House {
     fn nanos(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
+    /// When a voice of this phase sends next.
+    fn next_at(&self, phase: Duration, time: Instant) -> Instant {
+        let passed = time.saturating_duration_since(self.epoch).saturating_sub(phase);
+        self.epoch + phase + INTERVAL * passed.as_nanos().div_ceil(INTERVAL.as_nanos()) as u32
     }
 
     fn tell(&self, news: News) {
@@ -379,7 +394,8 @@ impl<'a> Session<'a> {
             return;
         }
         if time - voice.next_at > LATE_MAX {
-            voice.next_at = time;
+            voice.next_at = self.house.next_at(self.plan.phase, time);
+            return;
         }
         let Some(pt) = payload_type(&self.rtc, mid) else {
             self.broken = Some("the server negotiated a payload type that was not offered".into());
@@ -455,13 +471,12 @@ impl<'a> Session<'a> {
         self.before = self.house.speakers.in_room(self.plan.room_number).into_iter().collect();
         let Some(packets) = &self.plan.voice else { return };
         let sender = NEXT_SENDER.fetch_add(1, Ordering::Relaxed);
-        let stagger = Duration::from_micros(self.plan.seed % 20_000);
         self.voice = Some(Voice {
             speech: Speech::new(Arc::clone(packets), self.plan.with_pauses, self.plan.seed),
             sender,
             times: self.house.speakers.add(sender, self.plan.room_number),
             house: Arc::clone(self.house),
-            next_at: time + stagger,
+            next_at: self.house.next_at(self.plan.phase, time),
             counter: 0,
             timestamp: sender.wrapping_mul(0x1234_5677),
             microphone: Microphone::Open,
