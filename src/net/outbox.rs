@@ -25,6 +25,10 @@ const MEMORY_LEN: usize = 256 * 1024;
 /// Sends of one submission. A ring's queue has a few entries more, for receives and the waker.
 pub(super) const MESSAGE_COUNT: usize = 496;
 
+/// Sends that wait for others, at most: the first listeners of a large room get theirs while the last ones' are sealed,
+/// and what the kernel reads is still in the nearest cache.
+const SUBMIT_AT: usize = 32;
+
 /// Attempts to have the kernel take what is queued, when it is short of memory.
 const SUBMIT_TRIES: usize = 4;
 
@@ -271,6 +275,10 @@ impl<P: Post> Outbox<P> {
         self.counters.datagrams_sent += u64::from(train.count);
         self.counters.bytes_sent += train.len as u64;
         self.queue(destination, train);
+        if self.message_count >= SUBMIT_AT {
+            // What is not taken now is with the next attempt.
+            self.submit_all();
+        }
     }
 
     /// Writes a message and queues its send.
