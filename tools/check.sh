@@ -116,9 +116,9 @@ step "test without io_uring" env IO_BACKEND=mmsg cargo test --locked --no-fail-f
     --test promptness --test hostile --test capture --test staying_up --test turn
 step "a browser without io_uring" env IO_BACKEND=mmsg cargo test --locked --test browser three_browsers
 step "test --benches" cargo test --locked --benches
-step "test tools" cargo test --locked --features tools --test replay --test explain
-step "test integration" cargo test --locked --features integration --test integration
-step "test load" cargo test --locked --features load --test load --bin sfu-load
+# Together: each set of features is a build of its own.
+step "test tools" cargo test --locked --no-fail-fast --features load,integration --bin sfu-load --bin sfu-bench \
+    --test replay --test explain --test integration --test load
 RUSTDOCFLAGS="-D warnings" step "doc" cargo doc --locked --no-deps --document-private-items
 step "deny" deny
 

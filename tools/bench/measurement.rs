@@ -239,3 +239,48 @@ fn figures(outcome: &Value, load: &Load, machine: &[Sample]) -> Result<(Figures,
     };
     Ok((figures, 100.0 * (ends.stolen - begins.stolen) / passed))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn run(process_us: f64, p99_ms: f64) -> Figures {
+        Figures { process_us, machine_us: f64::NAN, p99_ms, ..Figures::default() }
+    }
+
+    #[test]
+    fn runs_are_held_against_those_of_their_turn() {
+        // In the second turn the machine is half as fast.
+        let first = [run(4.0, 1.0), run(8.0, 2.0), run(4.4, 1.0)];
+        let mine = [run(6.0, 1.5), run(11.2, 3.0), run(6.6, 1.7)];
+        let (figures, beside) = found(&mine, &first);
+        assert_eq!((figures.process_us, figures.p99_ms), (6.6, 1.7));
+        assert!((beside.cost - 1.5).abs() < 1e-9 && (beside.p99_ms - 0.7).abs() < 1e-9, "{beside:?}");
+        assert_eq!(found(&first, &first).1.cost, 1.0);
+    }
+
+    #[test]
+    fn only_whole_seconds_with_everybody_count_and_idle_time_is_not_busy() {
+        let second = |at: f64, connected: u32, cpu: f64, p99: f64| {
+            json!({"at": at, "connected": connected, "received_per_second": 1_000.0, "server_cpu_percent": cpu,
+                "own_cpu_percent": 10.0, "latency_ms": {"p50": 0.1, "p99": p99, "p999": 9.0}})
+        };
+        let outcome = json!({"packets": {"loss_percent": 0.5}, "seconds": [
+            second(1.0, 3, 90.0, 9.0), second(2.0, 6, 90.0, 9.0), second(3.0, 6, 1.0, 1.0), second(4.0, 6, 2.0, 3.0),
+            second(5.0, 6, 3.0, 2.0), second(5.2, 6, 90.0, 9.0)]});
+        // A quarter of the CPU is busy; of all time, 3 ms were stolen while it counted.
+        let machine: Vec<Sample> = (0..=60)
+            .map(|tenth| f64::from(tenth) / 10.0)
+            .map(|at| Sample { at, busy: at / 4.0, stolen: at / 1_000.0 })
+            .collect();
+        let load =
+            Load { rooms: 2, speakers: 1, listeners: 2, voice: super::super::subject::Voice::Constant };
+        let (figures, steal) = figures(&outcome, &load, &machine).unwrap();
+        assert_eq!(figures.process_us, 20.0, "2 % of a CPU, by 1,000 packets a second");
+        assert!((figures.machine_us - 250.0).abs() < 1e-6, "{figures:?}");
+        assert_eq!((figures.p99_ms, figures.loss_percent, figures.load_cpu_percent), (2.0, 0.5, 10.0));
+        assert!((steal - 0.1).abs() < 1e-6, "{steal}");
+    }
+}
