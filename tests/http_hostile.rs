@@ -5,7 +5,9 @@ mod http_support;
 
 use std::time::Duration;
 
-use http_support::{Door, HANDSHAKE, Received, STEP_MAX, masked, masked_header, short, with_door};
+use http_support::{
+    Door, HANDSHAKE, NEWS_COUNT, Received, STEP_MAX, masked, masked_header, short, with_door,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
@@ -304,6 +306,28 @@ fn the_server_closes_politely_and_waits_for_the_answer() {
             assert_eq!(*door.log.borrow(), ["connected", "closed 1000"]);
         });
     }
+}
+
+#[test]
+fn what_may_wait_leaves_together_and_nothing_overtakes_it() {
+    with_door(short(), |door| async move {
+        let mut client = door.websocket().await;
+        for asked in [&["news"][..], &["slow news", "now"], &["slow news", "close"]] {
+            let before = door.app.counters().writes;
+            for text in asked {
+                client.text(text).await;
+            }
+            for i in 0..NEWS_COUNT {
+                assert_eq!(client.receive().await, Received::Text(format!("news {i}")));
+            }
+            match asked.last() {
+                Some(&"now") => assert_eq!(client.receive().await, Received::Text("now".into())),
+                Some(&"close") => client.expect_close(1000).await,
+                _ => {}
+            }
+            assert_eq!(door.app.counters().writes, before + 1, "{asked:?}");
+        }
+    });
 }
 
 #[test]

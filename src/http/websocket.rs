@@ -15,18 +15,17 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fastwebsockets::upgrade::UpgradeFut;
-use fastwebsockets::{
-    CloseCode, Frame, OpCode, Payload, Role, WebSocketError, WebSocketWrite, after_handshake_split,
-};
+use fastwebsockets::{CloseCode, Frame, OpCode, Payload, WebSocketError};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, empty};
-use tokio::sync::{Notify, mpsc};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::time::{sleep_until, timeout};
 
 use super::frames::Frames;
 use super::rate::Rates;
-use super::{App, Limits, MESSAGE_LEN_MAX, Service, Session};
+use super::{App, MESSAGE_LEN_MAX, Service, Session};
 use crate::signalling::Outbound;
 use crate::signalling::message::ServerMessage;
 use crate::signalling::negotiation::ErrorCode;
@@ -34,6 +33,12 @@ use crate::time::Now;
 
 /// Longest payload of a Close, Ping or Pong frame (RFC 6455 §5.5).
 const CONTROL_LEN_MAX: usize = 125;
+
+/// Longest head of a frame of ours, which are not masked (RFC 6455 §5.2).
+const HEAD_LEN_MAX: usize = 10;
+
+/// Bytes of frames to a client that wait for others to leave with, beside one frame.
+const FRAMES_LEN_MAX: usize = 32 * 1024;
 
 /// Frames a client may send in a second for as long as it likes; each KiB counts as one more.
 const FRAME_RATE: u32 = 200;
@@ -110,9 +115,8 @@ async fn converse<S: Service>(
     let now = Now::read().instant;
     let (session, outbox) = app.service.connect(now, remote);
     let line = Line::new(now);
-    let (_, writer) = after_handshake_split(empty(), write_half, Role::Server);
     let mut reading = pin!(read_messages(Reader::new(read_half, now), session, &line, app));
-    let mut writing = pin!(write_messages(writer, outbox, &line, app));
+    let mut writing = pin!(write_messages(write_half, outbox, &line, app));
 
     tokio::select! {
         read_end = &mut reading => match read_end {
@@ -244,76 +248,117 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
 }
 
 /// Writes what the session, the pings and the reader have for the peer, until a Close frame is out or
-/// nothing can be written any more.
+/// nothing can be written any more. All that waits leaves in one write.
 async fn write_messages<S: Service>(
-    writer: WebSocketWrite<&mut WriteHalf<TokioIo<Upgraded>>>,
+    stream: &mut WriteHalf<TokioIo<Upgraded>>,
     mut outbox: mpsc::Receiver<Outbound>,
     line: &Line,
     app: &App<S>,
 ) -> End {
-    let Limits { silence_max, write_timeout, .. } = app.limits;
-    let mut writer = Writer { writer, write_timeout };
+    let silence_max = app.limits.silence_max;
+    let mut writer = Writer { stream, app, frames: Vec::new(), due: None, written_at: line.heard.get() };
     let mut next_ping = app.next_ping(line.heard.get());
     loop {
         if let Some((code, reason)) = line.close.take() {
-            if let Some(words) = line.last_words.take()
-                && let Err(end) = writer.write(Frame::text(words.into_bytes().into())).await
-            {
-                return end;
+            if let Some(words) = line.last_words.take() {
+                writer.add(Frame::text(Payload::Borrowed(words.as_bytes())), Duration::ZERO);
             }
             return writer.close(code, reason).await;
         }
-        let pong = line.pong.take();
-        if let Some(payload) = pong
-            && let Err(end) = writer.write(Frame::pong(payload.into())).await
+        if let Some(payload) = line.pong.take() {
+            writer.add(Frame::pong(Payload::Borrowed(&payload)), Duration::ZERO);
+        }
+        let now = Now::read().instant;
+        let silent_at = line.heard.get() + silence_max;
+        if now >= silent_at {
+            // Nobody is there to wait for, but a middlebox may be glad to hear of it.
+            let _ = writer.close(CloseCode::Policy.into(), "no answer to pings").await;
+            return End::Silent;
+        }
+        if now >= next_ping {
+            next_ping = app.next_ping(now);
+            writer.add(Frame::new(true, OpCode::Ping, None, Payload::Borrowed(b"")), Duration::ZERO);
+        }
+        if writer.due.is_some_and(|due| due <= now)
+            && let Err(end) = writer.flush(now).await
         {
             return end;
         }
-        let due = next_ping.min(line.heard.get() + silence_max);
-        let written = tokio::select! {
+        let wake_at = writer.due.into_iter().fold(next_ping.min(silent_at), Instant::min);
+        let close = tokio::select! {
             biased;
-            () = line.wake.notified() => Ok(()),
-            message = outbox.recv() => match message {
-                Some(Outbound::Text(text)) => {
-                    app.count(|counters| counters.messages_out += 1);
-                    writer.write(Frame::text(text.into_bytes().into())).await
-                }
-                Some(Outbound::Close { code, reason }) => return writer.close(code, reason).await,
-                None => return writer.close(CloseCode::Normal.into(), "").await,
-            },
-            () = sleep_until(due.into()) => {
-                let now = Now::read().instant;
-                if now >= line.heard.get() + silence_max {
-                    // Nobody is there to wait for, but a middlebox may be glad to hear of it.
-                    let _ = writer.close(CloseCode::Policy.into(), "no answer to pings").await;
-                    return End::Silent;
-                }
-                if now >= next_ping {
-                    next_ping = app.next_ping(now);
-                    writer.write(Frame::new(true, OpCode::Ping, None, Payload::Borrowed(b""))).await
-                } else {
-                    Ok(())
-                }
-            }
+            () = line.wake.notified() => None,
+            message = outbox.recv() => writer.gather(message, &mut outbox),
+            () = sleep_until(wake_at.into()) => None,
         };
-        if let Err(end) = written {
-            return end;
+        if let Some((code, reason)) = close {
+            return writer.close(code, reason).await;
         }
     }
 }
 
-struct Writer<'a> {
-    writer: WebSocketWrite<&'a mut WriteHalf<TokioIo<Upgraded>>>,
-    write_timeout: Duration,
+/// Gathers frames, and writes them together.
+struct Writer<'a, S: Service> {
+    stream: &'a mut WriteHalf<TokioIo<Upgraded>>,
+    app: &'a App<S>,
+    /// Whole ones that wait, one after the other.
+    frames: Vec<u8>,
+    /// When they are to leave.
+    due: Option<Instant>,
+    /// When others left last.
+    written_at: Instant,
 }
 
-impl Writer<'_> {
-    async fn write(&mut self, frame: Frame<'_>) -> Result<(), End> {
+impl<S: Service> Writer<'_, S> {
+    /// Takes a message, and those that wait behind it. Returns the Close frame that is to be the last.
+    fn gather(
+        &mut self,
+        mut message: Option<Outbound>,
+        outbox: &mut mpsc::Receiver<Outbound>,
+    ) -> Option<(u16, &'static str)> {
+        loop {
+            match message {
+                Some(Outbound::Text(text)) => {
+                    self.add(Frame::text(Payload::Borrowed(text.as_bytes())), Duration::ZERO);
+                }
+                Some(Outbound::Notice { text, patience }) => {
+                    self.add(Frame::text(Payload::Borrowed(text.as_bytes())), patience);
+                }
+                Some(Outbound::Close { code, reason }) => return Some((code, reason)),
+                None => return Some((CloseCode::Normal.into(), "")),
+            }
+            self.app.count(|counters| counters.messages_out += 1);
+            if self.frames.len() >= FRAMES_LEN_MAX {
+                self.due = Some(self.written_at);
+                return None;
+            }
+            message = match outbox.try_recv() {
+                Ok(message) => Some(message),
+                Err(TryRecvError::Disconnected) => None,
+                Err(TryRecvError::Empty) => return None,
+            };
+        }
+    }
+
+    /// Puts a frame behind the others. It leaves at once where none left for as long as it may wait.
+    fn add(&mut self, mut frame: Frame<'_>, patience: Duration) {
+        let mut head = [0; HEAD_LEN_MAX];
+        let len = frame.fmt_head(&mut head);
+        self.frames.extend_from_slice(&head[..len]);
+        self.frames.extend_from_slice(&frame.payload);
+        let due = self.written_at + patience;
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
+    }
+
+    async fn flush(&mut self, now: Instant) -> Result<(), End> {
+        let frames = std::mem::take(&mut self.frames);
+        (self.due, self.written_at) = (None, now);
+        self.app.count(|counters| counters.writes += 1);
         let writing = async {
-            self.writer.write_frame(frame).await?;
-            self.writer.flush().await
+            self.stream.write_all(&frames).await?;
+            self.stream.flush().await
         };
-        match timeout(self.write_timeout, writing).await {
+        match timeout(self.app.limits.write_timeout, writing).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Lost),
             Err(_) => Err(End::Stuck),
@@ -326,7 +371,8 @@ impl Writer<'_> {
             CloseCode::Status => Frame::close_raw(Payload::Borrowed(b"")),
             _ => Frame::close(code, reason.as_bytes()),
         };
-        match self.write(frame).await {
+        self.add(frame, Duration::ZERO);
+        match self.flush(Now::read().instant).await {
             Ok(()) => End::Closed,
             Err(end) => end,
         }

@@ -109,6 +109,8 @@ pub struct HttpCounters {
     pub messages_in: u64,
     /// Text messages to clients.
     pub messages_out: u64,
+    /// Writes that they and all other frames left in.
+    pub writes: u64,
 }
 
 impl Snapshot {
@@ -241,6 +243,7 @@ impl Snapshot {
             http.websockets_limited,
         )?;
         out.counter("websocket_messages_in", "Text messages from clients", http.messages_in)?;
+        out.counter("websocket_writes", "Writes to clients, each of one frame or several", http.writes)?;
         out.counter("websocket_messages_out", "Text messages to clients", http.messages_out)
     }
 

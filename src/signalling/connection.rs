@@ -1,5 +1,8 @@
 //! One WebSocket as signalling sees it: a bounded queue of frames to the client.
 
+use std::rc::Rc;
+use std::time::Duration;
+
 use tokio::sync::mpsc::{self, OwnedPermit, Receiver, Sender, error::TrySendError};
 
 use super::message::ServerMessage;
@@ -14,6 +17,14 @@ pub const OUTBOUND_LEN: usize = 256;
 pub enum Outbound {
     /// A text frame.
     Text(String),
+    /// A text frame that many get: it may wait so long, counted from what left last, for others to leave with. What
+    /// comes behind it never overtakes it.
+    Notice {
+        /// Its text.
+        text: Rc<str>,
+        /// So long.
+        patience: Duration,
+    },
     /// A Close frame; the last.
     Close {
         /// RFC 6455 §7.4.
@@ -72,15 +83,19 @@ impl Connection {
     /// Queues a message. One whose receiver is gone is sent nothing, which is no error: its end is on
     /// the way.
     pub(super) fn send(&self, message: &ServerMessage) -> Result<(), TooSlow> {
-        self.send_text(message.write())
+        self.queue(Outbound::Text(message.write()))
     }
 
-    /// As [`Connection::send`], written before.
-    pub(super) fn send_text(&self, text: String) -> Result<(), TooSlow> {
+    /// As [`Connection::send`], for what many get.
+    pub(super) fn notify(&self, text: &Rc<str>, patience: Duration) -> Result<(), TooSlow> {
+        self.queue(Outbound::Notice { text: Rc::clone(text), patience })
+    }
+
+    fn queue(&self, outbound: Outbound) -> Result<(), TooSlow> {
         if self.stage == Stage::Closing {
             return Ok(());
         }
-        match self.outbound.try_send(Outbound::Text(text)) {
+        match self.outbound.try_send(outbound) {
             Err(TrySendError::Full(_)) => Err(TooSlow),
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
@@ -24,6 +25,10 @@ use crate::ids::{RoomId, TransportId, WorkerId};
 use crate::metrics::counters::WAIT_BOUNDS;
 use crate::metrics::histogram::Histogram;
 use crate::worker::command::Command;
+
+/// How long what the whole room is told may wait to leave with more, for each of its members: so a room costs some
+/// 20,000 writes a second at most, however many come and go.
+const NOTICE_PATIENCE: Duration = Duration::from_micros(50);
 
 /// A WebSocket has this long to join.
 const JOIN_WAIT: Duration = Duration::from_secs(10);
@@ -442,16 +447,17 @@ impl State {
         except: Option<ParticipantId>,
         message: &ServerMessage,
     ) {
-        let text = message.write();
         let Some(room) = self.registry.room(room) else {
             return;
         };
+        let text: Rc<str> = message.write().into();
+        let patience = NOTICE_PATIENCE * room.members().count() as u32;
         let mut slow = vec![];
         for member in room.members().filter(|member| Some(*member) != except) {
             let id = self.sessions.get(&member).and_then(|session| session.connection);
             if let Some(id) = id
                 && let Some(connection) = self.connections.get(&id)
-                && connection.send_text(text.clone()).is_err()
+                && connection.notify(&text, patience).is_err()
             {
                 slow.push(id);
             }

@@ -23,7 +23,11 @@ pub const STEP_MAX: Duration = Duration::from_secs(10);
 /// What happened to the sessions, in order.
 pub type Log = Rc<RefCell<Vec<String>>>;
 
-/// Sends every message back; `close` makes it close with 1000, `flood` makes it fill its queue.
+/// What `news` makes it say.
+pub const NEWS_COUNT: usize = 30;
+
+/// Sends every message back; `close` makes it close with 1000, `flood` makes it fill its queue, `news` makes it say
+/// things that may wait a little, and `slow news` an hour.
 pub struct Echo {
     pub log: Log,
 }
@@ -56,6 +60,11 @@ impl Session for EchoSession {
                 return;
             }
             "flood" => (0..64).try_for_each(|_| outbox.try_send(Outbound::Text("x".repeat(1 << 20)))),
+            "news" | "slow news" => {
+                let patience = Duration::from_millis(if text == "news" { 20 } else { 3_600_000 });
+                let news = |i| Outbound::Notice { text: format!("news {i}").into(), patience };
+                (0..NEWS_COUNT).try_for_each(|i| outbox.try_send(news(i)))
+            }
             text => outbox.try_send(Outbound::Text(text.to_owned())),
         };
         if sent.is_err() {

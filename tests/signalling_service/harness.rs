@@ -220,6 +220,7 @@ impl Client {
     pub(crate) fn heard(&mut self) -> Vec<Value> {
         let value = |outbound| match outbound {
             Outbound::Text(text) => serde_json::from_str(&text).unwrap(),
+            Outbound::Notice { text, .. } => serde_json::from_str(&text).unwrap(),
             Outbound::Close { code, reason } => {
                 assert!(reason.len() <= 123);
                 json!({"close": code})

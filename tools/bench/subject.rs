@@ -135,7 +135,7 @@ impl Running {
             command.args([option, &value.to_string()]);
         }
         if !matches!(subject, Subject::Floor) {
-            command.args(["--light", "--join-rate", "150", "--join-timeout", "120"]);
+            command.args(["--light", "--join-rate", "150", "--joins-at-once", "50", "--join-timeout", "120"]);
         }
         if load.voice == Voice::Opus {
             command.args(["--input", "benches/voice.opus"]);

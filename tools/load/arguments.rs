@@ -84,6 +84,9 @@ pub(crate) struct Load {
     /// Joins a second until all have joined
     #[arg(long, help_heading = "When", default_value_t = 25, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) join_rate: u32,
+    /// Joins that may be under way at once; more wait for these
+    #[arg(long, help_heading = "When", default_value_t = 1_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) joins_at_once: u32,
     /// Members a minute, chosen by chance, that leave and join again
     #[arg(long, help_heading = "When", default_value_t = 0, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=60_000))]
     pub(crate) churn: u32,

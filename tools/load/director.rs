@@ -253,9 +253,13 @@ impl<'a> Run<'a> {
         let mut ends_at: Option<Instant> = None;
         loop {
             let time = now();
-            while self.members.len() < count && next_join <= time {
+            while self.members.len() < count && next_join <= time && self.may_join() {
                 self.join();
                 next_join += between;
+            }
+            if !self.may_join() {
+                // Who waits does not come in a burst afterwards.
+                next_join = next_join.max(time);
             }
             if next_sample <= time {
                 self.sample()?;
@@ -278,7 +282,7 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
             let mut wake_at = next_sample;
-            if self.members.len() < count {
+            if self.members.len() < count && self.may_join() {
                 wake_at = wake_at.min(next_join);
             }
             for at in [next_churn, ends_at].into_iter().flatten() {
@@ -289,6 +293,11 @@ impl<'a> Run<'a> {
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
         }
+    }
+
+    fn may_join(&self) -> bool {
+        let joining = self.members.iter().filter(|member| member.state == State::Joining).count();
+        joining < self.load.joins_at_once as usize
     }
 
     /// The next one: rooms by turns, speakers first.

@@ -1,6 +1,8 @@
 //! What the server says, taken with care: it may be anybody.
 
-use serde_json::Value;
+use std::borrow::Cow;
+
+use serde::Deserialize;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 /// A message is no longer; a room of ten thousand is told within it.
@@ -41,30 +43,55 @@ impl FromServer {
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<FromServer, String> {
-        let Ok(Value::Object(mut envelope)) = serde_json::from_str(text) else {
-            return Err(format!("not a message of this protocol: {}", shown(text)));
+        // In two steps: most of what a large room says is news of members, of which only the name is read.
+        let event = match serde_json::from_str(text) {
+            Ok(Envelope { event: Some(event) }) => event,
+            Ok(_) => return Err(format!("a message without an event: {}", shown(text))),
+            Err(_) => return Err(format!("not a message of this protocol: {}", shown(text))),
         };
-        let data = envelope.remove("data").unwrap_or_default();
-        let Some(event) = envelope.get("event").and_then(Value::as_str) else {
-            return Err(format!("a message without an event: {}", shown(text)));
-        };
-        let said = |key: &str| data[key].as_str().unwrap_or_default();
-        Ok(match event {
-            "joined" if data["success"] == true => FromServer::Joined,
-            "joined" => FromServer::Refused(shown(said("message"))),
-            // Nothing of ours is lost: the one offer that we make cannot collide.
-            "error" if data["code"] == "glare" => FromServer::Other,
-            "error" => FromServer::Refused(shown(&format!("{}: {}", said("code"), said("message")))),
-            "offer" => FromServer::Offer(sdp(said("sdp"))?),
-            "answer" => FromServer::Answer(sdp(said("sdp"))?),
-            "ice-candidate" => FromServer::Candidate(said("candidate").to_owned()),
+        let said = || serde_json::from_str(text).map_or_else(|_| Data::default(), |said: Said| said.data);
+        Ok(match &*event {
+            "joined" => match said() {
+                Data { success: true, .. } => FromServer::Joined,
+                Data { message, .. } => FromServer::Refused(shown(&message)),
+            },
+            "error" => match said() {
+                // Nothing of ours is lost: the one offer that we make cannot collide.
+                Data { code, .. } if code == "glare" => FromServer::Other,
+                Data { code, message, .. } => FromServer::Refused(shown(&format!("{code}: {message}"))),
+            },
+            "offer" => FromServer::Offer(sdp(said().sdp)?),
+            "answer" => FromServer::Answer(sdp(said().sdp)?),
+            "ice-candidate" => FromServer::Candidate(said().candidate),
             "slots" => FromServer::Slots,
             _ => FromServer::Other,
         })
     }
 }
 
-fn sdp(text: &str) -> Result<String, String> {
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    event: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    data: Data,
+}
+
+/// What is read of any message; the rest of it is skipped.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Data {
+    success: bool,
+    code: String,
+    message: String,
+    sdp: String,
+    candidate: String,
+}
+
+fn sdp(text: String) -> Result<String, String> {
     if text.len() > SDP_LEN_MAX {
         return Err(format!("a description of {} bytes", text.len()));
     }
@@ -72,7 +99,7 @@ fn sdp(text: &str) -> Result<String, String> {
     if media > MEDIA_COUNT_MAX {
         return Err(format!("a description of {media} m-lines"));
     }
-    Ok(text.to_owned())
+    Ok(text)
 }
 
 /// Somebody else's words, fit for a terminal and a report.
@@ -106,6 +133,10 @@ mod tests {
         assert_eq!(parse(r#"{"event":"offer","data":{"sdp":"v=0"}}"#), FromServer::Offer("v=0".into()));
         assert_eq!(parse(r#"{"event":"offer","data":7}"#), FromServer::Offer(String::new()));
         assert_eq!(parse(r#"{"event":"news","data":[]}"#), FromServer::Other);
+        assert_eq!(
+            parse(r#"{"data":{"users":[{"userId":"a"}]},"event":"user\u002djoined"}"#),
+            FromServer::Other
+        );
     }
 
     #[test]
