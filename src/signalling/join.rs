@@ -71,6 +71,7 @@ impl State {
             media: Some(media),
             since: now,
             has_failed: false,
+            changes_last_until: now,
         };
         self.sessions.insert(id, Box::new(session));
         self.welcome(now, connection, id, false);

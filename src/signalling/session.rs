@@ -1,12 +1,18 @@
 //! A participant's side of signalling: it outlives a lost connection by the resume window.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::ConnectionId;
 use super::negotiation::Negotiation;
 use super::resume::ResumeToken;
 use crate::auth::Grants;
 use crate::ids::TransportId;
+
+/// What a participant says of itself may change so often for as long as it likes: the whole room is told.
+const CHANGE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// And so many times at once, far fewer than may wait for a client that reads.
+const CHANGE_BURST: u32 = 100;
 
 /// One participant's state besides what the registry knows.
 pub(super) struct Session {
@@ -24,6 +30,8 @@ pub(super) struct Session {
     pub(super) since: Instant,
     /// Its media ended because the transport failed, not because its negotiation did.
     pub(super) has_failed: bool,
+    /// Until when the changes that were made would have lasted, had they come evenly.
+    pub(super) changes_last_until: Instant,
 }
 
 /// Negotiation and transport, which begin and end together.
@@ -40,6 +48,16 @@ pub(super) struct Media {
 }
 
 impl Session {
+    /// Counts a change of what it says of itself; `false` when those were too many.
+    pub(super) fn may_change(&mut self, now: Instant) -> bool {
+        let last_until = self.changes_last_until.max(now) + CHANGE_INTERVAL;
+        let is_allowed = last_until <= now + CHANGE_INTERVAL * CHANGE_BURST;
+        if is_allowed {
+            self.changes_last_until = last_until;
+        }
+        is_allowed
+    }
+
     /// Whether a connection that shows this token may go on with the session.
     pub(super) fn can_resume(&self, now: Instant, shown: Option<&str>) -> bool {
         let is_right = shown.is_some_and(|shown| self.resume.matches(shown));

@@ -233,6 +233,16 @@ impl State {
                 self.negotiate(now, id, |negotiation| negotiation.handle_candidate(&candidate));
             }
             ClientMessage::UserInfo(change) => {
+                let Some(session) = self.sessions.get_mut(&id) else {
+                    return;
+                };
+                if !session.may_change(now) {
+                    if let Some(connection) = session.connection {
+                        self.error(now, connection, ErrorCode::RateLimited, "too many changes".into());
+                        self.close(now, connection, CLOSE_POLICY, "too many changes");
+                    }
+                    return;
+                }
                 if let Some(participant) = self.registry.participant(id) {
                     let info = participant.info.with(&change);
                     self.set_info(now, id, info);
