@@ -118,7 +118,7 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// A client from which neither message nor pong came for this long is lost.
     pub silence_max: Duration,
-    /// For one frame to be taken by the kernel.
+    /// For one write, of a frame or several, to be taken by the kernel.
     pub write_timeout: Duration,
     /// From our Close frame to the end of the connection.
     pub close_timeout: Duration,

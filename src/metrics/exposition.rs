@@ -243,8 +243,8 @@ impl Snapshot {
             http.websockets_limited,
         )?;
         out.counter("websocket_messages_in", "Text messages from clients", http.messages_in)?;
-        out.counter("websocket_writes", "Writes to clients, each of one frame or several", http.writes)?;
-        out.counter("websocket_messages_out", "Text messages to clients", http.messages_out)
+        out.counter("websocket_messages_out", "Text messages to clients", http.messages_out)?;
+        out.counter("websocket_writes", "Writes to clients, each of one frame or several", http.writes)
     }
 
     fn encode_workers(&self, out: &mut Output<'_>) -> fmt::Result {

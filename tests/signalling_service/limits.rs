@@ -5,7 +5,7 @@ use std::time::Duration;
 use gryt_sfu::signalling::{OUTBOUND_LEN, Outbound};
 use serde_json::json;
 
-use crate::harness::{House, Shape, word};
+use crate::harness::{Client, House, Shape, word};
 
 #[test]
 fn who_does_not_read_is_let_go_and_may_come_back() {
@@ -24,6 +24,30 @@ fn who_does_not_read_is_let_go_and_may_come_back() {
     slow.lose(&house);
     assert_eq!(slow.resume(&house, "r", "slow")["resumed"], true);
     a.hears_nothing();
+}
+
+#[test]
+fn who_changes_too_often_is_let_go_and_the_others_stay() {
+    let mut house = House::new();
+    let (mut a, mut b) = (house.join("r", "a"), house.join("r", "b"));
+    a.heard();
+    let change =
+        |a: &Client, house: &House, turn| a.say(house, "user-info", json!({"isMuted": turn % 2 == 0}));
+    (0..100).for_each(|turn| change(&a, &house, turn));
+    a.hears_nothing();
+    house.pass(Duration::from_millis(50));
+    (100..102).for_each(|turn| change(&a, &house, turn));
+    let heard = a.heard();
+    assert_eq!(heard.len(), 2);
+    assert_eq!(heard[0]["data"]["code"], "rate-limited");
+    assert_eq!(heard[1], json!({"close": 1008}));
+    assert_eq!(b.heard_words(), vec!["user-info"; 101]);
+    a.lose(&house);
+    // A new connection begins with no new burst.
+    assert_eq!(a.resume(&house, "r", "a")["resumed"], true);
+    change(&a, &house, 102);
+    assert_eq!(a.heard().last(), Some(&json!({"close": 1008})));
+    b.hears_nothing();
 }
 
 #[test]

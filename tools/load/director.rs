@@ -257,7 +257,7 @@ impl<'a> Run<'a> {
                 self.join();
                 next_join += between;
             }
-            if !self.may_join() {
+            if self.members.len() < count && !self.may_join() {
                 // Who waits does not come in a burst afterwards.
                 next_join = next_join.max(time);
             }
