@@ -312,7 +312,7 @@ fn the_server_closes_politely_and_waits_for_the_answer() {
 fn what_may_wait_leaves_together_and_nothing_overtakes_it() {
     with_door(short(), |door| async move {
         let mut client = door.websocket().await;
-        for asked in [&["news"][..], &["slow news", "now"], &["slow news", "close"]] {
+        for asked in [&["hot news"][..], &["news"], &["slow news", "now"], &["slow news", "close"]] {
             let before = door.app.counters().writes;
             for text in asked {
                 client.text(text).await;

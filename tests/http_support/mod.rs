@@ -27,7 +27,7 @@ pub type Log = Rc<RefCell<Vec<String>>>;
 pub const NEWS_COUNT: usize = 30;
 
 /// Sends every message back; `close` makes it close with 1000, `flood` makes it fill its queue, `news` makes it say
-/// things that may wait a little, and `slow news` an hour.
+/// things that may wait a little, `slow news` an hour, and `hot news` not at all.
 pub struct Echo {
     pub log: Log,
 }
@@ -60,8 +60,12 @@ impl Session for EchoSession {
                 return;
             }
             "flood" => (0..64).try_for_each(|_| outbox.try_send(Outbound::Text("x".repeat(1 << 20)))),
-            "news" | "slow news" => {
-                let patience = Duration::from_millis(if text == "news" { 20 } else { 3_600_000 });
+            "hot news" | "news" | "slow news" => {
+                let patience = match text {
+                    "hot news" => Duration::ZERO,
+                    "news" => Duration::from_millis(20),
+                    _ => Duration::from_secs(3600),
+                };
                 let news = |i| Outbound::Notice { text: format!("news {i}").into(), patience };
                 (0..NEWS_COUNT).try_for_each(|i| outbox.try_send(news(i)))
             }
