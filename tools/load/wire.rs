@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 /// A message is no longer; a room of ten thousand is told within it.
@@ -84,11 +86,21 @@ struct Said {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Data {
+    #[serde(deserialize_with = "lenient")]
     success: bool,
+    #[serde(deserialize_with = "lenient")]
     code: String,
+    #[serde(deserialize_with = "lenient")]
     message: String,
+    #[serde(deserialize_with = "lenient")]
     sdp: String,
+    #[serde(deserialize_with = "lenient")]
     candidate: String,
+}
+
+/// A field of another type counts as absent, and the others as they are.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(from: D) -> Result<T, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(from)?).unwrap_or_default())
 }
 
 fn sdp(text: String) -> Result<String, String> {
@@ -132,6 +144,8 @@ mod tests {
         assert_eq!(parse(r#"{"event":"error","data":{"code":"glare"}}"#), FromServer::Other);
         assert_eq!(parse(r#"{"event":"offer","data":{"sdp":"v=0"}}"#), FromServer::Offer("v=0".into()));
         assert_eq!(parse(r#"{"event":"offer","data":7}"#), FromServer::Offer(String::new()));
+        let without_words = r#"{"event":"error","data":{"message":null,"code":"busy"}}"#;
+        assert_eq!(parse(without_words), FromServer::Refused("busy: ".into()));
         assert_eq!(parse(r#"{"event":"news","data":[]}"#), FromServer::Other);
         assert_eq!(
             parse(r#"{"data":{"users":[{"userId":"a"}]},"event":"user\u002djoined"}"#),
