@@ -23,6 +23,7 @@ use crate::packet::DropReason;
 use crate::rtp::extension::Values;
 use crate::srtp::index::PacketIndex;
 use crate::time::RtpTime;
+use crate::vector;
 
 /// How the owner of the room numbers its peers.
 pub type PeerKey = usize;
@@ -415,7 +416,7 @@ impl Room {
                 serve(Turn::Next(receiver.peer), &self.pending, &self.payloads);
             }
             if let Some(receiver) = self.receivers.get_mut(key_at(turn))
-                && !receiver.deafened
+                && { vector::fetch_behind(receiver, 4); !receiver.deafened }
             {
                 serve(Turn::Now(receiver), &self.pending, &self.payloads);
             }

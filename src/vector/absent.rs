@@ -83,6 +83,7 @@ impl HmacSha1 {
 
 /// Does nothing.
 pub fn fetch<T>(_: &T) {}
+pub fn fetch_behind<T>(_: &T, _: usize) {}
 
 /// There are no jobs.
 pub fn seal_many(_: &mut [Job<'_>]) {}

@@ -229,12 +229,16 @@ impl Ring {
 
     /// Submits what is queued and waits for a completion.
     pub(super) fn wait(&mut self, patience: Patience) -> io::Result<Entered> {
+        if patience.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            // A time-out of nothing would be a timer and a sleep all the same, some 25 µs.
+            return self.collect();
+        }
         let timeout = patience.timeout.map(timespec);
         let mut args = SubmitArgs::new();
         if let Some(timeout) = &timeout {
             args = args.timespec(timeout);
         }
-        if patience.batch_wait.is_zero() || patience.timeout.is_some_and(|timeout| timeout.is_zero()) {
+        if patience.batch_wait.is_zero() {
             return self.enter(1, &args);
         }
         if self.has_min_wait {
