@@ -12,6 +12,7 @@ pub mod limits;
 pub mod mmsg;
 mod msghdr;
 mod outbox;
+mod post;
 mod slab;
 pub mod socket;
 mod steer;

@@ -1,85 +1,38 @@
 //! The sending half. Datagrams of a run are written side by side into one stretch of memory and leave
 //! as few sends as their lengths allow.
 //!
-//! Sends are inline (`MSG_DONTWAIT`; on a ring never asynchronous, linked or drained): the kernel is done with
-//! a message and its bytes when the system call that took its submission has returned. So memory is handed
+//! The kernel is done with a message and its bytes when the system call that took it has returned. So memory is handed
 //! out from the front, and all of it is free again once nothing is queued; a small batch stays in a few cache
-//! lines whatever the memory's size. How messages reach the kernel is a [`Post`]'s business.
+//! lines whatever the memory's size.
 
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
 
 use super::backend::{Counters, UnsentList, send_drop_reason};
 use super::msghdr::{Control, Name};
+use super::post::{Post, Posted};
 use super::slab::Slab;
 use super::socket::SOCKET_COUNT_MAX;
 use super::train::Train;
-use crate::packet::{DATAGRAM_LEN_MAX, DropReason, Egress, Path, SocketId};
+use crate::packet::{DATAGRAM_LEN_MAX, Egress, Path, SocketId};
 
-/// Bytes that may wait for one submission: with [`MESSAGE_COUNT`] voice datagrams some 100 KB are used.
+/// Bytes that may wait for one submission: one receiver's packets of a batch, and those of the few before it.
 const MEMORY_LEN: usize = 256 * 1024;
 
-/// Sends of one submission. A ring's queue has a few entries more, for receives and the waker.
-pub(super) const MESSAGE_COUNT: usize = 496;
+/// Sends of one submission.
+pub(super) const MESSAGE_COUNT: usize = 2 * SUBMIT_AT;
 
 /// Sends that wait for others, at most: the first listeners of a large room get theirs while the last ones' are sealed,
 /// and what the kernel reads is still in the nearest cache.
 const SUBMIT_AT: usize = 32;
 
-/// Attempts to have the kernel take what is queued, when it is short of memory.
-const SUBMIT_TRIES: usize = 4;
-
 const _: () = assert!(MEMORY_LEN >= 2 * DATAGRAM_LEN_MAX);
 const _: () = assert!(MESSAGE_COUNT <= u16::MAX as usize);
 const _: () = assert!(mem::offset_of!(Message, header) == 0);
-
-/// How messages reach the kernel.
-pub trait Post {
-    /// Queues a message.
-    ///
-    /// # Safety
-    /// Header, and what it points to, stay unchanged until [`Post::has_submitted_all`] says so.
-    unsafe fn push(&mut self, message: Posted);
-
-    /// Hands over what is queued, as far as the kernel takes it, without waiting.
-    ///
-    /// # Errors
-    /// When it takes none.
-    fn submit(&mut self) -> io::Result<()>;
-
-    /// The kernel has taken everything that was queued, and is done with it.
-    fn has_submitted_all(&mut self) -> bool;
-
-    /// Tells what came of it: each message that the kernel refused.
-    fn sort(&mut self, counters: &mut Counters, on_refusal: impl FnMut(&mut Counters, Refusal));
-}
-
-/// A message to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Posted {
-    /// All of it, in the kernel's layout.
-    pub header: NonNull<libc::msghdr>,
-    /// What it leaves by.
-    pub socket: SocketId,
-    /// Its number.
-    pub message: u16,
-    /// Which use of that number.
-    pub generation: u32,
-}
-
-/// A message that the kernel refused.
-#[derive(Clone, Copy, Debug)]
-pub struct Refusal {
-    /// Its number.
-    pub message: u16,
-    /// Which use of that number: news of an earlier one may come late.
-    pub generation: u32,
-    /// Why.
-    pub errno: i32,
-}
 
 /// What one send points to, in memory that does not move.
 #[repr(C)]
@@ -136,17 +89,15 @@ struct OpenRun {
 }
 
 /// An egress, and keeper of the way to the kernel: a full queue is emptied in the middle of a run.
-pub struct Outbox<P> {
-    pub(super) post: P,
+pub struct Outbox {
     pub(super) counters: Counters,
     pub(super) unsent: UnsentList,
+    post: Post,
     memory: Slab,
     /// Where the next segment goes; everything before is queued, or being committed.
     cursor: usize,
     messages: Slab,
     message_count: usize,
-    /// Distinguishes uses of the messages.
-    generation: u32,
     run: Option<OpenRun>,
     /// Sockets whose path cuts sends into segments.
     has_segmentation: [bool; SOCKET_COUNT_MAX],
@@ -154,57 +105,46 @@ pub struct Outbox<P> {
     refused: VecDeque<(Destination, Train)>,
 }
 
-impl<P: Post> Outbox<P> {
-    pub(super) fn new(post: P, has_segmentation: [bool; SOCKET_COUNT_MAX]) -> io::Result<Outbox<P>> {
+impl Outbox {
+    /// Leaves by these sockets, in the order of their ids. They stay open as long as it is used.
+    pub(super) fn new(
+        fds: impl Iterator<Item = RawFd>,
+        has_segmentation: [bool; SOCKET_COUNT_MAX],
+    ) -> io::Result<Outbox> {
         Ok(Outbox {
-            post,
             counters: Counters::default(),
             unsent: UnsentList::new(),
+            post: Post::new(fds),
             memory: Slab::new(MEMORY_LEN)?,
             cursor: 0,
             messages: Slab::new(MESSAGE_COUNT * mem::size_of::<Message>())?,
             message_count: 0,
-            generation: 0,
             run: None,
             has_segmentation,
             refused: VecDeque::with_capacity(MESSAGE_COUNT),
         })
     }
 
-    /// Sorts what completed, sends again what was refused as a whole, and frees the memory of what the
-    /// kernel has taken. After every system call.
-    pub(super) fn reap(&mut self) {
-        self.sort();
-        if !self.post.has_submitted_all() {
-            return;
-        }
-        self.free_messages();
-        if !self.refused.is_empty() {
-            self.repeat_refused();
-        }
-        if self.post.has_submitted_all() {
-            self.cursor = 0;
-        }
+    /// System calls made since the last call.
+    pub(super) fn take_calls(&mut self) -> u64 {
+        mem::take(&mut self.post.calls)
     }
 
-    fn free_messages(&mut self) {
-        self.message_count = 0;
-        self.generation = self.generation.wrapping_add(1);
+    /// Ends the run that is open and sends everything. All memory is free then.
+    pub(super) fn flush(&mut self) {
+        self.close();
+        self.make_room();
     }
 
-    /// Sorts what is known of what was sent.
-    pub(super) fn sort(&mut self) {
+    /// Hands over what is queued, and sorts what the kernel refused. Frees the messages but not the bytes, which a
+    /// send that was refused as a whole still needs.
+    fn submit(&mut self) {
         // Taken out of `self` for the loop's time, so that the rest can be changed meanwhile.
-        let Self { post, counters, unsent, messages, generation, has_segmentation, refused, .. } = self;
-        post.sort(counters, |counters, refusal| {
+        let Self { post, counters, unsent, messages, has_segmentation, refused, .. } = self;
+        for refusal in post.submit() {
             let errno = refusal.errno;
-            if refusal.generation != *generation {
-                // Came so late that its message has gone; it was one datagram at least.
-                counters.drop(send_drop_reason(errno), 1);
-                return;
-            }
             let message = message_at(messages, usize::from(refusal.message));
-            // SAFETY: initialised when it was queued, and not overwritten within a generation.
+            // SAFETY: initialised when it was queued, and not overwritten since.
             let message = unsafe { message.as_ref() };
             let train = message.train;
             if train.count > 1 && is_refusal_of_segments(errno) {
@@ -219,7 +159,8 @@ impl<P: Post> Outbox<P> {
                     unsent.add(path, reason, train.count.into());
                 }
             }
-        });
+        }
+        self.message_count = 0;
     }
 
     /// The bytes are still where they were: nothing has been written since the submission.
@@ -227,43 +168,22 @@ impl<P: Post> Outbox<P> {
         while let Some((mut destination, train)) = self.refused.pop_front() {
             destination.control.pop_segment_len();
             for single in train.singles() {
-                if self.message_count == MESSAGE_COUNT && !self.submit_all() {
-                    self.counters.drop(DropReason::SendFailed, 1);
-                    continue;
+                if self.message_count == MESSAGE_COUNT {
+                    self.submit();
                 }
                 self.queue(destination, single);
             }
         }
-        self.submit_all();
+        self.submit();
     }
 
-    /// Submits without waiting until the kernel has taken everything, and frees the messages but not the
-    /// bytes. `false` when it does not take them.
-    fn submit_all(&mut self) -> bool {
-        for _ in 0..SUBMIT_TRIES {
-            if self.post.submit().is_err() {
-                return false;
-            }
-            self.sort();
-            if self.post.has_submitted_all() {
-                self.free_messages();
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Makes room in the middle of a flush: everything queued is sent, everything is free.
-    fn make_room(&mut self) -> bool {
-        let is_taken = self.submit_all();
-        if is_taken && !self.refused.is_empty() {
+    /// Everything queued is sent, everything is free.
+    fn make_room(&mut self) {
+        self.submit();
+        if !self.refused.is_empty() {
             self.repeat_refused();
         }
-        let is_free = is_taken && self.post.has_submitted_all();
-        if is_free {
-            self.cursor = 0;
-        }
-        is_free
+        self.cursor = 0;
     }
 
     /// Queues what the open run has committed.
@@ -276,8 +196,7 @@ impl<P: Post> Outbox<P> {
         self.counters.bytes_sent += train.len as u64;
         self.queue(destination, train);
         if self.message_count >= SUBMIT_AT {
-            // What is not taken now is with the next attempt.
-            self.submit_all();
+            self.submit();
         }
     }
 
@@ -305,22 +224,22 @@ impl<P: Post> Outbox<P> {
         unsafe { place.write(Message { header, bytes, name, control, train, socket }) };
         let message = self.message_count as u16;
         // The header comes first in a message.
-        let posted = Posted { header: place.cast(), socket, message, generation: self.generation };
-        // SAFETY: message and bytes stay until the queue is empty.
+        let posted = Posted { header: place.cast(), socket, message };
+        // SAFETY: message and bytes stay until they are submitted.
         unsafe { self.post.push(posted) };
         self.message_count += 1;
     }
 }
 
-impl<P: Post> Egress for Outbox<P> {
+impl Egress for Outbox {
     fn cuts_segments(&self, path: Path) -> bool {
         self.has_segmentation[usize::from(path.socket.0)]
     }
 
     fn open(&mut self, path: Path) -> bool {
         self.close();
-        if self.message_count == MESSAGE_COUNT && !self.make_room() {
-            return false;
+        if self.message_count == MESSAGE_COUNT {
+            self.make_room();
         }
         self.run = Some(OpenRun { destination: Destination::new(path), train: None, lent_len: 0 });
         true
@@ -333,9 +252,7 @@ impl<P: Post> Egress for Outbox<P> {
         let messages_needed = 1 + usize::from(run.train.is_some());
         if self.cursor + len_max > self.memory.len() || self.message_count + messages_needed > MESSAGE_COUNT {
             self.queue_train();
-            if !self.make_room() {
-                return None;
-            }
+            self.make_room();
         }
         self.run.as_mut()?.lent_len = len_max;
         // SAFETY: everything queued lies before the cursor.
@@ -364,6 +281,16 @@ impl<P: Post> Egress for Outbox<P> {
     fn close(&mut self) {
         self.queue_train();
         self.run = None;
+        if self.message_count == 0 && self.refused.is_empty() {
+            self.cursor = 0;
+        }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        // What is queued still leaves.
+        self.flush();
     }
 }
 

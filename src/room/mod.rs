@@ -416,7 +416,10 @@ impl Room {
                 serve(Turn::Next(receiver.peer), &self.pending, &self.payloads);
             }
             if let Some(receiver) = self.receivers.get_mut(key_at(turn))
-                && { vector::fetch_behind(receiver, 4); !receiver.deafened }
+                && {
+                    vector::fetch_behind(receiver, 4);
+                    !receiver.deafened
+                }
             {
                 serve(Turn::Now(receiver), &self.pending, &self.payloads);
             }

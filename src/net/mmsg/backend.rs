@@ -9,14 +9,13 @@ use std::vec::Drain;
 
 use super::epoll::{Epoll, is_readable_within};
 use super::inlet::{Brought, Inlet};
-use super::post::{MmsgEgress, MmsgPost};
 use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake};
 use crate::net::busy_poll::BusyPollError;
 use crate::net::limits::kernel_release;
-use crate::net::outbox::{Outbox, Post};
+use crate::net::outbox::Outbox;
 use crate::net::socket::{SOCKET_COUNT_MAX, WorkerSockets, has_segmentation};
 use crate::net::wake::WakeReader;
-use crate::packet::{Datagram, Egress, SocketId};
+use crate::packet::{Datagram, SocketId};
 
 /// A receive that failed as often without a datagram in between is tried again only every
 /// [`FAILURE_PAUSE`]: a socket that is lost must not eat the core.
@@ -53,7 +52,8 @@ pub fn probe() -> Features {
 
 /// A worker's sockets and its waker without a ring. Stays on the thread that made it.
 pub struct Mmsg {
-    egress: MmsgEgress,
+    /// Dropped before the sockets by which its last messages leave.
+    egress: Outbox,
     inlet: Inlet,
     epoll: Epoll,
     /// Sockets that have something, as far as is known.
@@ -86,7 +86,7 @@ impl Mmsg {
         }
         epoll.add(waker.as_raw_fd(), WAKER)?;
         Ok(Mmsg {
-            egress: Outbox::new(MmsgPost::new(sockets.fds()), has_segmentation)?,
+            egress: Outbox::new(sockets.fds(), has_segmentation)?,
             inlet: Inlet::new(options.buffer_count)?,
             epoll,
             is_ready: [false; SOCKET_COUNT_MAX],
@@ -99,13 +99,6 @@ impl Mmsg {
             calls: 0,
             overflows: 0,
         })
-    }
-
-    fn flush(&mut self) {
-        self.egress.close();
-        // Everything is taken, and what is refused is counted.
-        let _ = self.egress.post.submit();
-        self.egress.reap();
     }
 
     /// Waits for the sockets and the waker; `true` when it was the waker.
@@ -171,12 +164,12 @@ impl Mmsg {
 }
 
 impl Backend for Mmsg {
-    type Egress = MmsgEgress;
+    type Egress = Outbox;
 
     const NAME: &str = "mmsg";
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Wake> {
-        self.flush();
+        self.egress.flush();
         let timeout = if self.inlet.has_some() { Some(Duration::ZERO) } else { timeout };
         let mut woken = self.poll_with_pause(timeout)?;
         let may_wait = !self.batch_wait.is_zero() && timeout.is_none_or(|timeout| !timeout.is_zero());
@@ -192,7 +185,7 @@ impl Backend for Mmsg {
         Ok(Wake { woken })
     }
 
-    fn next(&mut self) -> Option<(Datagram<'_>, &mut MmsgEgress)> {
+    fn next(&mut self) -> Option<(Datagram<'_>, &mut Outbox)> {
         let (index, (path, arrived)) = loop {
             self.budget = self.budget.checked_sub(1)?;
             let index = match self.inlet.take() {
@@ -211,7 +204,7 @@ impl Backend for Mmsg {
         Some((Datagram { path, arrived, bytes }, &mut self.egress))
     }
 
-    fn egress(&mut self) -> &mut MmsgEgress {
+    fn egress(&mut self) -> &mut Outbox {
         &mut self.egress
     }
 
@@ -231,7 +224,7 @@ impl Backend for Mmsg {
 
     fn take_counters(&mut self) -> Counters {
         let mut counters = std::mem::take(&mut self.egress.counters);
-        counters.enters = std::mem::take(&mut self.calls) + std::mem::take(&mut self.egress.post.calls);
+        counters.enters = std::mem::take(&mut self.calls) + self.egress.take_calls();
         let overflows = self.sockets.overflows();
         counters.receive_overflows = overflows.wrapping_sub(self.overflows).into();
         self.overflows = overflows;
@@ -240,12 +233,5 @@ impl Backend for Mmsg {
 
     fn take_unsent(&mut self) -> Drain<'_, Unsent> {
         self.egress.unsent.take()
-    }
-}
-
-impl Drop for Mmsg {
-    fn drop(&mut self) {
-        // What is queued still leaves.
-        self.flush();
     }
 }

@@ -8,7 +8,5 @@
 mod backend;
 mod epoll;
 mod inlet;
-mod post;
 
 pub use backend::{Features, Mmsg, probe};
-pub use post::{MmsgEgress, MmsgPost};

@@ -5,19 +5,18 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 use std::vec::Drain;
 
-use io_uring::{opcode, types};
+use io_uring::{cqueue, opcode, types};
 
 use super::buffers::{BufferRing, Received};
 use super::inbox::Inbox;
 use super::op::Op;
-use super::post::{UringEgress, UringPost};
 use super::ring::{BUFFER_GROUP, COMPLETION_COUNT, Patience, Ring, SUBMISSION_COUNT, UringError};
 use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake};
 use crate::net::busy_poll::BusyPollError;
 use crate::net::outbox::Outbox;
 use crate::net::socket::{SOCKET_COUNT_MAX, WorkerSockets};
 use crate::net::wake::WakeReader;
-use crate::packet::{Datagram, Egress, SocketId};
+use crate::packet::{Datagram, SocketId};
 
 /// Receive buffers, at most.
 const BUFFER_COUNT_MAX: u16 = 2048;
@@ -33,15 +32,18 @@ const COLLECT_COUNT_MAX: usize = BATCH_LEN_MAX / 16;
 /// With [`Options::batch_wait`]: completions worth waiting for.
 const BATCH_LEN_WANTED: u32 = 32;
 
-// Nothing is ever held back: buffers that completed, sends that failed, and the end of each multishot.
-const _: () = assert!(
-    BUFFER_COUNT_MAX as usize + 2 * SUBMISSION_COUNT as usize + SOCKET_COUNT_MAX < COMPLETION_COUNT as usize
-);
+// Nothing is ever held back: buffers that completed, and the end of each multishot.
+const _: () = assert!(BUFFER_COUNT_MAX as usize + SUBMISSION_COUNT as usize <= COMPLETION_COUNT as usize);
+// Receives and the waker.
+const _: () = assert!(SOCKET_COUNT_MAX < SUBMISSION_COUNT as usize);
 
 /// A worker's sockets and its waker on one io_uring. Stays on the thread that made it.
 pub struct Uring {
-    /// Dropped first: the ring ends before the buffers that it writes to.
-    egress: UringEgress,
+    /// Dropped before the sockets by which its last messages leave.
+    egress: Outbox,
+    /// Dropped before the buffers that it writes to.
+    ring: Ring,
+    inbox: Inbox,
     buffers: BufferRing,
     /// The buffer of the datagram handed out last.
     lent: Option<Received>,
@@ -70,10 +72,10 @@ impl Uring {
         files.push(waker.as_raw_fd());
         ring.register_files(&files)?;
         let buffers = BufferRing::new(&ring, options.buffer_count)?;
-        let post = UringPost { ring, inbox: Inbox::new(options.buffer_count) };
-        let egress = Outbox::new(post, has_segmentation)?;
         Ok(Uring {
-            egress,
+            ring,
+            inbox: Inbox::new(options.buffer_count),
+            egress: Outbox::new(sockets.fds(), has_segmentation)?,
             buffers,
             lent: None,
             budget: 0,
@@ -90,15 +92,34 @@ impl Uring {
         }
     }
 
+    /// Puts what completed where the loop finds it in its turn.
+    fn sort(&mut self) {
+        if self.ring.holds_back_completions() {
+            self.egress.counters.completions_held_back += 1;
+        }
+        for entry in self.ring.completions() {
+            match Op::from_user_data(entry.user_data()) {
+                Some(Op::Receive(socket)) => {
+                    self.inbox.sort_receive(socket, &entry, &mut self.egress.counters);
+                }
+                Some(Op::Wake) => {
+                    self.inbox.is_woken = true;
+                    self.inbox.is_polling = cqueue::more(entry.flags());
+                }
+                None => {}
+            }
+        }
+    }
+
     /// Queues a receive on every socket that has none, and the poll of the waker. `true` when one of them
     /// is left out until later, because it keeps failing.
     fn arm(&mut self) -> bool {
         let mut is_pausing = false;
         for index in 0..self.sockets.sockets().len() {
-            if self.egress.post.inbox.is_receiving[index] {
+            if self.inbox.is_receiving[index] {
                 continue;
             }
-            if !may_try_again(&mut self.egress.post.inbox.failures[index]) {
+            if !may_try_again(&mut self.inbox.failures[index]) {
                 is_pausing = true;
                 continue;
             }
@@ -108,31 +129,31 @@ impl Uring {
                     .build()
                     .user_data(Op::Receive(socket).to_user_data());
             // SAFETY: the header lives as long as the ring, and buffers are the kernel's to pick.
-            self.egress.post.inbox.is_receiving[index] = unsafe { self.egress.post.ring.push(&receive) };
+            self.inbox.is_receiving[index] = unsafe { self.ring.push(&receive) };
         }
-        if !self.egress.post.inbox.is_polling {
+        if !self.inbox.is_polling {
             let file = types::Fixed(self.sockets.sockets().len() as u32);
             let poll = opcode::PollAdd::new(file, libc::POLLIN as u32)
                 .multi(true)
                 .build()
                 .user_data(Op::Wake.to_user_data());
             // SAFETY: points to nothing.
-            self.egress.post.inbox.is_polling = unsafe { self.egress.post.ring.push(&poll) };
+            self.inbox.is_polling = unsafe { self.ring.push(&poll) };
         }
         is_pausing
     }
 }
 
 impl Backend for Uring {
-    type Egress = UringEgress;
+    type Egress = Outbox;
 
     const NAME: &str = "uring";
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Wake> {
         self.give_back_lent();
-        self.egress.close();
+        self.egress.flush();
         let is_pausing = self.arm();
-        let sooner = if !self.egress.post.inbox.received.is_empty() || self.egress.post.inbox.is_woken {
+        let sooner = if !self.inbox.received.is_empty() || self.inbox.is_woken {
             Some(Duration::ZERO)
         } else {
             is_pausing.then_some(FAILURE_PAUSE)
@@ -142,35 +163,35 @@ impl Backend for Uring {
             (sooner, timeout) => sooner.or(timeout),
         };
         let patience = Patience { timeout, batch_wait: self.batch_wait, batch_len: BATCH_LEN_WANTED };
-        self.egress.post.ring.wait(patience)?;
-        self.egress.reap();
+        self.ring.wait(patience)?;
+        self.sort();
         // The kernel stops after a few dozen datagrams once there is one; the rest of the batch is wanted too.
         for _ in 0..COLLECT_COUNT_MAX {
-            let so_far = self.egress.post.inbox.received.len();
-            if !self.egress.post.ring.has_task_work() || so_far >= BATCH_LEN_MAX {
+            let so_far = self.inbox.received.len();
+            if !self.ring.has_task_work() || so_far >= BATCH_LEN_MAX {
                 break;
             }
-            self.egress.post.ring.collect()?;
-            self.egress.reap();
-            if self.egress.post.inbox.received.len() == so_far {
+            self.ring.collect()?;
+            self.sort();
+            if self.inbox.received.len() == so_far {
                 // The flag may outlive its work: the kernel raises it after it has queued work, which may be done by
                 // then.
                 break;
             }
         }
         self.budget = BATCH_LEN_MAX;
-        let woken = std::mem::take(&mut self.egress.post.inbox.is_woken);
+        let woken = std::mem::take(&mut self.inbox.is_woken);
         if woken {
             self.waker.acknowledge();
         }
         Ok(Wake { woken })
     }
 
-    fn next(&mut self) -> Option<(Datagram<'_>, &mut UringEgress)> {
+    fn next(&mut self) -> Option<(Datagram<'_>, &mut Outbox)> {
         self.give_back_lent();
         let (received, (path, arrived)) = loop {
             self.budget = self.budget.checked_sub(1)?;
-            let received = self.egress.post.inbox.received.pop_front()?;
+            let received = self.inbox.received.pop_front()?;
             match self.buffers.origin_of(&received) {
                 Ok(origin) => break (received, origin),
                 Err(reason) => {
@@ -185,13 +206,13 @@ impl Backend for Uring {
         Some((Datagram { path, arrived, bytes }, &mut self.egress))
     }
 
-    fn egress(&mut self) -> &mut UringEgress {
+    fn egress(&mut self) -> &mut Outbox {
         &mut self.egress
     }
 
     fn set_busy_poll(&mut self, time: Duration) -> Result<(), BusyPollError> {
         let sockets = self.sockets.set_busy_poll(time);
-        self.egress.post.ring.register_busy_poll(time).map_err(BusyPollError::Ring)?;
+        self.ring.register_busy_poll(time).map_err(BusyPollError::Ring)?;
         sockets
     }
 
@@ -204,9 +225,8 @@ impl Backend for Uring {
     }
 
     fn take_counters(&mut self) -> Counters {
-        let enters = std::mem::take(&mut self.egress.post.ring.enters);
         let mut counters = std::mem::take(&mut self.egress.counters);
-        counters.enters = enters;
+        counters.enters = std::mem::take(&mut self.ring.enters) + self.egress.take_calls();
         let overflows = self.sockets.overflows();
         counters.receive_overflows = overflows.wrapping_sub(self.overflows).into();
         self.overflows = overflows;
@@ -227,9 +247,9 @@ fn may_try_again(failures: &mut u32) -> bool {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        self.egress.post.ring.cancel_all();
-        self.egress.sort();
-        if self.egress.post.inbox.is_receiving.contains(&true) {
+        self.ring.cancel_all();
+        self.sort();
+        if self.inbox.is_receiving.contains(&true) {
             // The kernel did not say that it is done with the buffers, so they stay.
             self.buffers.leak();
         }

@@ -14,9 +14,9 @@ use crate::net::slab::Slab;
 use crate::net::socket::has_segmentation;
 
 /// Submissions between two system calls, at most.
-pub(super) const SUBMISSION_COUNT: u32 = 512;
+pub(super) const SUBMISSION_COUNT: u32 = 16;
 
-/// Completions that fit: every receive buffer, every send and the ends of all multishots, at once.
+/// Completions that fit: every receive buffer and the ends of all multishots, at once.
 pub(super) const COMPLETION_COUNT: u32 = 4096;
 
 /// Why there is no ring.
@@ -79,11 +79,7 @@ pub fn probe() -> Result<Features, UringError> {
     let parameters = ring.uring.params();
     let mut probe = io_uring::Probe::new();
     ring.uring.submitter().register_probe(&mut probe)?;
-    for (code, name) in [
-        (opcode::RecvMsgMulti::CODE, "RECVMSG"),
-        (opcode::SendMsg::CODE, "SENDMSG"),
-        (opcode::PollAdd::CODE, "POLL_ADD"),
-    ] {
+    for (code, name) in [(opcode::RecvMsgMulti::CODE, "RECVMSG"), (opcode::PollAdd::CODE, "POLL_ADD")] {
         if !probe.is_supported(code) {
             return Err(UringError::TooOld(name));
         }
@@ -151,7 +147,6 @@ impl Ring {
         let wanted = [
             (parameters.is_feature_nodrop(), "NODROP (Linux 5.5)"),
             (parameters.is_feature_ext_arg(), "EXT_ARG (Linux 5.11)"),
-            (parameters.is_feature_skip_cqe_on_success(), "CQE_SKIP (Linux 5.17)"),
         ];
         if let Some((_, lacking)) = wanted.iter().find(|(has, _)| !has) {
             return Err(UringError::TooOld(lacking));
@@ -197,11 +192,6 @@ impl Ring {
         unsafe { queue.push(entry) }.is_ok()
     }
 
-    /// The kernel has taken everything that was queued.
-    pub(super) fn has_submitted_all(&mut self) -> bool {
-        self.uring.submission().is_empty()
-    }
-
     /// Deferred task work is waiting for the next [`Ring::collect`].
     pub(super) fn has_task_work(&mut self) -> bool {
         self.uring.submission().taskrun()
@@ -214,12 +204,6 @@ impl Ring {
 
     pub(super) fn completions(&mut self) -> impl Iterator<Item = cqueue::Entry> + '_ {
         self.uring.completion()
-    }
-
-    /// Submits what is queued, without looking for completions of what is under way.
-    pub(super) fn submit(&mut self) -> io::Result<Entered> {
-        self.enters += 1;
-        outcome(self.uring.submitter().submit())
     }
 
     /// Submits what is queued and runs what task work there is, without waiting.

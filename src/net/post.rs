@@ -1,17 +1,15 @@
-//! How messages reach the kernel by `sendmmsg`: one call a socket, and one more after each message that is
-//! refused.
+//! How messages reach the kernel: `sendmmsg`, one call a socket, and one more after each message that is refused.
+//! Inline (`MSG_DONTWAIT`): the kernel is done with a message and its bytes when the call has returned.
 
 use std::io;
 use std::os::fd::RawFd;
+use std::ptr::NonNull;
 
-use crate::net::backend::Counters;
-use crate::net::outbox::{MESSAGE_COUNT, Outbox, Post, Posted, Refusal};
-
-/// The egress of sockets without a ring.
-pub type MmsgEgress = Outbox<MmsgPost>;
+use super::outbox::MESSAGE_COUNT;
+use crate::packet::SocketId;
 
 /// What is queued, socket by socket.
-pub struct MmsgPost {
+pub(super) struct Post {
     lanes: Vec<Lane>,
     refusals: Vec<Refusal>,
     /// System calls made.
@@ -22,33 +20,55 @@ pub struct MmsgPost {
 struct Lane {
     fd: RawFd,
     headers: Vec<libc::mmsghdr>,
-    /// Number and use of each.
-    numbers: Vec<(u16, u32)>,
+    /// The number of each.
+    numbers: Vec<u16>,
 }
 
-impl MmsgPost {
+/// A message to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Posted {
+    /// All of it, in the kernel's layout.
+    pub(super) header: NonNull<libc::msghdr>,
+    /// What it leaves by.
+    pub(super) socket: SocketId,
+    /// Its number.
+    pub(super) message: u16,
+}
+
+/// A message that the kernel refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    /// Its number.
+    pub(super) message: u16,
+    /// Why.
+    pub(super) errno: i32,
+}
+
+impl Post {
     /// For these sockets, in the order of their ids. They stay open as long as it is used.
-    pub(super) fn new(fds: impl Iterator<Item = RawFd>) -> MmsgPost {
+    pub(super) fn new(fds: impl Iterator<Item = RawFd>) -> Post {
         let lane = |fd| Lane {
             fd,
             headers: Vec::with_capacity(MESSAGE_COUNT),
             numbers: Vec::with_capacity(MESSAGE_COUNT),
         };
-        MmsgPost { lanes: fds.map(lane).collect(), refusals: Vec::with_capacity(MESSAGE_COUNT), calls: 0 }
+        Post { lanes: fds.map(lane).collect(), refusals: Vec::with_capacity(MESSAGE_COUNT), calls: 0 }
     }
-}
 
-impl Post for MmsgPost {
-    unsafe fn push(&mut self, message: Posted) {
+    /// Queues a message.
+    ///
+    /// # Safety
+    /// Header, and what it points to, stay unchanged until [`Post::submit`].
+    pub(super) unsafe fn push(&mut self, message: Posted) {
         let lane = &mut self.lanes[usize::from(message.socket.0)];
         // SAFETY: a header by the caller's word.
         let msg_hdr = unsafe { message.header.read() };
         lane.headers.push(libc::mmsghdr { msg_hdr, msg_len: 0 });
-        lane.numbers.push((message.message, message.generation));
+        lane.numbers.push(message.message);
     }
 
-    /// Takes everything: a message leaves or is refused.
-    fn submit(&mut self) -> io::Result<()> {
+    /// Hands over everything that is queued: a message leaves, or is among the refusals that come back.
+    pub(super) fn submit(&mut self) -> std::vec::Drain<'_, Refusal> {
         for lane in &mut self.lanes {
             let mut done = 0;
             while done < lane.headers.len() {
@@ -57,8 +77,7 @@ impl Post for MmsgPost {
                     // With fewer than all the next one was refused, and the next call says why.
                     Ok(count) => done += count,
                     Err(errno) => {
-                        let (message, generation) = lane.numbers[done];
-                        self.refusals.push(Refusal { message, generation, errno });
+                        self.refusals.push(Refusal { message: lane.numbers[done], errno });
                         done += 1;
                     }
                 }
@@ -66,15 +85,7 @@ impl Post for MmsgPost {
             lane.headers.clear();
             lane.numbers.clear();
         }
-        Ok(())
-    }
-
-    fn has_submitted_all(&mut self) -> bool {
-        self.lanes.iter().all(|lane| lane.headers.is_empty())
-    }
-
-    fn sort(&mut self, counters: &mut Counters, mut on_refusal: impl FnMut(&mut Counters, Refusal)) {
-        self.refusals.drain(..).for_each(|refusal| on_refusal(counters, refusal));
+        self.refusals.drain(..)
     }
 }
 
