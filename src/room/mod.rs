@@ -408,6 +408,7 @@ impl Room {
         for turn in 0..places {
             let ahead = |by: usize| self.receivers.get(key_at(turn + by)).filter(|_| turn + by < places);
             if let Some(receiver) = ahead(2) {
+                vector::fetch_behind(receiver, 2);
                 receiver.fetch_table(track);
                 serve(Turn::Soon(receiver.peer), &self.pending, &self.payloads);
             }
@@ -416,10 +417,7 @@ impl Room {
                 serve(Turn::Next(receiver.peer), &self.pending, &self.payloads);
             }
             if let Some(receiver) = self.receivers.get_mut(key_at(turn))
-                && {
-                    vector::fetch_behind(receiver, 4);
-                    !receiver.deafened
-                }
+                && !receiver.deafened
             {
                 serve(Turn::Now(receiver), &self.pending, &self.payloads);
             }

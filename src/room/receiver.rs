@@ -82,14 +82,56 @@ pub struct Receiver {
     pub peer: PeerKey,
     /// It is sent no media.
     pub deafened: bool,
+    /// The seat that carries each track.
+    seat_of: SeatTable,
     seats: Vec<Seat>,
-    /// By track: the seat that carries it.
-    seat_of: Vec<u16>,
+}
+
+/// Tracks that find their seat without a way to the heap, where every listener's table would be on a page of its own:
+/// in most rooms, all of them.
+const NEAR_TRACK_COUNT: usize = 16;
+
+/// By track: a seat, or [`NO_SEAT`].
+struct SeatTable {
+    near: [u16; NEAR_TRACK_COUNT],
+    far: Vec<u16>,
+}
+
+impl SeatTable {
+    const fn new() -> SeatTable {
+        SeatTable { near: [NO_SEAT; NEAR_TRACK_COUNT], far: Vec::new() }
+    }
+
+    fn get(&self, track: TrackKey) -> Option<usize> {
+        let seat = match self.near.get(track) {
+            Some(seat) => Some(seat),
+            None => self.far.get(track - NEAR_TRACK_COUNT),
+        };
+        seat.filter(|&&seat| seat != NO_SEAT).map(|&seat| usize::from(seat))
+    }
+
+    fn set(&mut self, track: TrackKey, seat: u16) {
+        if let Some(near) = self.near.get_mut(track) {
+            *near = seat;
+            return;
+        }
+        let track = track - NEAR_TRACK_COUNT;
+        if self.far.len() <= track {
+            self.far.resize(track + 1, NO_SEAT);
+        }
+        self.far[track] = seat;
+    }
+
+    fn fetch(&self, track: TrackKey) {
+        if let Some(seat) = track.checked_sub(NEAR_TRACK_COUNT).and_then(|track| self.far.get(track)) {
+            vector::fetch(seat);
+        }
+    }
 }
 
 impl Receiver {
     pub(super) fn new(peer: PeerKey) -> Receiver {
-        Receiver { peer, deafened: false, seats: Vec::new(), seat_of: Vec::new() }
+        Receiver { peer, deafened: false, seat_of: SeatTable::new(), seats: Vec::new() }
     }
 
     /// Its slots, in the order in which they were added.
@@ -121,23 +163,20 @@ impl Receiver {
     }
 
     pub(super) fn seat_of(&self, track: TrackKey) -> Option<usize> {
-        self.seat_of.get(track).filter(|&&seat| seat != NO_SEAT).map(|&seat| usize::from(seat))
+        self.seat_of.get(track)
     }
 
     /// Gives the seat to a track, or to none; a track leaves any other seat, which is returned.
     pub(super) fn assign(&mut self, now: Instant, seat: usize, source: Option<TrackKey>) -> Option<usize> {
         if let Some(old) = self.seats[seat].source.take() {
-            self.seat_of[old] = NO_SEAT;
+            self.seat_of.set(old, NO_SEAT);
         }
         let track = source?;
-        if self.seat_of.len() <= track {
-            self.seat_of.resize(track + 1, NO_SEAT);
-        }
         let left = self.seat_of(track);
         if let Some(left) = left {
             self.seats[left].source = None;
         }
-        self.seat_of[track] = seat as u16;
+        self.seat_of.set(track, seat as u16);
         self.seats[seat].source = Some(track);
         self.seats[seat].since = now;
         left
@@ -149,9 +188,7 @@ impl Receiver {
 
     /// This track's packet is placed soon: what says on which seat.
     pub(super) fn fetch_table(&self, track: TrackKey) {
-        if let Some(seat) = self.seat_of.get(track) {
-            vector::fetch(seat);
-        }
+        self.seat_of.fetch(track);
     }
 
     /// And then the seat.
@@ -171,5 +208,26 @@ impl Receiver {
         seat.octet_count = seat.octet_count.wrapping_add(packet.payload.len() as u32);
         seat.is_active = true;
         Some((rewritten, &seat.slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_tells_tracks_apart_near_and_far() {
+        let mut table = SeatTable::new();
+        let tracks = [0, 1, NEAR_TRACK_COUNT - 1, NEAR_TRACK_COUNT, NEAR_TRACK_COUNT + 1, 500];
+        for (seat, track) in tracks.into_iter().enumerate() {
+            assert_eq!(table.get(track), None);
+            table.set(track, seat as u16);
+        }
+        for (seat, track) in tracks.into_iter().enumerate() {
+            assert_eq!(table.get(track), Some(seat));
+            table.set(track, NO_SEAT);
+            assert_eq!(table.get(track), None);
+        }
+        assert!([2, 499, 501, usize::MAX].map(|track| table.get(track)).iter().all(Option::is_none));
     }
 }
