@@ -195,8 +195,8 @@ const IO_BACKEND: Variable = Variable {
     name: "IO_BACKEND",
     default: "auto",
     accepted: "auto, uring or mmsg",
-    meaning: "How media passes between kernel and workers: uring by io_uring, mmsg by recvmmsg and sendmmsg. auto \
-              takes the ring where the kernel grants one, and else says why it does without.",
+    meaning: "How workers wait and receive: uring by io_uring, mmsg by epoll and recvmmsg; both send by sendmmsg. \
+              auto takes the ring where the kernel grants one, and else says why it does without.",
 };
 const BATCH_WAIT_US: Variable = Variable {
     name: "BATCH_WAIT_US",

@@ -2,7 +2,7 @@
 //! system call waits for all of them.
 //!
 //! Datagrams come by multishot `RECVMSG` into buffers that the kernel picks. They leave by `sendmmsg` as without a
-//! ring (see `net::outbox`): a submission for each is 60 to 100 ns dearer than a message of that call, whatever
+//! ring (see `net::outbox`): a submission for each is some 60 ns dearer than a message of that call, whatever
 //! the batch, as the kernel makes a request of it first.
 //!
 //! Completions are only sorted while they are reaped, never acted upon. Memory is the kernel's or ours
