@@ -279,7 +279,7 @@ impl Messages {
     }
 }
 
-/// A ring as a worker has it, on the shared socket and all others.
+/// A ring that sends, on the shared socket and all others.
 struct Ring(IoUring);
 
 impl Ring {

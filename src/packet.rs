@@ -34,7 +34,7 @@ pub struct Datagram<'a> {
     pub bytes: &'a mut [u8],
 }
 
-/// Where outgoing datagrams are written: ring slots in production, a `Vec` in tests.
+/// Where outgoing datagrams are written: a socket's send memory in production, a `Vec` in tests.
 ///
 /// Used through [`run`]: datagrams to one receiver are written side by side, so that a backend can let
 /// them leave together.

@@ -43,6 +43,7 @@ on_both_backends! {
     a_datagram_that_is_too_long_or_empty_is_counted_and_the_next_one_comes,
     refused_destinations_are_counted_by_datagram_and_the_loop_goes_on,
     segments_that_are_refused_as_one_arrive_one_by_one,
+    what_is_sent_again_one_by_one_is_overtaken_by_nothing,
     a_refused_flush_larger_than_the_queue_arrives_as_well,
     an_error_on_the_socket_begins_the_receive_again,
     what_the_kernel_drops_is_counted,
@@ -367,6 +368,29 @@ fn segments_that_are_refused_as_one_arrive_one_by_one<B: Start>() {
     let counters = this.backend.take_counters();
     assert_eq!(counters.segmentation_refused, 3 * 2 * 3);
     assert_eq!(counters.drops, [0; DropReason::COUNT]);
+}
+
+fn what_is_sent_again_one_by_one_is_overtaken_by_nothing<B: Start>() {
+    let Some(mut this) = start::<B>(Options::default()) else { return };
+    set_option(&this, libc::SOL_SOCKET, libc::SO_NO_CHECK);
+    let peers = [peer("127.0.0.1:0"), peer("127.0.0.1:0")];
+    let [path, other] = peers.each_ref().map(|peer| path_to(peer.local_addr().unwrap()));
+    let mut run = run(this.backend.egress(), path).unwrap();
+    for index in 0..2 {
+        run.segment(100).unwrap().fill(index);
+        run.commit(100);
+    }
+    drop(run);
+    // So many that the first leave before the last are written.
+    for _ in 0..100 {
+        send(this.backend.egress(), other, b"other");
+    }
+    send(this.backend.egress(), path, &[2; 100]);
+    this.backend.wait(Some(Duration::ZERO)).unwrap();
+    for index in 0..3 {
+        assert_eq!(receive(&peers[0]).0, [index; 100]);
+    }
+    assert_eq!(this.backend.take_counters().segmentation_refused, 1);
 }
 
 fn a_refused_flush_larger_than_the_queue_arrives_as_well<B: Start>() {

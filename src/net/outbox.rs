@@ -23,12 +23,9 @@ use crate::packet::{DATAGRAM_LEN_MAX, Egress, Path, SocketId};
 /// Bytes that may wait for one submission: one receiver's packets of a batch, and those of the few before it.
 const MEMORY_LEN: usize = 256 * 1024;
 
-/// Sends of one submission.
-pub(super) const MESSAGE_COUNT: usize = 2 * SUBMIT_AT;
-
 /// Sends that wait for others, at most: the first listeners of a large room get theirs while the last ones' are sealed,
 /// and what the kernel reads is still in the nearest cache.
-const SUBMIT_AT: usize = 32;
+pub(super) const MESSAGE_COUNT: usize = 32;
 
 const _: () = assert!(MEMORY_LEN >= 2 * DATAGRAM_LEN_MAX);
 const _: () = assert!(MESSAGE_COUNT <= u16::MAX as usize);
@@ -101,7 +98,7 @@ pub struct Outbox {
     run: Option<OpenRun>,
     /// Sockets whose path cuts sends into segments.
     has_segmentation: [bool; SOCKET_COUNT_MAX],
-    /// Sends to repeat datagram by datagram, in their order.
+    /// Sends to repeat datagram by datagram, in their order. Empty but for the time of a submission.
     refused: VecDeque<(Destination, Train)>,
 }
 
@@ -133,12 +130,28 @@ impl Outbox {
     /// Ends the run that is open and sends everything. All memory is free then.
     pub(super) fn flush(&mut self) {
         self.close();
-        self.make_room();
+        self.submit();
+        self.cursor = 0;
     }
 
-    /// Hands over what is queued, and sorts what the kernel refused. Frees the messages but not the bytes, which a
-    /// send that was refused as a whole still needs.
+    /// Sends everything that is queued. The messages are free then, and all bytes but those of the open run.
     fn submit(&mut self) {
+        self.hand_over();
+        // At once, so that nothing overtakes them.
+        while let Some((mut destination, train)) = self.refused.pop_front() {
+            destination.control.pop_segment_len();
+            for single in train.singles() {
+                if self.message_count == MESSAGE_COUNT {
+                    self.hand_over();
+                }
+                self.queue(destination, single);
+            }
+        }
+        self.hand_over();
+    }
+
+    /// Gives the kernel what is queued, and sorts what it refused: to be counted, or to be repeated one by one.
+    fn hand_over(&mut self) {
         // Taken out of `self` for the loop's time, so that the rest can be changed meanwhile.
         let Self { post, counters, unsent, messages, has_segmentation, refused, .. } = self;
         for refusal in post.submit() {
@@ -163,29 +176,6 @@ impl Outbox {
         self.message_count = 0;
     }
 
-    /// The bytes are still where they were: nothing has been written since the submission.
-    fn repeat_refused(&mut self) {
-        while let Some((mut destination, train)) = self.refused.pop_front() {
-            destination.control.pop_segment_len();
-            for single in train.singles() {
-                if self.message_count == MESSAGE_COUNT {
-                    self.submit();
-                }
-                self.queue(destination, single);
-            }
-        }
-        self.submit();
-    }
-
-    /// Everything queued is sent, everything is free.
-    fn make_room(&mut self) {
-        self.submit();
-        if !self.refused.is_empty() {
-            self.repeat_refused();
-        }
-        self.cursor = 0;
-    }
-
     /// Queues what the open run has committed.
     fn queue_train(&mut self) {
         let Some(run) = &mut self.run else { return };
@@ -195,7 +185,7 @@ impl Outbox {
         self.counters.datagrams_sent += u64::from(train.count);
         self.counters.bytes_sent += train.len as u64;
         self.queue(destination, train);
-        if self.message_count >= SUBMIT_AT {
+        if self.message_count == MESSAGE_COUNT {
             self.submit();
         }
     }
@@ -238,21 +228,18 @@ impl Egress for Outbox {
 
     fn open(&mut self, path: Path) -> bool {
         self.close();
-        if self.message_count == MESSAGE_COUNT {
-            self.make_room();
-        }
         self.run = Some(OpenRun { destination: Destination::new(path), train: None, lent_len: 0 });
         true
     }
 
     fn segment(&mut self, len_max: usize) -> Option<&mut [u8]> {
         assert!(len_max <= DATAGRAM_LEN_MAX);
-        let run = self.run.as_mut()?;
-        // The train may have to leave without this segment, and then both take a message.
-        let messages_needed = 1 + usize::from(run.train.is_some());
-        if self.cursor + len_max > self.memory.len() || self.message_count + messages_needed > MESSAGE_COUNT {
+        self.run.as_ref()?;
+        if self.cursor + len_max > self.memory.len() {
+            // The train has to leave without this segment.
             self.queue_train();
-            self.make_room();
+            self.submit();
+            self.cursor = 0;
         }
         self.run.as_mut()?.lent_len = len_max;
         // SAFETY: everything queued lies before the cursor.
@@ -281,7 +268,7 @@ impl Egress for Outbox {
     fn close(&mut self) {
         self.queue_train();
         self.run = None;
-        if self.message_count == 0 && self.refused.is_empty() {
+        if self.message_count == 0 {
             self.cursor = 0;
         }
     }

@@ -46,13 +46,7 @@ pub(super) fn store_pair(pair: &mut Pair, value: __m256i) {
 /// Has a value brought near that is wanted in a moment, without waiting for it. A hint: it reads nothing.
 #[inline]
 pub fn fetch<T>(value: &T) {
-    let start = (&raw const *value).cast::<i8>();
-    let head = start.addr() % LINE_LEN;
-    for line in 0..(head + size_of::<T>()).div_ceil(LINE_LEN) {
-        let line = start.wrapping_sub(head).wrapping_add(line * LINE_LEN);
-        // SAFETY: every x86-64 has the instruction, and it touches nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
-    }
+    fetch_behind(value, 0);
 }
 
 /// As [`fetch`], of the value that lies `count` places behind `value` where it is one of many side by side. Whether
@@ -60,9 +54,11 @@ pub fn fetch<T>(value: &T) {
 #[inline]
 pub fn fetch_behind<T>(value: &T, count: usize) {
     let start = (&raw const *value).wrapping_add(count).cast::<i8>();
-    for line in 0..size_of::<T>().div_ceil(LINE_LEN) {
+    let head = start.addr() % LINE_LEN;
+    for line in 0..(head + size_of::<T>()).div_ceil(LINE_LEN) {
+        let line = start.wrapping_sub(head).wrapping_add(line * LINE_LEN);
         // SAFETY: every x86-64 has the instruction, and it touches nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * LINE_LEN)) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
     }
 }
 

@@ -307,5 +307,8 @@ mod tests {
         };
         let entered = ring.wait(patience).unwrap();
         assert_eq!(entered, Entered::TimedOut);
+        // No time at all is no timer, which would run out.
+        let at_once = Patience { timeout: Some(Duration::ZERO), ..patience };
+        assert_eq!(ring.wait(at_once).unwrap(), Entered::Done);
     }
 }
