@@ -37,6 +37,7 @@ on_both_backends! {
     answers_leave_from_the_address_that_was_asked,
     a_wait_ends_with_its_time_or_with_the_waker,
     a_wake_up_is_put_off_for_a_larger_batch,
+    a_batch_is_not_waited_for_beyond_the_time_out,
     more_datagrams_than_buffers_are_received_all_the_same,
     a_run_of_any_lengths_arrives_in_order,
     a_flush_larger_than_the_queue_submits_on_its_way,
@@ -203,6 +204,23 @@ fn a_wake_up_is_put_off_for_a_larger_batch<B: Start>() {
         }
         assert!(before.elapsed() >= batch_wait);
         assert_eq!(received, count);
+    }
+}
+
+fn a_batch_is_not_waited_for_beyond_the_time_out<B: Start>() {
+    let options = Options { batch_wait: PATIENCE, ..Options::default() };
+    let Some(mut this) = start::<B>(options) else { return };
+    this.backend.wait(Some(Duration::ZERO)).unwrap();
+    let peer = peer("127.0.0.1:0");
+    let before = Now::read().instant;
+    peer.send_to(b"x", ("127.0.0.1", this.port)).unwrap();
+    let mut received = 0;
+    while received == 0 {
+        this.backend.wait(Some(Duration::from_millis(20))).unwrap();
+        while this.backend.next().is_some() {
+            received += 1;
+        }
+        assert!(before.elapsed() < PATIENCE / 2);
     }
 }
 
@@ -382,7 +400,7 @@ fn what_is_sent_again_one_by_one_is_overtaken_by_nothing<B: Start>() {
     }
     drop(run);
     // So many that the first leave before the last are written.
-    for _ in 0..100 {
+    for _ in 0..200 {
         send(this.backend.egress(), other, b"other");
     }
     send(this.backend.egress(), path, &[2; 100]);

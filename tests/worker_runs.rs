@@ -139,6 +139,19 @@ fn on_a_tick_a_room_waits_for_its_other_voices_and_for_no_other_room() {
 }
 
 #[test]
+fn a_tick_begins_when_the_kernel_has_the_packet() {
+    for (age, left) in [(0, 10), (3, 7), (10, 0), (1_000, 0)] {
+        let (mut sim, mut callers) = room_of(2, settings(10 * MS, 64), SrtpProfile::AeadAes128Gcm);
+        sim.pass(MS);
+        sim.age = Some(age * MS);
+        say(&mut sim, &mut callers[0], 100);
+        let left = left * MS;
+        let told = sim.worker.next_timeout() - sim.now.instant;
+        assert!(told.abs_diff(left) < Duration::from_micros(1), "{told:?} left after {age} ms");
+    }
+}
+
+#[test]
 fn what_waits_of_a_room_that_ends_is_forgotten() {
     let (mut sim, mut callers) = room_of(2, settings(10 * MS, 64), SrtpProfile::AeadAes128Gcm);
     say(&mut sim, &mut callers[0], 100);

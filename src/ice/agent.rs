@@ -285,9 +285,9 @@ impl Agent {
         }
     }
 
-    /// [`Agent::selected`] is asked in a moment.
-    pub fn fetch_selected(&self) {
-        vector::fetch(&self.selection);
+    /// [`Agent::selected`] is asked in a moment of the one that lies `distance` bytes behind this one.
+    pub fn fetch_selected(&self, distance: isize) {
+        vector::fetch_behind(&self.selection, distance);
     }
 
     /// Freshness of the peer's consent.

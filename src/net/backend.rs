@@ -1,12 +1,13 @@
 //! What a media loop needs from the kernel, whichever way it is spoken to.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::vec::Drain;
 
 use super::busy_poll::BusyPollError;
 use super::socket::WorkerSockets;
 use crate::packet::{Datagram, DropReason, Egress, Path};
+use crate::time::Now;
 
 /// Datagrams handed out between two waits, at most: what bounds the work of one wake-up.
 pub const BATCH_LEN_MAX: usize = 1024;
@@ -183,6 +184,12 @@ impl UnsentList {
     pub(super) fn take(&mut self) -> Drain<'_, Unsent> {
         self.0.drain(..)
     }
+}
+
+/// What a batch may still be waited for, when what began at `began` may last until `timeout` (`None`: for ever).
+pub(super) fn left_of(batch_wait: Duration, timeout: Option<Duration>, began: Instant) -> Duration {
+    let elapsed = Now::read().instant.duration_since(began);
+    timeout.map_or(batch_wait, |timeout| batch_wait.min(timeout.saturating_sub(elapsed)))
 }
 
 /// The counter of a refused send.

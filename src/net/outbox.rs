@@ -24,8 +24,9 @@ use crate::packet::{DATAGRAM_LEN_MAX, Egress, Path, SocketId};
 const MEMORY_LEN: usize = 256 * 1024;
 
 /// Sends that wait for others, at most: the first listeners of a large room get theirs while the last ones' are sealed,
-/// and what the kernel reads is still in the nearest cache.
-pub(super) const MESSAGE_COUNT: usize = 32;
+/// and what the kernel reads is still in a near cache. A pause between two calls costs as well: who receives goes to
+/// sleep in it, and the next datagram has to wake it.
+pub(super) const MESSAGE_COUNT: usize = 128;
 
 const _: () = assert!(MEMORY_LEN >= 2 * DATAGRAM_LEN_MAX);
 const _: () = assert!(MESSAGE_COUNT <= u16::MAX as usize);

@@ -67,6 +67,16 @@ pub struct SlotChange {
     pub track: Option<TrackId>,
 }
 
+/// So many turns before its own a listener's entry is read, and what it leads to is asked for. Memory takes as long as
+/// one or two turns.
+const SOON: usize = 6;
+/// And so many before, what that leads to.
+const NEXT: usize = 3;
+/// How far behind the entry that is read the one lies that is asked for, in bytes.
+const FAR_BEHIND: isize = (SOON - NEXT) as isize * size_of::<Receiver>() as isize;
+/// Packets of a batch that memory is asked for: those of a few tracks, whose seats lie side by side.
+const FETCHED_COUNT_MAX: usize = 4;
+
 /// A listener's, while a room forwards.
 pub enum Turn<'a> {
     /// Comes soon: what is kept of its peer is worth asking memory for.
@@ -403,20 +413,21 @@ impl Room {
         let places = self.receivers.capacity();
         let first = self.first_receiver.min(places);
         let key_at = |turn: usize| if turn < places - first { first + turn } else { first + turn - places };
-        // Most batches are one packet; the memory of the others is near that of the first.
-        let track = self.pending.first().map_or(0, |packet| packet.track);
-        for turn in 0..places {
-            let ahead = |by: usize| self.receivers.get(key_at(turn + by)).filter(|_| turn + by < places);
-            if let Some(receiver) = ahead(2) {
-                vector::fetch_behind(receiver, 2);
-                receiver.fetch_table(track);
+        for step in 0..places + SOON {
+            let at =
+                |ahead: usize| (step + ahead).checked_sub(SOON).filter(|turn| *turn < places).map(key_at);
+            if let Some(receiver) = at(SOON).and_then(|key| self.receivers.get(key)) {
+                vector::fetch_behind(receiver, FAR_BEHIND);
+                let fetched = self.pending.iter().take(FETCHED_COUNT_MAX);
+                fetched.for_each(|packet| receiver.fetch_table(packet.track));
                 serve(Turn::Soon(receiver.peer), &self.pending, &self.payloads);
             }
-            if let Some(receiver) = ahead(1) {
-                receiver.fetch_seat(track);
+            if let Some(receiver) = at(NEXT).and_then(|key| self.receivers.get(key)) {
+                let fetched = self.pending.iter().take(FETCHED_COUNT_MAX);
+                fetched.for_each(|packet| receiver.fetch_seat(packet.track));
                 serve(Turn::Next(receiver.peer), &self.pending, &self.payloads);
             }
-            if let Some(receiver) = self.receivers.get_mut(key_at(turn))
+            if let Some(receiver) = at(0).and_then(|key| self.receivers.get_mut(key))
                 && !receiver.deafened
             {
                 serve(Turn::Now(receiver), &self.pending, &self.payloads);

@@ -33,6 +33,9 @@ use crate::worker::{Settings, Worker};
 
 /// How soon orders that found no room are tried again.
 const RETRY: Duration = Duration::from_millis(1);
+/// With `EGRESS_TICK_MS`: how often a worker wakes in a tick, whatever comes meanwhile. What waits for its tick anyway
+/// need not wake it packet by packet.
+const WAKES_PER_TICK: u32 = 4;
 /// News taken before other tasks of control have their turn.
 const EVENT_COUNT_MAX: usize = 256;
 
@@ -116,7 +119,8 @@ impl Fleet {
             let waker = wakers[index].clone();
             lanes.push(WorkerQueue { commands, wake: Box::new(move || waker.wake()) });
             queues.push(events_out);
-            let options = Options { batch_wait: config.batch_wait, ..Options::default() };
+            let batch_wait = config.batch_wait.max(config.egress_tick / WAKES_PER_TICK);
+            let options = Options { batch_wait, ..Options::default() };
             let busy_poll = config.busy_poll;
             let (scheduling, cpu) = (config.worker_scheduling, placement.cpu(index));
             let thread = Thread { settings, sockets, reader, options, busy_poll, scheduling, cpu };

@@ -217,10 +217,10 @@ impl Transport {
         self.tx.as_mut().map(|tx| (tx, path))
     }
 
-    /// [`Transport::sending`] is asked in a moment.
-    pub fn fetch_sending(&self) {
-        self.agent.fetch_selected();
-        vector::fetch(&self.tx);
+    /// [`Transport::sending`] is asked in a moment of the one that lies `distance` bytes behind this one.
+    pub fn fetch_sending(&self, distance: isize) {
+        self.agent.fetch_selected(distance);
+        vector::fetch_behind(&self.tx, distance);
     }
 
     /// And then something is sealed.

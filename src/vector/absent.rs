@@ -83,7 +83,8 @@ impl HmacSha1 {
 
 /// Does nothing.
 pub fn fetch<T>(_: &T) {}
-pub fn fetch_behind<T>(_: &T, _: usize) {}
+pub fn fetch_behind<T>(_: &T, _: isize) {}
+pub fn fetch_start_behind<T>(_: &T, _: isize) {}
 
 /// There are no jobs.
 pub fn seal_many(_: &mut [Job<'_>]) {}

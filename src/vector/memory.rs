@@ -49,17 +49,27 @@ pub fn fetch<T>(value: &T) {
     fetch_behind(value, 0);
 }
 
-/// As [`fetch`], of the value that lies `count` places behind `value` where it is one of many side by side. Whether
-/// there is one matters as little as what it is.
+/// As [`fetch`], of what lies `distance` bytes behind `value`, for one of many side by side. Whether there is something
+/// matters as little as what it is.
 #[inline]
-pub fn fetch_behind<T>(value: &T, count: usize) {
-    let start = (&raw const *value).wrapping_add(count).cast::<i8>();
+pub fn fetch_behind<T>(value: &T, distance: isize) {
+    let start = (&raw const *value).cast::<i8>().wrapping_offset(distance);
     let head = start.addr() % LINE_LEN;
     for line in 0..(head + size_of::<T>()).div_ceil(LINE_LEN) {
-        let line = start.wrapping_sub(head).wrapping_add(line * LINE_LEN);
-        // SAFETY: every x86-64 has the instruction, and it touches nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+        fetch_line(start.wrapping_sub(head).wrapping_add(line * LINE_LEN));
     }
+}
+
+/// As [`fetch_behind`], of its start alone.
+#[inline]
+pub fn fetch_start_behind<T>(value: &T, distance: isize) {
+    fetch_line((&raw const *value).cast::<i8>().wrapping_offset(distance));
+}
+
+#[inline]
+fn fetch_line(line: *const i8) {
+    // SAFETY: every x86-64 has the instruction, and it touches nothing.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
 }
 
 /// `block` in both halves.

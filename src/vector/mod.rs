@@ -31,7 +31,7 @@ mod memory;
 mod sha1;
 
 #[cfg(not(target_arch = "x86_64"))]
-pub use absent::{Ctr, Gcm, HmacSha1, Vaes, fetch, fetch_behind, seal_many};
+pub use absent::{Ctr, Gcm, HmacSha1, Vaes, fetch, fetch_behind, fetch_start_behind, seal_many};
 #[cfg(target_arch = "x86_64")]
 pub use cpu::Vaes;
 #[cfg(target_arch = "x86_64")]
@@ -41,7 +41,7 @@ pub use gcm::Gcm;
 #[cfg(target_arch = "x86_64")]
 pub use many::seal_many;
 #[cfg(target_arch = "x86_64")]
-pub use memory::{fetch, fetch_behind};
+pub use memory::{fetch, fetch_behind, fetch_start_behind};
 #[cfg(target_arch = "x86_64")]
 pub use sha1::HmacSha1;
 

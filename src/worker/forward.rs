@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::capture::copy;
-use super::peer::{Peer, RoomKey};
+use super::peer::RoomKey;
 use super::seal::Listener;
 use super::{BATCH_LEN_MAX, PeerKey, Worker};
 use crate::packet::{DropReason, Egress};
 use crate::room::rewrite::OPUS_CLOCK_RATE;
 use crate::room::{Packet, Turn};
 use crate::rtcp::reception::Reception;
-use crate::time::Now;
+use crate::time::{Now, NtpTime};
 use crate::worker::event::Event;
 
 impl Worker {
@@ -97,7 +97,10 @@ impl Worker {
         }
         let room = &mut self.rooms[room_key];
         if !room.has_pending() {
-            self.waiting.push_back((now.instant + self.settings.tick, room_key));
+            // Since the kernel has it: the worker may have let it lie for a while.
+            let age = packet.arrived.and_then(|arrived| now.ntp.since(NtpTime::from_unix(arrived)));
+            let wait = self.settings.tick.saturating_sub(age.unwrap_or_default());
+            self.waiting.push_back((now.instant + wait, room_key));
         }
         let payload = room.keep(payload);
         room.handle_packet(now.instant, Packet { payload, ..packet })
@@ -119,12 +122,19 @@ impl Worker {
         let Some(room) = self.rooms.get_mut(key).filter(|room| room.has_pending()) else { return };
         self.at_work = Some(key);
         self.arrivals.extend(room.pending().iter().filter_map(|packet| packet.arrived));
+        // A peer whose entry has been read: where the others are follows from it.
+        let mut near = None;
         room.forward(|turn, packets, payloads| {
             let receiver = match turn {
-                Turn::Soon(key) => return self.peers.get(key).map_or((), Peer::fetch),
+                Turn::Soon(key) => {
+                    let from = *near.get_or_insert(key);
+                    let places = key.wrapping_sub(from).cast_signed();
+                    return self.peers.get(from).map_or((), |peer| peer.fetch_behind(places));
+                }
                 Turn::Next(key) => return self.peers.get(key).map_or((), |peer| peer.transport.fetch_keys()),
                 Turn::Now(receiver) => receiver,
             };
+            near = Some(receiver.peer);
             let Some(peer) = self.peers.get_mut(receiver.peer) else { return };
             let listener = Listener { peer, receiver, counters: &mut self.counters };
             self.sealer.seal(now, listener, packets, payloads, out);

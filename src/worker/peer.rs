@@ -45,12 +45,17 @@ pub(super) struct Publication {
 }
 
 impl Peer {
-    /// Something is sealed for it soon; [`Transport::fetch_keys`] comes between.
-    pub(super) fn fetch(&self) {
-        self.transport.fetch_sending();
-        vector::fetch(&self.traffic.rtp_out);
-        vector::fetch(&self.traffic.bytes_out);
-        vector::fetch(&self.capture);
+    /// Something is sealed soon for the peer so many places behind this one, whose entry need not be read for that;
+    /// [`Transport::fetch_keys`] comes between.
+    pub(super) fn fetch_behind(&self, places: isize) {
+        let distance = places * size_of::<Peer>() as isize;
+        let Peer { transport, traffic, capture, .. } = self;
+        // Where its place says whether it is there.
+        vector::fetch_start_behind(self, distance);
+        transport.fetch_sending(distance);
+        vector::fetch_behind(&traffic.rtp_out, distance);
+        vector::fetch_behind(&traffic.bytes_out, distance);
+        vector::fetch_behind(capture, distance);
     }
 
     /// When there may be something to do for it, unless something comes meanwhile.

@@ -45,6 +45,14 @@ pub struct Sim {
     pub room: RoomId,
     secret: Secret,
     id: WorkerId,
+    /// How long ago the kernel has received what is delivered, where it says so.
+    pub age: Option<Duration>,
+}
+
+/// The time since 1970.
+fn since_unix(ntp: NtpTime) -> Duration {
+    let nanos = ((ntp.0 & 0xFFFF_FFFF) * 1_000_000_000) >> 32;
+    Duration::new(ntp.unix_seconds().into(), nanos as u32)
 }
 
 /// What left: datagrams, and how they were grouped.
@@ -173,8 +181,15 @@ impl Sim {
     pub fn with_settings(settings: Settings) -> Sim {
         let now = Now { instant: Now::read().instant, ntp: NtpTime(0xE000_0000_0000_0000) };
         let (id, secret) = (settings.id, settings.secret.clone());
-        let mut sim =
-            Sim { worker: Worker::new(now, settings), now, sent: Sent::default(), room: ROOM, secret, id };
+        let mut sim = Sim {
+            worker: Worker::new(now, settings),
+            now,
+            sent: Sent::default(),
+            room: ROOM,
+            secret,
+            id,
+            age: None,
+        };
         sim.command(Command::AddRoom(ROOM));
         sim
     }
@@ -310,7 +325,8 @@ impl Sim {
 
     /// A datagram comes in.
     pub fn deliver(&mut self, path: Path, bytes: &mut [u8]) {
-        self.worker.handle_datagram(self.now, Datagram { path, arrived: None, bytes }, &mut self.sent);
+        let arrived = self.age.map(|age| since_unix(self.now.ntp) - age);
+        self.worker.handle_datagram(self.now, Datagram { path, arrived, bytes }, &mut self.sent);
     }
 
     /// The caller speaks: one packet, at this level.

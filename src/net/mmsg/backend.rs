@@ -9,13 +9,14 @@ use std::vec::Drain;
 
 use super::epoll::{Epoll, is_readable_within};
 use super::inlet::{Brought, Inlet};
-use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake};
+use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake, left_of};
 use crate::net::busy_poll::BusyPollError;
 use crate::net::limits::kernel_release;
 use crate::net::outbox::Outbox;
 use crate::net::socket::{SOCKET_COUNT_MAX, WorkerSockets, has_segmentation};
 use crate::net::wake::WakeReader;
 use crate::packet::{Datagram, SocketId};
+use crate::time::Now;
 
 /// A receive that failed as often without a datagram in between is tried again only every
 /// [`FAILURE_PAUSE`]: a socket that is lost must not eat the core.
@@ -171,12 +172,15 @@ impl Backend for Mmsg {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Wake> {
         self.egress.flush();
         let timeout = if self.inlet.has_some() { Some(Duration::ZERO) } else { timeout };
+        let began = (!self.batch_wait.is_zero()).then(|| Now::read().instant);
         let mut woken = self.poll_with_pause(timeout)?;
-        let may_wait = !self.batch_wait.is_zero() && timeout.is_none_or(|timeout| !timeout.is_zero());
-        if may_wait && !woken && self.is_ready.contains(&true) {
+        if let Some(began) = began.filter(|_| !woken && self.is_ready.contains(&true)) {
             // Nothing can wait for a number of datagrams here, so it is the whole time, unless somebody wakes.
-            self.calls += 1;
-            woken = is_readable_within(self.waker.as_raw_fd(), self.batch_wait);
+            let batch_wait = left_of(self.batch_wait, timeout, began);
+            if !batch_wait.is_zero() {
+                self.calls += 1;
+                woken = is_readable_within(self.waker.as_raw_fd(), batch_wait);
+            }
         }
         self.budget = BATCH_LEN_MAX;
         if woken {

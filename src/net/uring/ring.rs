@@ -9,9 +9,11 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Napi, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
+use crate::net::backend::left_of;
 use crate::net::limits::kernel_release;
 use crate::net::slab::Slab;
 use crate::net::socket::has_segmentation;
+use crate::time::Now;
 
 /// Submissions between two system calls, at most.
 pub(super) const SUBMISSION_COUNT: u32 = 16;
@@ -217,26 +219,29 @@ impl Ring {
             // A time-out of nothing would be a timer and a sleep all the same, some 25 µs.
             return self.collect();
         }
+        // The kernel would wait for a batch beyond the time-out.
+        let batch_wait = patience.batch_wait.min(patience.timeout.unwrap_or(Duration::MAX));
         let timeout = patience.timeout.map(timespec);
         let mut args = SubmitArgs::new();
         if let Some(timeout) = &timeout {
             args = args.timespec(timeout);
         }
-        if patience.batch_wait.is_zero() {
+        if batch_wait.is_zero() {
             return self.enter(1, &args);
         }
         if self.has_min_wait {
-            let micros = u32::try_from(patience.batch_wait.as_micros()).unwrap_or(u32::MAX);
+            let micros = u32::try_from(batch_wait.as_micros()).unwrap_or(u32::MAX);
             return self.enter(patience.batch_len, &args.min_wait_usec(micros));
         }
         // Before Linux 6.12: wait for the first, then for the batch or its time.
+        let began = Now::read().instant;
         let entered = self.enter(1, &args)?;
-        if entered == Entered::TimedOut {
-            return Ok(entered);
+        let batch_wait = left_of(batch_wait, patience.timeout, began);
+        if entered == Entered::Done && !batch_wait.is_zero() {
+            let batch_wait = timespec(batch_wait);
+            self.enter(patience.batch_len, &SubmitArgs::new().timespec(&batch_wait))?;
         }
-        let batch_wait = timespec(patience.batch_wait);
-        self.enter(patience.batch_len, &SubmitArgs::new().timespec(&batch_wait))?;
-        Ok(Entered::Done)
+        Ok(entered)
     }
 
     fn enter(&mut self, completion_count: u32, args: &SubmitArgs<'_, '_>) -> io::Result<Entered> {
