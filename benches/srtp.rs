@@ -6,9 +6,6 @@
 //! header, ciphertext and tag into the slot, as a fan-out does; opening is in place and ends with the replay window;
 //! webrtc-srtp returns a buffer of its own, and keeps no window here. One key, warm caches: a lower bound of what a
 //! fan-out over many receivers pays.
-//!
-//! `protect_many` seals one packet for sixteen receivers with AES-CM, each with keys of its own, one after the other
-//! and four hashes side by side; the figure is for all sixteen, the throughput per packet.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -19,7 +16,6 @@ use gryt_sfu::ids::Ssrc;
 use gryt_sfu::srtp::context::{SRTP_OVERHEAD_MAX, SrtpRx, SrtpTx};
 use gryt_sfu::srtp::index::PacketIndex;
 use gryt_sfu::srtp::path::CryptoPath;
-use gryt_sfu::vector::{Ctr, HmacSha1, Job, Vaes, seal_many};
 use webrtc_srtp::context::Context;
 use webrtc_srtp::protection_profile::ProtectionProfile;
 use zeroize::Zeroizing;
@@ -149,45 +145,10 @@ fn unprotect(c: &mut Criterion) {
     }
 }
 
-const RECEIVER_COUNT: u8 = 16;
-const CM_TAG_LEN: usize = 10;
-
-fn protect_many(c: &mut Criterion) {
-    let Some(vaes) = Vaes::detect() else { return };
-    let keys: Vec<_> = (0..RECEIVER_COUNT)
-        .map(|receiver| (Ctr::new(vaes, &[receiver; 16]), HmacSha1::new(vaes, &[receiver; 20])))
-        .collect();
-    let mut group = c.benchmark_group("srtp/protect_many");
-    group.throughput(Throughput::Elements(RECEIVER_COUNT.into()));
-    for payload_len in PAYLOAD_LENS {
-        let (header, payload) = (header(1), vec![0x5A; payload_len]);
-        let mut slots = vec![vec![0; HEADER_LEN + payload_len + CM_TAG_LEN]; RECEIVER_COUNT.into()];
-        for (name, lane_count) in [("one_by_one", 1), ("side_by_side", RECEIVER_COUNT.into())] {
-            let id = BenchmarkId::new(format!("AesCm128HmacSha1_80/{name}"), payload_len);
-            group.bench_function(id, |b| {
-                let mut jobs: Vec<_> = keys
-                    .iter()
-                    .zip(&mut slots)
-                    .map(|((cipher, mac), out)| Job {
-                        cipher,
-                        iv: 1 << 64,
-                        mac,
-                        end: [0; 4],
-                        header: &header,
-                        payload: &payload,
-                        out,
-                    })
-                    .collect();
-                b.iter(|| black_box(&mut jobs).chunks_mut(lane_count).for_each(seal_many));
-            });
-        }
-    }
-}
-
 /// Dozens of figures, side by side: rather all of them while the machine is the same than each for long.
 fn criterion() -> Criterion {
     Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2))
 }
 
-criterion_group!(name = benches; config = criterion(); targets = protect, unprotect, protect_many);
+criterion_group!(name = benches; config = criterion(); targets = protect, unprotect);
 criterion_main!(benches);

@@ -1,6 +1,6 @@
 //! What other processors have of all this: the names. Nobody can make a [`Vaes`] there, and so nothing else.
 
-use super::{Forged, Job};
+use super::Forged;
 
 /// Proof of what there is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,3 @@ impl HmacSha1 {
 pub fn fetch<T>(_: &T) {}
 pub fn fetch_behind<T>(_: &T, _: isize) {}
 pub fn fetch_start_behind<T>(_: &T, _: isize) {}
-
-/// There are no jobs.
-pub fn seal_many(_: &mut [Job<'_>]) {}

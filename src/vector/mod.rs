@@ -24,22 +24,18 @@ mod gcm;
 #[cfg(target_arch = "x86_64")]
 mod ghash;
 #[cfg(target_arch = "x86_64")]
-mod many;
-#[cfg(target_arch = "x86_64")]
 mod memory;
 #[cfg(target_arch = "x86_64")]
 mod sha1;
 
 #[cfg(not(target_arch = "x86_64"))]
-pub use absent::{Ctr, Gcm, HmacSha1, Vaes, fetch, fetch_behind, fetch_start_behind, seal_many};
+pub use absent::{Ctr, Gcm, HmacSha1, Vaes, fetch, fetch_behind, fetch_start_behind};
 #[cfg(target_arch = "x86_64")]
 pub use cpu::Vaes;
 #[cfg(target_arch = "x86_64")]
 pub use ctr::Ctr;
 #[cfg(target_arch = "x86_64")]
 pub use gcm::Gcm;
-#[cfg(target_arch = "x86_64")]
-pub use many::seal_many;
 #[cfg(target_arch = "x86_64")]
 pub use memory::{fetch, fetch_behind, fetch_start_behind};
 #[cfg(target_arch = "x86_64")]
@@ -48,21 +44,3 @@ pub use sha1::HmacSha1;
 /// A tag that does not verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forged;
-
-/// One packet of [`seal_many`].
-pub struct Job<'a> {
-    /// Encrypts the payload,
-    pub cipher: &'a Ctr,
-    /// counting from here.
-    pub iv: u128,
-    /// Authenticates what was sealed,
-    pub mac: &'a HmacSha1,
-    /// and this behind it, which is not sent.
-    pub end: [u8; 4],
-    /// Stays as it is.
-    pub header: &'a [u8],
-    /// Is encrypted.
-    pub payload: &'a [u8],
-    /// For header, ciphertext and tag.
-    pub out: &'a mut [u8],
-}

@@ -1,5 +1,4 @@
-//! HMAC-SHA1 (RFC 2104, FIPS 180-4 §6.1) with the processor's SHA instructions: one message, or several side by side,
-//! as one alone leaves the unit waiting for its own results.
+//! HMAC-SHA1 (RFC 2104, FIPS 180-4 §6.1) with the processor's SHA instructions.
 
 use std::arch::x86_64::*;
 
@@ -9,11 +8,17 @@ use super::cpu::Vaes;
 use super::memory::{Block, array_at, array_at_mut, load, store, turn};
 
 /// Length of a digest.
-pub(super) const DIGEST_LEN: usize = 20;
+const DIGEST_LEN: usize = 20;
 /// Bytes that one step takes.
 const STEP_LEN: usize = 64;
 /// Most bytes of an `end`.
 const END_LEN_MAX: usize = 16;
+/// Length of the length that ends the padding.
+const LEN_LEN: usize = 8;
+/// Behind the whole steps of a message: less than one, an end, and the padding.
+const REST_LEN_MAX: usize = 2 * STEP_LEN;
+
+const _: () = assert!(STEP_LEN - 1 + END_LEN_MAX + 1 + LEN_LEN <= REST_LEN_MAX);
 
 /// One key, expanded: the two states of SHA-1 that have taken in the padded key.
 pub struct HmacSha1 {
@@ -56,26 +61,9 @@ impl HmacSha1 {
     /// # Panics
     /// When `end` is longer.
     pub fn digest(&self, message: &[u8], end: &[u8]) -> [u8; DIGEST_LEN] {
-        let [digest] = HmacSha1::digests([self], [message], [end]);
-        digest
-    }
-
-    /// Those of `N` messages, all of which need equally many steps, each with a key of its own.
-    ///
-    /// # Panics
-    /// When an `end` is longer than 16 bytes, or a message needs more or fewer steps than the first.
-    pub fn digests<const N: usize>(
-        keys: [&HmacSha1; N],
-        messages: [&[u8]; N],
-        ends: [&[u8]; N],
-    ) -> [[u8; DIGEST_LEN]; N] {
-        for (message, end) in messages.iter().zip(ends) {
-            assert!(end.len() <= END_LEN_MAX, "an end of {} bytes", end.len());
-            let steps = step_count(message.len() + end.len());
-            assert_eq!(steps, step_count(messages[0].len() + ends[0].len()), "equally long messages");
-        }
-        // SAFETY: every key was made with proof that the processor has what this asks for.
-        unsafe { digests(keys, messages, ends) }
+        assert!(end.len() <= END_LEN_MAX, "an end of {} bytes", end.len());
+        // SAFETY: the key was made with proof that the processor has what this asks for.
+        unsafe { digest(self, message, end) }
     }
 }
 
@@ -86,11 +74,6 @@ impl Drop for HmacSha1 {
             state.e.zeroize();
         }
     }
-}
-
-/// Steps that a message of this length takes, its padding included (FIPS 180-4 §5.1.1).
-pub(super) const fn step_count(len: usize) -> usize {
-    (len + 9).div_ceil(STEP_LEN)
 }
 
 /// The state after the padded key (RFC 2104 §2).
@@ -109,7 +92,7 @@ fn begin(key: &[u8], pad: u8) -> Stored {
         ),
         e: _mm_set_epi32(0xC3D2_E1F0_u32.cast_signed(), 0, 0, 0),
     };
-    let [state] = step([start], [words(&padded)]);
+    let state = step(start, words(&padded));
     padded.zeroize();
     let mut stored = Stored { abcd: [0; 16], e: [0; 16] };
     store(&mut stored.abcd, state.abcd);
@@ -118,41 +101,32 @@ fn begin(key: &[u8], pad: u8) -> Stored {
 }
 
 #[target_feature(enable = "vaes,vpclmulqdq,sha")]
-fn digests<const N: usize>(
-    keys: [&HmacSha1; N],
-    messages: [&[u8]; N],
-    ends: [&[u8]; N],
-) -> [[u8; DIGEST_LEN]; N] {
-    let mut states: [State; N] = std::array::from_fn(|n| keys[n].inner.load());
-    let steps = step_count(messages[0].len() + ends[0].len());
-    // Whole steps of the messages alone are read where they lie; what is left has its padding put behind it.
-    let whole = messages.iter().fold(steps, |whole, message| whole.min(message.len() / STEP_LEN));
-    for at in 0..whole {
-        states = step(states, messages.map(|message| words(array_at(message, at * STEP_LEN))));
+fn digest(key: &HmacSha1, message: &[u8], end: &[u8]) -> [u8; DIGEST_LEN] {
+    let mut state = key.inner.load();
+    // Whole steps of the message are read where they lie; what is left has end and padding put behind it (FIPS 180-4
+    // §5.1.1).
+    let (whole, left) = message.as_chunks::<STEP_LEN>();
+    for bytes in whole {
+        state = step(state, words(bytes));
     }
-    let mut rests = [[0; 3 * STEP_LEN]; N];
-    for n in 0..N {
-        let rest = &messages[n][whole * STEP_LEN..];
-        let len = messages[n].len() + ends[n].len();
-        rests[n][..rest.len()].copy_from_slice(rest);
-        for (to, from) in rests[n][rest.len()..].iter_mut().zip(ends[n]) {
-            *to = *from;
-        }
-        rests[n][rest.len() + ends[n].len()] = 0x80;
-        let bits = 8 * (STEP_LEN + len) as u64;
-        *array_at_mut(&mut rests[n], (steps - whole) * STEP_LEN - 8) = bits.to_be_bytes();
+    let mut rest = [0; REST_LEN_MAX];
+    rest[..left.len()].copy_from_slice(left);
+    for (to, from) in rest[left.len()..].iter_mut().zip(end) {
+        *to = *from;
     }
-    for at in whole..steps {
-        states = step(states, rests.each_ref().map(|rest| words(array_at(rest, (at - whole) * STEP_LEN))));
+    let len = left.len() + end.len();
+    rest[len] = 0x80;
+    let rest_len = (len + 1 + LEN_LEN).next_multiple_of(STEP_LEN);
+    let bits = 8 * (STEP_LEN + message.len() + end.len()) as u64;
+    *array_at_mut(&mut rest, rest_len - LEN_LEN) = bits.to_be_bytes();
+    for at in (0..rest_len).step_by(STEP_LEN) {
+        state = step(state, words(array_at(&rest, at)));
     }
     // The digest stands in its registers just as the outer hash wants its first five words.
     let bits = 8 * (STEP_LEN + DIGEST_LEN) as i32;
-    let inner = states.map(|state| {
-        let e = _mm_or_si128(state.e, _mm_set_epi32(0, i32::MIN, 0, 0));
-        [state.abcd, e, _mm_setzero_si128(), _mm_set_epi32(0, 0, 0, bits)]
-    });
-    let outer = step(std::array::from_fn(|n| keys[n].outer.load()), inner);
-    outer.map(|state| state.digest())
+    let e = _mm_or_si128(state.e, _mm_set_epi32(0, i32::MIN, 0, 0));
+    let inner = [state.abcd, e, _mm_setzero_si128(), _mm_set_epi32(0, 0, 0, bits)];
+    step(key.outer.load(), inner).digest()
 }
 
 impl Stored {
@@ -180,37 +154,28 @@ fn words(bytes: &[u8; STEP_LEN]) -> Words {
     [0, 16, 32, 48].map(|at| turn(load(array_at(bytes, at))))
 }
 
-/// One step of the hash (FIPS 180-4 §6.1.2) on each state: eighty rounds, four at a time, with one of four functions
-/// for each twenty.
+/// One step of the hash (FIPS 180-4 §6.1.2): eighty rounds, four at a time, with one of four functions for each twenty.
 #[inline]
 #[target_feature(enable = "vaes,vpclmulqdq,sha")]
-fn step<const N: usize>(states: [State; N], mut words: [Words; N]) -> [State; N] {
-    let mut current = states.map(|state| state.abcd);
-    let mut before = states.map(|state| state.abcd);
+fn step(state: State, mut words: Words) -> State {
+    let mut current = state.abcd;
+    let mut before = state.abcd;
     macro_rules! rounds {
         ($function:literal, $($at:literal)*) => {$(
-            for n in 0..N {
-                if $at >= 4 {
-                    let [a, b, c, d] = [0, 1, 2, 3].map(|back| words[n][($at + back) % 4]);
-                    words[n][$at % 4] = _mm_sha1msg2_epu32(_mm_xor_si128(_mm_sha1msg1_epu32(a, b), c), d);
-                }
-                let word = words[n][$at % 4];
-                let with_e = if $at == 0 {
-                    _mm_add_epi32(states[n].e, word)
-                } else {
-                    _mm_sha1nexte_epu32(before[n], word)
-                };
-                before[n] = current[n];
-                current[n] = _mm_sha1rnds4_epu32::<$function>(current[n], with_e);
+            if $at >= 4 {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|back| words[($at + back) % 4]);
+                words[$at % 4] = _mm_sha1msg2_epu32(_mm_xor_si128(_mm_sha1msg1_epu32(a, b), c), d);
             }
+            let word = words[$at % 4];
+            let with_e =
+                if $at == 0 { _mm_add_epi32(state.e, word) } else { _mm_sha1nexte_epu32(before, word) };
+            before = current;
+            current = _mm_sha1rnds4_epu32::<$function>(current, with_e);
         )*};
     }
     rounds!(0, 0 1 2 3 4);
     rounds!(1, 5 6 7 8 9);
     rounds!(2, 10 11 12 13 14);
     rounds!(3, 15 16 17 18 19);
-    std::array::from_fn(|n| State {
-        abcd: _mm_add_epi32(current[n], states[n].abcd),
-        e: _mm_sha1nexte_epu32(before[n], states[n].e),
-    })
+    State { abcd: _mm_add_epi32(current, state.abcd), e: _mm_sha1nexte_epu32(before, state.e) }
 }
