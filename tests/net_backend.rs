@@ -1,6 +1,10 @@
 //! Both backends over real loopback sockets: what goes in comes out, and nothing that a peer or the kernel
 //! does ends the loop.
 
+#[path = "support/network.rs"]
+#[allow(unreachable_pub, reason = "shared with tests that are crates of several files")]
+mod network;
+
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -14,6 +18,7 @@ use gryt_sfu::net::wake::{WakeReader, Waker, waker};
 use gryt_sfu::net::{Backend, Options, Wake};
 use gryt_sfu::packet::{DATAGRAM_LEN_MAX, DropReason, Egress, Path, SocketId, run};
 use gryt_sfu::time::Now;
+use network::{in_a_network_of_its_own, ip};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -46,6 +51,7 @@ on_both_backends! {
     segments_that_are_refused_as_one_arrive_one_by_one,
     what_is_sent_again_one_by_one_is_overtaken_by_nothing,
     a_refused_flush_larger_than_the_queue_arrives_as_well,
+    what_is_longer_than_the_mtu_arrives_all_the_same,
     an_error_on_the_socket_begins_the_receive_again,
     what_the_kernel_drops_is_counted,
     one_wait_hands_out_a_bounded_batch,
@@ -411,6 +417,39 @@ fn what_is_sent_again_one_by_one_is_overtaken_by_nothing<B: Start>() {
     assert_eq!(this.backend.take_counters().segmentation_refused, 1);
 }
 
+fn what_is_longer_than_the_mtu_arrives_all_the_same<B: Start + 'static>() {
+    in_a_network_of_its_own(long_datagrams_arrive::<B>);
+}
+
+fn long_datagrams_arrive<B: Start>() {
+    ip("link set lo mtu 600");
+    let Some(mut this) = start::<B>(Options::default()) else { return };
+    let peer = peer("127.0.0.1:0");
+    let path = path_to(peer.local_addr().unwrap());
+    for round in 0..3 {
+        let mut run = run(this.backend.egress(), path).unwrap();
+        // Two trains, and one that fits between them.
+        for (index, len) in [1000, 1000, 100, 800, 800, 300].into_iter().enumerate() {
+            run.segment(len).unwrap().fill(round << 4 | index as u8);
+            run.commit(len);
+        }
+        drop(run);
+        this.backend.wait(Some(Duration::ZERO)).unwrap();
+        let mut received: Vec<Vec<u8>> = (0..6).map(|_| receive(&peer).0).collect();
+        received.sort();
+        let expected: Vec<Vec<u8>> = [1000, 1000, 100, 800, 800, 300]
+            .into_iter()
+            .enumerate()
+            .map(|(index, len)| vec![round << 4 | index as u8; len])
+            .collect();
+        assert_eq!(received, expected);
+        // Only for these: others are not to be cut.
+        let socket = &this.backend.sockets().sockets()[0];
+        assert_eq!(option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER), libc::IP_PMTUDISC_DO);
+    }
+    assert_eq!(this.backend.take_counters().drops, [0; DropReason::COUNT]);
+}
+
 fn a_refused_flush_larger_than_the_queue_arrives_as_well<B: Start>() {
     let Some(mut this) = start::<B>(Options::default()) else { return };
     set_option(&this, libc::SOL_SOCKET, libc::SO_NO_CHECK);
@@ -533,14 +572,15 @@ fn a_wait_that_looks_first_ends_with_a_datagram_all_the_same<B: Start>() {
 
 /// An option of each socket.
 fn wait_options(backend: &impl Backend, name: i32) -> Vec<libc::c_int> {
-    let value = |socket: &UdpSocket| {
-        let mut value: libc::c_int = -1;
-        let mut len = size_of_val(&value) as libc::socklen_t;
-        let (fd, level) = (socket.as_raw_fd(), libc::SOL_SOCKET);
-        // SAFETY: `value` is a live integer of `len` bytes.
-        let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
-        assert_eq!(result, 0);
-        value
-    };
-    backend.sockets().sockets().iter().map(value).collect()
+    backend.sockets().sockets().iter().map(|socket| option(socket, libc::SOL_SOCKET, name)).collect()
+}
+
+fn option(socket: &UdpSocket, level: i32, name: i32) -> libc::c_int {
+    let mut value: libc::c_int = -1;
+    let mut len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` is a live integer of `len` bytes.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
+    assert_eq!(result, 0);
+    value
 }

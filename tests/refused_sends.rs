@@ -1,39 +1,22 @@
 //! A peer that the kernel has no way to: `/debug/peers` says whose datagrams were refused. In a network namespace of
 //! its own, so that no route of the machine is touched; needs root, and Debian's `iproute2`.
 
+#[path = "support/network.rs"]
+#[allow(unreachable_pub, reason = "shared with tests that are crates of several files")]
+mod network;
 mod support;
 
-use std::process::Command;
-
+use network::{in_a_network_of_its_own, ip};
 use serde_json::json;
 use support::debug::{peer, peer_until};
 use support::{Client, Options, Server, assert_clean};
 
-/// From here on the calling thread, and what it starts, has a network of its own: loopback, and nothing else.
-fn leave_for_a_network_of_our_own() {
-    // SAFETY: takes a number only, and changes the calling thread alone.
-    let left = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-    assert_eq!(left, 0, "a network namespace needs root: {}", std::io::Error::last_os_error());
-    ip("link set lo up");
-}
-
-fn ip(arguments: &str) {
-    let output =
-        Command::new("ip").args(arguments.split(' ')).output().expect("ip (Debian's `iproute2`) runs");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[test]
 fn refused_sends_are_counted_for_the_peer_that_they_were_for() {
-    // A thread of its own: the namespace ends with it.
-    let test = std::thread::spawn(|| {
-        leave_for_a_network_of_our_own();
+    in_a_network_of_its_own(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(one_of_three_cannot_be_reached());
     });
-    if let Err(cause) = test.join() {
-        std::panic::resume_unwind(cause);
-    }
 }
 
 async fn one_of_three_cannot_be_reached() {

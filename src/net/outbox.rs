@@ -99,7 +99,8 @@ pub struct Outbox {
     run: Option<OpenRun>,
     /// Sockets whose path cuts sends into segments.
     has_segmentation: [bool; SOCKET_COUNT_MAX],
-    /// Sends to repeat datagram by datagram, in their order. Empty but for the time of a submission.
+    /// Sends to repeat datagram by datagram, or a datagram in fragments, in their order. Empty but for the time of a
+    /// submission.
     refused: VecDeque<(Destination, Train)>,
 }
 
@@ -137,22 +138,35 @@ impl Outbox {
 
     /// Sends everything that is queued. The messages are free then, and all bytes but those of the open run.
     fn submit(&mut self) {
-        self.hand_over();
+        self.hand_over(is_too_long);
         // At once, so that nothing overtakes them.
         while let Some((mut destination, train)) = self.refused.pop_front() {
+            if train.count == 1 {
+                self.send_in_fragments(destination, train);
+                continue;
+            }
             destination.control.pop_segment_len();
             for single in train.singles() {
                 if self.message_count == MESSAGE_COUNT {
-                    self.hand_over();
+                    self.hand_over(is_too_long);
                 }
                 self.queue(destination, single);
             }
+            self.hand_over(is_too_long);
         }
-        self.hand_over();
     }
 
-    /// Gives the kernel what is queued, and sorts what it refused: to be counted, or to be repeated one by one.
-    fn hand_over(&mut self) {
+    /// Sends a datagram that is longer than its path's MTU.
+    fn send_in_fragments(&mut self, destination: Destination, datagram: Train) {
+        self.post.set_may_fragment(destination.socket, true);
+        self.queue(destination, datagram);
+        self.hand_over(|_| false);
+        self.post.set_may_fragment(destination.socket, false);
+    }
+
+    /// Gives the kernel what is queued, and sorts what it refused: to be counted, or to be repeated, trains one by one,
+    /// and datagrams whose errors are like that.
+    fn hand_over(&mut self, is_repeated: fn(i32) -> bool) {
         // Taken out of `self` for the loop's time, so that the rest can be changed meanwhile.
         let Self { post, counters, unsent, messages, has_segmentation, refused, .. } = self;
         for refusal in post.submit() {
@@ -161,9 +175,12 @@ impl Outbox {
             // SAFETY: initialised when it was queued, and not overwritten since.
             let message = unsafe { message.as_ref() };
             let train = message.train;
-            if train.count > 1 && is_refusal_of_segments(errno) {
+            let is_train_refused = train.count > 1 && is_refusal_of_segments(errno);
+            if is_train_refused {
                 counters.segmentation_refused += 1;
                 has_segmentation[usize::from(message.socket.0)] &= !is_refusal_for_good(errno);
+            }
+            if is_train_refused || (train.count == 1 && is_repeated(errno)) {
                 let (name, control) = (message.name, message.control);
                 refused.push_back((Destination { socket: message.socket, name, control }, train));
             } else {
@@ -285,6 +302,11 @@ impl Drop for Outbox {
 /// Errors that may mean "not as one": no checksum offload, or a segment longer than the path's MTU.
 fn is_refusal_of_segments(errno: i32) -> bool {
     matches!(errno, libc::EIO | libc::EINVAL | libc::EMSGSIZE)
+}
+
+/// A datagram that may be sent in fragments.
+fn is_too_long(errno: i32) -> bool {
+    errno == libc::EMSGSIZE
 }
 
 /// No checksum offload on the way out: it will not learn. The others are about one peer's path, which must

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::ptr::NonNull;
 
 use super::outbox::MESSAGE_COUNT;
+use super::socket::set_may_fragment;
 use crate::packet::SocketId;
 
 /// What is queued, socket by socket.
@@ -65,6 +66,13 @@ impl Post {
         let msg_hdr = unsafe { message.header.read() };
         lane.headers.push(libc::mmsghdr { msg_hdr, msg_len: 0 });
         lane.numbers.push(message.message);
+    }
+
+    /// From now on what is longer than its path's MTU leaves by `socket` in fragments, or not at all.
+    pub(super) fn set_may_fragment(&mut self, socket: SocketId, may_fragment: bool) {
+        self.calls += 1;
+        // Refused: then so is what is too long, and counted.
+        let _ = set_may_fragment(self.lanes[usize::from(socket.0)].fd, may_fragment);
     }
 
     /// Hands over everything that is queued: a message leaves, or is among the refusals that come back.

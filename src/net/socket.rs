@@ -274,12 +274,22 @@ fn unbound(domain: Domain) -> io::Result<Socket> {
         set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
     } else {
         set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        // A datagram that nobody may cut needs no number of its own (RFC 6864 §4.1), and the kernel's draw is a
+        // twentieth of a send. Where it cannot be had, nothing else is missing.
+        let _ = set_may_fragment(fd, false);
     }
     // For the latency that we add: where it cannot be had, nothing else is missing.
     let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
     set_buffer_len(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
     set_buffer_len(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
     Ok(socket)
+}
+
+/// Whether the kernel cuts what is longer than the path's MTU as it sends it on IPv4, instead of refusing it
+/// (`EMSGSIZE`). On the way it is never cut; on IPv6 this changes nothing.
+pub(super) fn set_may_fragment(fd: RawFd, may_fragment: bool) -> io::Result<()> {
+    let discovery = if may_fragment { libc::IP_PMTUDISC_WANT } else { libc::IP_PMTUDISC_DO };
+    set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discovery)
 }
 
 /// Past the system's limit where we may, else up to it.
