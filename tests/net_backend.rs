@@ -428,19 +428,21 @@ fn long_datagrams_arrive<B: Start>() {
     let path = path_to(peer.local_addr().unwrap());
     for round in 0..3 {
         let mut run = run(this.backend.egress(), path).unwrap();
-        // Two trains, and one that fits between them.
+        // Two trains, each with one at its end that fits, and one that is alone.
         for (index, len) in [1000, 1000, 100, 800, 800, 300].into_iter().enumerate() {
             run.segment(len).unwrap().fill(round << 4 | index as u8);
             run.commit(len);
         }
         drop(run);
+        send(this.backend.egress(), path, &[0xFF; 700]);
         this.backend.wait(Some(Duration::ZERO)).unwrap();
-        let mut received: Vec<Vec<u8>> = (0..6).map(|_| receive(&peer).0).collect();
+        let mut received: Vec<Vec<u8>> = (0..7).map(|_| receive(&peer).0).collect();
         received.sort();
         let expected: Vec<Vec<u8>> = [1000, 1000, 100, 800, 800, 300]
             .into_iter()
             .enumerate()
             .map(|(index, len)| vec![round << 4 | index as u8; len])
+            .chain([vec![0xFF; 700]])
             .collect();
         assert_eq!(received, expected);
         // Only for these: others are not to be cut.
