@@ -10,253 +10,38 @@ mod debug;
 mod door;
 mod hidden;
 mod ice_url;
+mod limits;
+mod media_address;
 mod origin;
 mod token_flags;
+mod variables;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use self::auth::{AUTH_PUBLIC_KEY, AUTH_SECRET};
+use self::auth::AUTH_PUBLIC_KEY;
 pub use self::auth::{Auth, KeyFault, KeyKind, PublicKey, read_key_file};
 pub use self::cpu_list::CpuList;
 use self::debug::{CAPTURE_DIR, DEBUG_TOKEN, KEYLOG_DIR, METRICS_ADDR, METRICS_TOKEN};
 pub use self::door::{Door, Rate, TlsFiles, TrustedProxies};
 pub use self::hidden::Hidden;
 pub use self::ice_url::{IceUrl, Scheme, Transport};
+pub use self::limits::Limits;
+pub use self::media_address::{Advertised, UdpPorts};
 pub use self::origin::Origin;
 pub use self::token_flags::{Order, TokenFlags};
+use self::variables::{
+    AUDIO_SLOTS, BATCH_WAIT_US, BUSY_POLL_US, DRAIN_TIMEOUT, EGRESS_TICK_MS, GSO_PAD_MAX, HIDDEN,
+    ICE_ADVERTISE_IP, ICE_ADVERTISE_PRIVATE, ICE_DISCOVER, ICE_LOOPBACK, ICE_UDP_MUX_PORT, IO_BACKEND,
+    LOG_FILE, LOG_FORMAT, LOG_LEVEL, MAX_CONNECTIONS, PORT, RESUME_WINDOW, ROOM_SPAN_AT, STUN_SERVERS,
+    TURN_PASSWORD, TURN_SECRET, TURN_SERVERS, TURN_USERNAME, WORKER_CPUS, WORKER_SCHEDULING, WORKERS,
+};
+pub use self::variables::{GROUPS, Variable, example, help};
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
-
-/// A variable as the operator sees it.
-#[derive(Debug)]
-pub struct Variable {
-    /// Its name in the environment.
-    pub name: &'static str,
-    /// What an unset or empty one means; empty or in words where there is no single value.
-    pub default: &'static str,
-    /// Which values there are.
-    pub accepted: &'static str,
-    /// What it does.
-    pub meaning: &'static str,
-}
-
-/// All variables, by what they are about.
-pub const GROUPS: &[(&str, &[Variable])] = &[
-    ("Network", &[PORT, ICE_UDP_MUX_PORT, ICE_ADVERTISE_IP, ICE_LOOPBACK]),
-    ("Front door", door::VARIABLES),
-    (
-        "STUN and TURN",
-        &[
-            STUN_SERVERS,
-            ICE_DISCOVER,
-            ICE_ADVERTISE_PRIVATE,
-            TURN_SERVERS,
-            TURN_USERNAME,
-            TURN_PASSWORD,
-            TURN_SECRET,
-        ],
-    ),
-    ("Authorization", &[AUTH_SECRET, AUTH_PUBLIC_KEY]),
-    (
-        "Capacity",
-        &[WORKERS, WORKER_CPUS, ROOM_SPAN_AT, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT],
-    ),
-    ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX, BUSY_POLL_US, WORKER_SCHEDULING]),
-    ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
-    ("Debug", &[METRICS_ADDR, METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR, KEYLOG_DIR]),
-];
-
-const PORT: Variable = Variable {
-    name: "PORT",
-    default: "5005",
-    accepted: "0 to 65535; 0 lets the kernel choose",
-    meaning: "TCP port of HTTP and WebSocket.",
-};
-const ICE_UDP_MUX_PORT: Variable = Variable {
-    name: "ICE_UDP_MUX_PORT",
-    default: "3478",
-    accepted: "0 to 65535, or a range such as 3478-3485; 0 lets the kernel choose",
-    meaning: "UDP port of all media. With a range every worker has a port of its own, the first worker the first.",
-};
-const ICE_ADVERTISE_IP: Variable = Variable {
-    name: "ICE_ADVERTISE_IP",
-    default: "",
-    accepted: "up to 8 addresses with commas between, each optionally with a port: 203.0.113.5, 203.0.113.5:13478, \
-               [2001:db8::5]:13478",
-    meaning: "Addresses that clients reach this machine by, where they are not its own (NAT, containers). They \
-              replace the machine's. With a range of ports a port given here is the first worker's.",
-};
-const ICE_LOOPBACK: Variable = Variable {
-    name: "ICE_LOOPBACK",
-    default: "false",
-    accepted: "true or false",
-    meaning: "Offers loopback addresses too, for clients on this machine.",
-};
-const STUN_SERVERS: Variable = Variable {
-    name: "STUN_SERVERS",
-    default: "",
-    accepted: "up to 8 with commas between, as stun:HOST, stun:HOST:PORT or stuns:HOST",
-    meaning: "STUN servers that clients are told to use. Unset: none, so that no third party learns who talks \
-              here; clients reach this server without.",
-};
-const ICE_DISCOVER: Variable = Variable {
-    name: "ICE_DISCOVER",
-    default: "false",
-    accepted: "true or false; true needs a stun: server in STUN_SERVERS",
-    meaning: "Asks the STUN servers at the start, from the media port, by which address this machine is seen, and \
-              offers that one; for machines behind a NAT that forwards the media port. Takes at most 3 s, and goes \
-              on without where nobody answers. Not asked where ICE_ADVERTISE_IP says it.",
-};
-const ICE_ADVERTISE_PRIVATE: Variable = Variable {
-    name: "ICE_ADVERTISE_PRIVATE",
-    default: "false",
-    accepted: "true or false",
-    meaning: "Offers the machine's private addresses beside the one that ICE_DISCOVER found, for clients on the \
-              same network. Without, they stay unknown.",
-};
-const TURN_SERVERS: Variable = Variable {
-    name: "TURN_SERVERS",
-    default: "",
-    accepted: "up to 8 with commas between, as turn:HOST, turn:HOST:PORT?transport=tcp or \
-               turns:HOST:443?transport=tcp; needs TURN_SECRET, or TURN_USERNAME and TURN_PASSWORD",
-    meaning: "TURN servers that clients may use where their network lets nothing else through.",
-};
-const TURN_USERNAME: Variable = Variable {
-    name: "TURN_USERNAME",
-    default: "",
-    accepted: "up to 256 bytes without control characters",
-    meaning: "The name at the TURN servers that all clients share. Not used with TURN_SECRET.",
-};
-const TURN_PASSWORD: Variable = Variable {
-    name: "TURN_PASSWORD",
-    default: "",
-    accepted: "up to 256 bytes without control characters",
-    meaning: "Its password. Every client is told it, so that anybody who was here once can use the TURN servers: \
-              TURN_SECRET is better. Not used with TURN_SECRET.",
-};
-const TURN_SECRET: Variable = Variable {
-    name: "TURN_SECRET",
-    default: "",
-    accepted: "16 to 256 bytes without control characters",
-    meaning: "The secret that the TURN servers check with (static-auth-secret of coturn). Each client gets a \
-              credential of its own, good for 12 hours and renewed in time.",
-};
-const WORKERS: Variable = Variable {
-    name: "WORKERS",
-    default: "the CPUs this process may use, less one, or as many as WORKER_CPUS names",
-    accepted: "1 to 64",
-    meaning: "Media threads, each on a CPU of its own. At least 1, and no more than ICE_UDP_MUX_PORT has ports \
-              where that is a range.",
-};
-const ROOM_SPAN_AT: Variable = Variable {
-    name: "ROOM_SPAN_AT",
-    default: "250",
-    accepted: "1 to 100000",
-    meaning: "Members of a room on one worker before it takes another worker, too. A worker that is busy for three \
-              quarters of the time takes no more either, where another has clearly less to do.",
-};
-const WORKER_CPUS: Variable = Variable {
-    name: "WORKER_CPUS",
-    default: "",
-    accepted: "up to 64 CPUs that this process may use, each once, such as 2-5,8; at least as many as WORKERS",
-    meaning: "The CPUs of the workers, the first worker the first; control has the others. Unset: cores of the network \
-              card's NUMA node first, one worker a core while there are cores, never the first CPU.",
-};
-const MAX_CONNECTIONS: Variable = Variable {
-    name: "MAX_CONNECTIONS",
-    default: "1000",
-    accepted: "1 to 100000",
-    meaning: "Clients at a time; the next is told that the server is full.",
-};
-const AUDIO_SLOTS: Variable = Variable {
-    name: "AUDIO_SLOTS",
-    default: "32",
-    accepted: "1 to 256",
-    meaning: "Most voices that one client receives at a time; beyond that the loudest are heard.",
-};
-const RESUME_WINDOW: Variable = Variable {
-    name: "RESUME_WINDOW",
-    default: "15s",
-    accepted: "0s to 10m, such as 500ms, 15s or 2m",
-    meaning: "How long a client that lost its WebSocket may take up where it was.",
-};
-const DRAIN_TIMEOUT: Variable = Variable {
-    name: "DRAIN_TIMEOUT",
-    default: "0s",
-    accepted: "0s to 24h, such as 30s, 10m or 2h",
-    meaning: "How long calls may go on after a SIGTERM. Nobody new is let in meanwhile, /ready says so, and the \
-              server ends with the last call. A second SIGTERM ends it at once, 0s the first.",
-};
-const IO_BACKEND: Variable = Variable {
-    name: "IO_BACKEND",
-    default: "auto",
-    accepted: "auto, uring or mmsg",
-    meaning: "How workers wait and receive: uring by io_uring, mmsg by epoll and recvmmsg; both send by sendmmsg. \
-              auto takes the ring where the kernel grants one, and else says why it does without.",
-};
-const BATCH_WAIT_US: Variable = Variable {
-    name: "BATCH_WAIT_US",
-    default: "0",
-    accepted: "0 to 10000",
-    meaning: "Microseconds that a worker waits for more datagrams before it handles the first: fewer wake-ups, \
-              more delay.",
-};
-const EGRESS_TICK_MS: Variable = Variable {
-    name: "EGRESS_TICK_MS",
-    default: "0",
-    accepted: "0 to 20",
-    meaning: "Milliseconds that a room's packets wait for those of its other voices, so that they reach a listener in \
-              one send: the more voices, the less CPU per packet, for as much delay. The worker wakes four times in \
-              it.",
-};
-const GSO_PAD_MAX: Variable = Variable {
-    name: "GSO_PAD_MAX",
-    default: "64",
-    accepted: "0 to 255",
-    meaning: "A packet that could leave in one send with a longer one is filled up by RTP padding when that takes fewer \
-              bytes. 0 pads nothing.",
-};
-const BUSY_POLL_US: Variable = Variable {
-    name: "BUSY_POLL_US",
-    default: "0",
-    accepted: "0 to 1000",
-    meaning: "Microseconds that a worker's wait looks into the network card's queue by itself before it sleeps: less \
-              delay, for a CPU that rests less. For bare metal with a CPU for each worker; 0 never looks.",
-};
-const WORKER_SCHEDULING: Variable = Variable {
-    name: "WORKER_SCHEDULING",
-    default: "nice",
-    accepted: "nice or fifo",
-    meaning: "How workers get their CPU where others want it too: nice asks for priority among ordinary threads (nice \
-              -10), fifo to run before all of those (SCHED_FIFO, priority 1).",
-};
-const LOG_LEVEL: Variable = Variable {
-    name: "LOG_LEVEL",
-    default: "info",
-    accepted: "debug, info, warn or error",
-    meaning: "The least that is logged.",
-};
-
-const LOG_FORMAT: Variable = Variable {
-    name: "LOG_FORMAT",
-    default: "human",
-    accepted: "human or json",
-    meaning: "How a line of the log looks: for people, or one JSON object a line for whatever collects them.",
-};
-const LOG_FILE: Variable = Variable {
-    name: "LOG_FILE",
-    default: "",
-    accepted: "a path such as sfu.log, in a folder that is there",
-    meaning: "A file that the log is appended to, besides standard error. To rotate it, copy and truncate.",
-};
-
-/// Variables whose values are shown to nobody.
-const HIDDEN: &[&str] =
-    &[TURN_PASSWORD.name, TURN_SECRET.name, AUTH_SECRET.name, METRICS_TOKEN.name, DEBUG_TOKEN.name];
 
 /// What the command line takes; everything else is in the environment.
 #[derive(clap::Parser, Debug)]
@@ -417,14 +202,6 @@ pub enum Error {
     #[error(".env: {0}")]
     File(String),
 }
-
-impl PartialEq for Variable {
-    fn eq(&self, other: &Variable) -> bool {
-        self.name == other.name
-    }
-}
-
-impl Eq for Variable {}
 
 impl Config {
     /// From the process's environment, and `.env` in the working directory for what is not there.
@@ -619,61 +396,6 @@ impl fmt::Display for Config {
     }
 }
 
-/// What `--help` says of the environment.
-pub fn help() -> String {
-    let mut text = "Settings come from the environment, or from .env in the working directory:\n".to_owned();
-    for (title, variables) in GROUPS {
-        text += &format!("\n{title}:\n");
-        for variable in *variables {
-            text += &format!("  {}\n", variable.name);
-            for line in explanation(variable, 90) {
-                text += &format!("          {line}\n");
-            }
-        }
-    }
-    text.truncate(text.trim_end().len());
-    text
-}
-
-/// What `env.example` holds: every variable, commented out, at its default.
-pub fn example() -> String {
-    let mut text =
-        "# Copy to .env. What is unset or empty has its default; the environment wins over this file.\n"
-            .to_owned();
-    for (title, variables) in GROUPS {
-        text += &format!("\n\n# {title}\n");
-        for variable in *variables {
-            text.push('\n');
-            for line in explanation(variable, 98) {
-                text += &format!("# {line}\n");
-            }
-            let value = if variable.default.contains(' ') { "" } else { variable.default };
-            text += &format!("#{}={value}\n", variable.name);
-        }
-    }
-    text
-}
-
-/// Meaning, values and default in lines of at most `width` bytes.
-fn explanation(variable: &Variable, width: usize) -> Vec<String> {
-    let default = if variable.default.is_empty() { "none" } else { variable.default };
-    let mut lines = wrapped(variable.meaning, width);
-    lines.extend(wrapped(&format!("Accepted: {}. Default: {default}.", variable.accepted), width));
-    lines
-}
-
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.len() + 1 + word.len() <= width => *line += &format!(" {word}"),
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
 /// Where values come from, none of them empty.
 struct Source<'a>(&'a dyn Fn(&str) -> Option<String>);
 
@@ -771,116 +493,6 @@ fn worker_cpus(text: &str) -> Option<CpuList> {
     text.parse().ok().filter(|cpus: &CpuList| cpus.as_slice().len() <= WORKER_COUNT_MAX)
 }
 
-/// UDP ports of media: one that all workers share, or one for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UdpPorts {
-    first: u16,
-    /// Of the range; `None` for one shared port.
-    last: Option<u16>,
-}
-
-impl UdpPorts {
-    /// One port for all workers; 0: the kernel chooses.
-    pub const fn shared(port: u16) -> UdpPorts {
-        UdpPorts { first: port, last: None }
-    }
-
-    /// Whether all workers bind the same port.
-    pub const fn is_shared(self) -> bool {
-        self.last.is_none()
-    }
-
-    /// The port that a worker binds; 0: the kernel chooses. A worker beyond the range has the last one;
-    /// there is none in a [`Config`].
-    pub fn of(self, worker: WorkerId) -> u16 {
-        self.first.saturating_add(self.offset(worker)).min(self.last.unwrap_or(self.first))
-    }
-
-    fn offset(self, worker: WorkerId) -> u16 {
-        if self.is_shared() { 0 } else { worker.0.into() }
-    }
-
-    fn worker_count_max(self) -> usize {
-        self.last.map_or(WORKER_COUNT_MAX, |last| usize::from(last - self.first) + 1)
-    }
-}
-
-impl FromStr for UdpPorts {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<UdpPorts, ()> {
-        let port = |text: &str| text.trim().parse::<u16>().map_err(|_| ());
-        match text.split_once('-') {
-            None => Ok(UdpPorts::shared(port(text)?)),
-            Some((first, last)) => {
-                let (first, last) = (port(first)?, port(last)?);
-                if 0 < first && first <= last { Ok(UdpPorts { first, last: Some(last) }) } else { Err(()) }
-            }
-        }
-    }
-}
-
-impl fmt::Display for UdpPorts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.last {
-            None => write!(f, "{}", self.first),
-            Some(last) => write!(f, "{}-{last}", self.first),
-        }
-    }
-}
-
-/// An address that clients are told; a unicast one, never an IPv4-mapped IPv6 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advertised {
-    ip: IpAddr,
-    port: Option<u16>,
-}
-
-impl Advertised {
-    /// The address.
-    pub const fn ip(&self) -> IpAddr {
-        self.ip
-    }
-
-    /// Where clients reach a worker that is bound to `bound_port`: there, unless a port was given. Given a
-    /// range, the port given is the first worker's and the others' follow.
-    pub fn of(&self, ports: UdpPorts, worker: WorkerId, bound_port: u16) -> SocketAddr {
-        let port = self.port.map_or(bound_port, |port| port.saturating_add(ports.offset(worker)));
-        SocketAddr::new(self.ip, port)
-    }
-}
-
-impl FromStr for Advertised {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Advertised, ()> {
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-        let (ip, port) = if let Ok(ip) = text.parse::<IpAddr>() {
-            (ip, None)
-        } else if let Some(Ok(ip)) = bare.map(str::parse) {
-            (IpAddr::V6(ip), None)
-        } else {
-            let address: SocketAddr = text.parse().map_err(|_| ())?;
-            (address.ip(), Some(address.port()))
-        };
-        let ip = ip.to_canonical();
-        let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-        if ip.is_unspecified() || ip.is_multicast() || is_broadcast || port == Some(0) {
-            return Err(());
-        }
-        Ok(Advertised { ip, port })
-    }
-}
-
-impl fmt::Display for Advertised {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            None => self.ip.fmt(f),
-            Some(port) => SocketAddr::new(self.ip, port).fmt(f),
-        }
-    }
-}
-
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -951,75 +563,6 @@ words! {
         Json = "json",
     }
 }
-
-/// The bounds that several rooms share or that an operator can meet. A room's own stand in the room.
-#[derive(Debug)]
-pub enum Limits {}
-
-impl Limits {
-    /// Clients of one process.
-    pub const CONNECTION_COUNT_MAX: usize = 100_000;
-    /// Voices towards one client.
-    pub const AUDIO_SLOT_COUNT_MAX: u16 = 256;
-    /// Addresses advertised: each is a candidate in every SDP.
-    pub const ADVERTISED_COUNT_MAX: usize = 8;
-    /// Sites whose pages may come in.
-    pub const ORIGIN_COUNT_MAX: usize = 32;
-    /// Proxies and networks of them: each is compared with, request by request.
-    pub const TRUSTED_PROXY_COUNT_MAX: usize = 64;
-    /// Requests of one client in a window.
-    pub const RATE_REQUESTS_MAX: u32 = 1_000_000;
-    /// Longest window of a rate.
-    pub const RATE_WINDOW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-    /// Bytes of a file with certificates or a key.
-    pub const PEM_LEN_MAX: u64 = 1024 * 1024;
-    /// STUN servers, and TURN servers: browsers ask each of them at every start.
-    pub const ICE_URL_COUNT_MAX: usize = 8;
-    /// Bytes of a name, password or secret for TURN servers. RFC 8489 §14.3 allows a name less than 509, of
-    /// which our own take some for the time.
-    pub const TURN_TEXT_LEN_MAX: usize = 256;
-    /// Bytes of a TURN secret: a shorter one can be guessed from a credential.
-    pub const TURN_SECRET_LEN_MIN: usize = 16;
-    /// Bytes of the secret that tokens are signed with: no shorter than what HS256 puts out (RFC 7518 §3.2).
-    pub const AUTH_SECRET_LEN_MIN: usize = 32;
-    /// Bytes of a file with a key.
-    pub const KEY_FILE_LEN_MAX: u64 = 16 * 1024;
-    /// Longest life of a token that we make: a year.
-    pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(8760 * 60 * 60);
-    /// Longest time in which a client can resume.
-    pub const RESUME_WINDOW_MAX: Duration = Duration::from_secs(600);
-    /// Longest time in which calls may end by themselves.
-    pub const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-    /// Longest wait of a room's packets for each other: one voice packet's time.
-    pub const EGRESS_TICK_MAX: Duration = Duration::from_millis(20);
-    /// Longest wait for a batch: half a voice packet's 20 ms.
-    pub const BATCH_WAIT_MAX: Duration = Duration::from_millis(10);
-    /// Longest look into a card's queue: more is a CPU that never rests.
-    pub const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
-    /// Longest `offer` or `answer`, in bytes, fragments counted together.
-    pub const SDP_MESSAGE_LEN_MAX: usize = 256 * 1024;
-    /// Longest message of any other kind.
-    pub const MESSAGE_LEN_MAX: usize = 16 * 1024;
-    /// What one m-line of ours takes in an SDP, at most.
-    pub const SDP_MEDIA_LEN_MAX: usize = 1000;
-    /// From the upgrade to `join`.
-    pub const JOIN_DEADLINE: Duration = Duration::from_secs(10);
-
-    /// Length of a queue whose messages carry state and are never dropped: for every connection the
-    /// last order and the one that takes it back.
-    pub const fn state_queue_len(max_connections: usize) -> usize {
-        max_connections * 2
-    }
-}
-
-// A full set of slots, and as many m-lines of the client's own, fits the messages that carry it.
-const _: () = assert!(
-    Limits::AUDIO_SLOT_COUNT_MAX as usize * Limits::SDP_MEDIA_LEN_MAX
-        <= Limits::SDP_MESSAGE_LEN_MAX - 6 * 1024
-);
-const _: () = assert!(Limits::MESSAGE_LEN_MAX <= Limits::SDP_MESSAGE_LEN_MAX);
-const _: () = assert!(Limits::state_queue_len(Limits::CONNECTION_COUNT_MAX) <= u32::MAX as usize);
-const _: () = assert!(WORKER_COUNT_MAX <= u8::MAX as usize);
 
 #[cfg(test)]
 mod tests {
