@@ -42,12 +42,14 @@ pub trait Egress {
     /// Whether datagrams of one length along `path` leave as one send, so that it pays to make them equal.
     fn cuts_segments(&self, path: Path) -> bool;
 
-    /// Opens a run of datagrams to one receiver; `false` when nothing more can be sent now.
-    fn open(&mut self, path: Path) -> bool;
+    /// Opens a run of datagrams to one receiver. What the kernel does not take is counted, and nobody waits for it.
+    fn open(&mut self, path: Path);
 
-    /// Lends room for the run's next datagram, exactly `len_max` bytes, at most
-    /// [`DATAGRAM_LEN_MAX`]; `None` when the backend is full.
-    fn segment(&mut self, len_max: usize) -> Option<&mut [u8]>;
+    /// Lends room for the run's next datagram, exactly `len_max` bytes, at most [`DATAGRAM_LEN_MAX`].
+    ///
+    /// # Panics
+    /// When it is more, or no run is open.
+    fn segment(&mut self, len_max: usize) -> &mut [u8];
 
     /// Keeps the first `len` bytes of the segment lent last. Without it the segment is not sent.
     fn commit(&mut self, len: usize);
@@ -60,20 +62,15 @@ pub trait Egress {
 pub struct Run<'a, E: Egress>(&'a mut E);
 
 /// Opens a run of datagrams along `path`.
-///
-/// # Errors
-/// [`DropReason::SendRingFull`] when the backend has no room.
-pub fn run<E: Egress>(egress: &mut E, path: Path) -> Result<Run<'_, E>, DropReason> {
-    if egress.open(path) { Ok(Run(egress)) } else { Err(DropReason::SendRingFull) }
+pub fn run<E: Egress>(egress: &mut E, path: Path) -> Run<'_, E> {
+    egress.open(path);
+    Run(egress)
 }
 
 impl<E: Egress> Run<'_, E> {
     /// As [`Egress::segment`].
-    ///
-    /// # Errors
-    /// [`DropReason::SendRingFull`] when the backend has no room.
-    pub fn segment(&mut self, len_max: usize) -> Result<&mut [u8], DropReason> {
-        self.0.segment(len_max).ok_or(DropReason::SendRingFull)
+    pub fn segment(&mut self, len_max: usize) -> &mut [u8] {
+        self.0.segment(len_max)
     }
 
     /// As [`Egress::commit`].
@@ -165,8 +162,6 @@ drop_reasons! {
     RtcpMalformed = "rtcp_malformed",
     /// The receiver has no selected pair.
     NoPath = "no_path",
-    /// No send slot was free.
-    SendRingFull = "send_ring_full",
     /// The kernel would have blocked or was out of buffers.
     SendWouldBlock = "send_would_block",
     /// The kernel knows no way to the peer, or the peer refused.

@@ -57,17 +57,17 @@ fn go_round(backend: &mut impl Backend, waker: &wake::Waker, peer: &UdpSocket, p
         for _ in 0..100 {
             is_woken |= backend.wait(Some(Duration::from_millis(100))).unwrap().woken;
             while let Some((datagram, egress)) = backend.next() {
-                let mut run = run(egress, datagram.path).unwrap();
+                let mut run = run(egress, datagram.path);
                 for len in [160, 160, 120] {
-                    run.segment(len).unwrap().copy_from_slice(&datagram.bytes[..len]);
+                    run.segment(len).copy_from_slice(&datagram.bytes[..len]);
                     run.commit(len);
                 }
                 drop(run);
                 let mut nowhere = datagram.path;
                 nowhere.remote.set_port(0);
-                let mut run = gryt_sfu::packet::run(egress, nowhere).unwrap();
+                let mut run = gryt_sfu::packet::run(egress, nowhere);
                 for _ in 0..2 {
-                    run.segment(100).unwrap().fill(0);
+                    run.segment(100).fill(0);
                     run.commit(100);
                 }
                 answered += 1;

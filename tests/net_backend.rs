@@ -119,9 +119,9 @@ fn echo(backend: &mut impl Backend, count: usize) -> Vec<Path> {
         assert!(start.elapsed() < PATIENCE, "{} of {count} came", paths.len());
         backend.wait(Some(Duration::from_millis(100))).unwrap();
         while let Some((datagram, egress)) = backend.next() {
-            let mut run = run(egress, datagram.path).unwrap();
+            let mut run = run(egress, datagram.path);
             let len = datagram.bytes.len();
-            run.segment(len).unwrap().copy_from_slice(datagram.bytes);
+            run.segment(len).copy_from_slice(datagram.bytes);
             run.commit(len);
             paths.push(datagram.path);
         }
@@ -132,8 +132,8 @@ fn echo(backend: &mut impl Backend, count: usize) -> Vec<Path> {
 }
 
 fn send(egress: &mut impl Egress, path: Path, bytes: &[u8]) {
-    let mut run = run(egress, path).unwrap();
-    run.segment(bytes.len()).unwrap().copy_from_slice(bytes);
+    let mut run = run(egress, path);
+    run.segment(bytes.len()).copy_from_slice(bytes);
     run.commit(bytes.len());
 }
 
@@ -269,13 +269,13 @@ fn a_run_of_any_lengths_arrives_in_order<B: Start>() {
         lens.extend([90, 200, 1]);
         lens.extend([100; 40]);
         lens.extend([DATAGRAM_LEN_MAX, 7]);
-        let mut run = run(this.backend.egress(), path).unwrap();
+        let mut run = run(this.backend.egress(), path);
         for (index, len) in lens.iter().enumerate() {
             // Lent longer than needed, and now and then for nothing.
             if index % 3 == 0 {
-                run.segment(DATAGRAM_LEN_MAX).unwrap().fill(0xEE);
+                run.segment(DATAGRAM_LEN_MAX).fill(0xEE);
             }
-            run.segment(DATAGRAM_LEN_MAX).unwrap()[..*len].fill(index as u8);
+            run.segment(DATAGRAM_LEN_MAX)[..*len].fill(index as u8);
             run.commit(*len);
         }
         drop(run);
@@ -344,9 +344,9 @@ fn refused_destinations_are_counted_by_datagram_and_the_loop_goes_on<B: Start>()
     send(this.backend.egress(), to("192.0.2.1:9"), b"x");
     let foreign = Path { local: IpAddr::from([192, 0, 2, 1]), ..path_to(peer.local_addr().unwrap()) };
     send(this.backend.egress(), foreign, b"x");
-    let mut run = run(this.backend.egress(), to("127.0.0.1:0")).unwrap();
+    let mut run = run(this.backend.egress(), to("127.0.0.1:0"));
     for _ in 0..3 {
-        run.segment(100).unwrap().fill(1);
+        run.segment(100).fill(1);
         run.commit(100);
     }
     drop(run);
@@ -376,9 +376,9 @@ fn segments_that_are_refused_as_one_arrive_one_by_one<B: Start>() {
     let peers = [peer("127.0.0.1:0"), peer("127.0.0.1:0")];
     for round in 0..3_u8 {
         for peer in &peers {
-            let mut run = run(this.backend.egress(), path_to(peer.local_addr().unwrap())).unwrap();
+            let mut run = run(this.backend.egress(), path_to(peer.local_addr().unwrap()));
             for index in 0..40 {
-                run.segment(100).unwrap().fill(round << 6 | index);
+                run.segment(100).fill(round << 6 | index);
                 run.commit(100);
             }
         }
@@ -399,9 +399,9 @@ fn what_is_sent_again_one_by_one_is_overtaken_by_nothing<B: Start>() {
     set_option(&this, libc::SOL_SOCKET, libc::SO_NO_CHECK);
     let peers = [peer("127.0.0.1:0"), peer("127.0.0.1:0")];
     let [path, other] = peers.each_ref().map(|peer| path_to(peer.local_addr().unwrap()));
-    let mut run = run(this.backend.egress(), path).unwrap();
+    let mut run = run(this.backend.egress(), path);
     for index in 0..2 {
-        run.segment(100).unwrap().fill(index);
+        run.segment(100).fill(index);
         run.commit(100);
     }
     drop(run);
@@ -427,10 +427,10 @@ fn long_datagrams_arrive<B: Start>() {
     let peer = peer("127.0.0.1:0");
     let path = path_to(peer.local_addr().unwrap());
     for round in 0..3 {
-        let mut run = run(this.backend.egress(), path).unwrap();
+        let mut run = run(this.backend.egress(), path);
         // Two trains, each with one at its end that fits, and one that is alone.
         for (index, len) in [1000, 1000, 100, 800, 800, 300].into_iter().enumerate() {
-            run.segment(len).unwrap().fill(round << 4 | index as u8);
+            run.segment(len).fill(round << 4 | index as u8);
             run.commit(len);
         }
         drop(run);
@@ -457,9 +457,9 @@ fn a_refused_flush_larger_than_the_queue_arrives_as_well<B: Start>() {
     set_option(&this, libc::SOL_SOCKET, libc::SO_NO_CHECK);
     let peers: Vec<_> = (0..60).map(|_| peer("127.0.0.1:0")).collect();
     for peer in &peers {
-        let mut run = run(this.backend.egress(), path_to(peer.local_addr().unwrap())).unwrap();
+        let mut run = run(this.backend.egress(), path_to(peer.local_addr().unwrap()));
         for index in 0..100 {
-            run.segment(100).unwrap().fill(index);
+            run.segment(100).fill(index);
             run.commit(100);
         }
     }

@@ -189,8 +189,8 @@ impl Agent {
     ///
     /// # Errors
     /// [`DropReason::StunUnknownUser`], [`DropReason::StunUnauthenticated`]: not for us, or not from
-    /// the peer. [`DropReason::StunLimit`]: no room for another pair. [`DropReason::SendRingFull`]:
-    /// `out` is too short. Nothing changed, and nothing is to be sent.
+    /// the peer. [`DropReason::StunLimit`]: no room for another pair. [`DropReason::TooLong`]: the answer, for
+    /// `out`. Nothing changed, and nothing is to be sent.
     pub fn handle_request(
         &mut self,
         now: Instant,
@@ -206,10 +206,10 @@ impl Agent {
         let key = &generation.local_key;
         request.verify_with(key)?;
         if request.role() == Some(Role::Controlled) {
-            let len = write_role_conflict(request, key, out).ok_or(DropReason::SendRingFull)?;
+            let len = write_role_conflict(request, key, out).ok_or(DropReason::TooLong)?;
             return Ok(Answered { len, is_new: false, forgotten: None });
         }
-        let len = write_success(request, path.remote, key, out).ok_or(DropReason::SendRingFull)?;
+        let len = write_success(request, path.remote, key, out).ok_or(DropReason::TooLong)?;
         let generation = generation.number;
         let is_new = !self.is_authenticated(&path);
         let forgotten = if is_new { self.make_room(now, &path)? } else { None };

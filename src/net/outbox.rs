@@ -244,24 +244,22 @@ impl Egress for Outbox {
         self.has_segmentation[usize::from(path.socket.0)]
     }
 
-    fn open(&mut self, path: Path) -> bool {
+    fn open(&mut self, path: Path) {
         self.close();
         self.run = Some(OpenRun { destination: Destination::new(path), train: None, lent_len: 0 });
-        true
     }
 
-    fn segment(&mut self, len_max: usize) -> Option<&mut [u8]> {
+    fn segment(&mut self, len_max: usize) -> &mut [u8] {
         assert!(len_max <= DATAGRAM_LEN_MAX);
-        self.run.as_ref()?;
         if self.cursor + len_max > self.memory.len() {
             // The train has to leave without this segment.
             self.queue_train();
             self.submit();
             self.cursor = 0;
         }
-        self.run.as_mut()?.lent_len = len_max;
+        self.run.as_mut().expect("an open run").lent_len = len_max;
         // SAFETY: everything queued lies before the cursor.
-        Some(unsafe { self.memory.bytes_mut(self.cursor, len_max) })
+        unsafe { self.memory.bytes_mut(self.cursor, len_max) }
     }
 
     fn commit(&mut self, len: usize) {

@@ -49,26 +49,24 @@ mod tests {
     use super::*;
     use crate::ice::credentials::{RemoteCredentials, Secret};
     use crate::ids::{Mid, PayloadType, RoomId, SlotIndex, Ssrc, TrackId, TransportId, WorkerId};
-    use crate::packet::{Egress, Path};
+    use crate::packet::{DATAGRAM_LEN_MAX, Egress, Path};
     use crate::rtp::extension::ExtensionIds;
     use crate::time::Now;
     use crate::worker::Settings;
     use crate::worker::command::{Command, PublishedStream, Slot};
 
-    /// Takes nothing.
-    struct Nowhere;
+    /// Sends nothing.
+    struct Nowhere([u8; DATAGRAM_LEN_MAX]);
 
     impl Egress for Nowhere {
         fn cuts_segments(&self, _: Path) -> bool {
             false
         }
 
-        fn open(&mut self, _: Path) -> bool {
-            false
-        }
+        fn open(&mut self, _: Path) {}
 
-        fn segment(&mut self, _: usize) -> Option<&mut [u8]> {
-            None
+        fn segment(&mut self, len_max: usize) -> &mut [u8] {
+            &mut self.0[..len_max]
         }
 
         fn commit(&mut self, _: usize) {}
@@ -78,7 +76,8 @@ mod tests {
 
     /// Two members who publish; the second has two slots, and hears the first on the first of them.
     fn fill(worker: &mut Worker, now: Now, secret: &Secret, room: RoomId) {
-        let mut command = |command| worker.handle_command(now, command, &mut Nowhere);
+        let mut nowhere = Nowhere([0; DATAGRAM_LEN_MAX]);
+        let mut command = |command| worker.handle_command(now, command, &mut nowhere);
         let payload_type = PayloadType::new(111).expect("below 128");
         let mid = Mid::parse("0").expect("a token");
         let id = |member| room.0 * 10 + member;

@@ -273,7 +273,8 @@ impl Worker {
             self.learn_path(key, path);
         }
         self.learn_ufrags(key);
-        self.send(path, &response[..len], out)
+        self.send(path, &response[..len], out);
+        Ok(())
     }
 
     fn handle_dtls(&mut self, now: Now, key: PeerKey, path: Path, bytes: &[u8]) -> Result<(), DropReason> {
@@ -332,13 +333,12 @@ impl Worker {
     }
 
     /// Sends one datagram.
-    fn send(&mut self, path: Path, bytes: &[u8], out: &mut impl Egress) -> Result<(), DropReason> {
-        let mut run = run(out, path)?;
-        run.segment(bytes.len())?.copy_from_slice(bytes);
+    fn send(&mut self, path: Path, bytes: &[u8], out: &mut impl Egress) {
+        let mut run = run(out, path);
+        run.segment(bytes.len()).copy_from_slice(bytes);
         run.commit(bytes.len());
         self.counters.datagrams_out += 1;
         self.counters.bytes_out += bytes.len() as u64;
-        Ok(())
     }
 
     /// When [`Worker::handle_timeout`] or [`Worker::flush`] has something to do.
@@ -375,9 +375,7 @@ impl Worker {
             self.tell_state(now, key);
             let mut check = [0; CHECK_LEN_MAX];
             while let Some((path, len)) = self.peers[key].transport.next_check(now.instant, &mut check) {
-                if let Err(reason) = self.send(path, &check[..len], out) {
-                    self.counters.drop_one(reason);
-                }
+                self.send(path, &check[..len], out);
             }
             self.end_capture(now.instant, key);
             if now.instant >= self.peers[key].report_at {

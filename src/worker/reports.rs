@@ -179,14 +179,10 @@ impl Worker {
     /// `now` is not known of goodbyes; those are in no capture.
     fn send_rtcp(&mut self, now: Option<Now>, key: PeerKey, compound: &[u8], out: &mut impl Egress) {
         let Some((tx, path)) = self.peers[key].transport.sending() else { return };
-        let sent = run(out, path).and_then(|mut run| {
-            let segment = run.segment(compound.len() + SRTCP_OVERHEAD_MAX)?;
-            let len = tx.protect_rtcp(compound, segment)?;
-            run.commit(len);
-            Ok(len)
-        });
-        match sent {
+        let mut run = run(out, path);
+        match tx.protect_rtcp(compound, run.segment(compound.len() + SRTCP_OVERHEAD_MAX)) {
             Ok(len) => {
+                run.commit(len);
                 self.counters.datagrams_out += 1;
                 self.counters.bytes_out += len as u64;
                 let peer = &mut self.peers[key];

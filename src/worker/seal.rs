@@ -82,7 +82,7 @@ impl Sealer {
         }
     }
 
-    /// Seals one receiver's packets of a batch into one run. Each that finds no room is counted, and its place on
+    /// Seals one receiver's packets of a batch into one run. Each that cannot be sealed is counted, and its place on
     /// the line stays empty: the receiver sees the loss.
     pub(super) fn seal<E: Egress>(
         &mut self,
@@ -97,7 +97,7 @@ impl Sealer {
         let Some((tx, path)) = transport.sending() else { return };
         let pad_max = if out.cuts_segments(path) { self.pad_max } else { 0 };
         let mut line = Line { now, path, tx, capture, traffic, counters: to.counters };
-        let mut open: Option<Result<Run<'_, E>, DropReason>> = None;
+        let mut open: Option<Run<'_, E>> = None;
         let mut out = Some(out);
         let mut packets = packets;
         while !packets.is_empty() {
@@ -184,21 +184,13 @@ fn sort_by_len(outgoing: &mut [Outgoing]) {
 
 impl Line<'_> {
     /// `false` when it was dropped, and counted.
-    fn seal<E: Egress>(
-        &mut self,
-        outgoing: &Outgoing,
-        payload: &[u8],
-        run: &mut Result<Run<'_, E>, DropReason>,
-    ) -> bool {
+    fn seal<E: Egress>(&mut self, outgoing: &Outgoing, payload: &[u8], run: &mut Run<'_, E>) -> bool {
         let header = &outgoing.header[..outgoing.header_len];
-        let sealed = run.as_mut().map_err(|reason| *reason).and_then(|run| {
-            let segment = run.segment(header.len() + payload.len() + SRTP_OVERHEAD_MAX)?;
-            let len = self.tx.protect_rtp(outgoing.index, header, payload, segment)?;
-            run.commit(len);
-            Ok(len)
-        });
+        let segment = run.segment(header.len() + payload.len() + SRTP_OVERHEAD_MAX);
+        let sealed = self.tx.protect_rtp(outgoing.index, header, payload, segment);
         match sealed {
             Ok(len) => {
+                run.commit(len);
                 self.counters.rtp_out += 1;
                 self.counters.datagrams_out += 1;
                 self.counters.bytes_out += len as u64;

@@ -88,13 +88,12 @@ impl Egress for Sink {
         false
     }
 
-    fn open(&mut self, path: Path) -> bool {
+    fn open(&mut self, path: Path) {
         self.mix(u64::from(path.remote.port()));
-        true
     }
 
-    fn segment(&mut self, len_max: usize) -> Option<&mut [u8]> {
-        self.slot.get_mut(..len_max)
+    fn segment(&mut self, len_max: usize) -> &mut [u8] {
+        &mut self.slot[..len_max]
     }
 
     fn commit(&mut self, len: usize) {
