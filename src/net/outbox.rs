@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 
-use super::backend::{Counters, UnsentList, send_drop_reason};
+use super::backend::{Counters, TRAIN_LEN_MAX, UnsentList, send_drop_reason};
 use super::msghdr::{Control, Name};
 use super::post::{Post, Posted};
 use super::slab::Slab;
@@ -29,7 +29,7 @@ const MEMORY_LEN: usize = 256 * 1024;
 pub(super) const MESSAGE_COUNT: usize = 128;
 
 const _: () = assert!(MEMORY_LEN >= 2 * DATAGRAM_LEN_MAX);
-const _: () = assert!(MESSAGE_COUNT <= u16::MAX as usize);
+const _: () = assert!(TRAIN_LEN_MAX <= MESSAGE_COUNT && MESSAGE_COUNT <= u16::MAX as usize);
 const _: () = assert!(mem::offset_of!(Message, header) == 0);
 
 /// What one send points to, in memory that does not move.
@@ -99,8 +99,7 @@ pub struct Outbox {
     run: Option<OpenRun>,
     /// Sockets whose path cuts sends into segments.
     has_segmentation: [bool; SOCKET_COUNT_MAX],
-    /// Sends to repeat datagram by datagram, or a datagram in fragments, in their order. Empty but for the time of a
-    /// submission.
+    /// Sends to repeat, in their order. Empty but for the time of a submission.
     refused: VecDeque<(Destination, Train)>,
 }
 
@@ -138,35 +137,27 @@ impl Outbox {
 
     /// Sends everything that is queued. The messages are free then, and all bytes but those of the open run.
     fn submit(&mut self) {
-        self.hand_over(is_too_long);
+        self.hand_over(true);
         // At once, so that nothing overtakes them.
-        while let Some((mut destination, train)) = self.refused.pop_front() {
-            if train.count == 1 {
-                self.send_in_fragments(destination, train);
-                continue;
-            }
-            destination.control.pop_segment_len();
-            for single in train.singles() {
-                if self.message_count == MESSAGE_COUNT {
-                    self.hand_over(is_too_long);
-                }
-                self.queue(destination, single);
-            }
-            self.hand_over(is_too_long);
+        while let Some((destination, train)) = self.refused.pop_front() {
+            self.repeat(destination, train);
         }
     }
 
-    /// Sends a datagram that is longer than its path's MTU.
-    fn send_in_fragments(&mut self, destination: Destination, datagram: Train) {
+    /// Sends the datagrams of a refused train, or a refused datagram, one by one, and in fragments where one is longer
+    /// than its path's MTU.
+    fn repeat(&mut self, mut destination: Destination, train: Train) {
+        if train.count > 1 {
+            destination.control.pop_segment_len();
+        }
         self.post.set_may_fragment(destination.socket, true);
-        self.queue(destination, datagram);
-        self.hand_over(|_| false);
+        train.singles().for_each(|single| self.queue(destination, single));
+        self.hand_over(false);
         self.post.set_may_fragment(destination.socket, false);
     }
 
-    /// Gives the kernel what is queued, and sorts what it refused: to be counted, or to be repeated, trains one by one,
-    /// and datagrams whose errors are like that.
-    fn hand_over(&mut self, is_repeated: fn(i32) -> bool) {
+    /// Gives the kernel what is queued, and sorts what it refused: to be counted, or to be repeated.
+    fn hand_over(&mut self, may_repeat: bool) {
         // Taken out of `self` for the loop's time, so that the rest can be changed meanwhile.
         let Self { post, counters, unsent, messages, has_segmentation, refused, .. } = self;
         for refusal in post.submit() {
@@ -180,7 +171,7 @@ impl Outbox {
                 counters.segmentation_refused += 1;
                 has_segmentation[usize::from(message.socket.0)] &= !is_refusal_for_good(errno);
             }
-            if is_train_refused || (train.count == 1 && is_repeated(errno)) {
+            if may_repeat && (is_train_refused || errno == libc::EMSGSIZE) {
                 let (name, control) = (message.name, message.control);
                 refused.push_back((Destination { socket: message.socket, name, control }, train));
             } else {
@@ -300,11 +291,6 @@ impl Drop for Outbox {
 /// Errors that may mean "not as one": no checksum offload, or a segment longer than the path's MTU.
 fn is_refusal_of_segments(errno: i32) -> bool {
     matches!(errno, libc::EIO | libc::EINVAL | libc::EMSGSIZE)
-}
-
-/// A datagram that may be sent in fragments.
-fn is_too_long(errno: i32) -> bool {
-    errno == libc::EMSGSIZE
 }
 
 /// No checksum offload on the way out: it will not learn. The others are about one peer's path, which must
