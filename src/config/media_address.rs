@@ -26,7 +26,7 @@ impl UdpPorts {
     }
 
     /// The port that a worker binds; 0: the kernel chooses. A worker beyond the range has the last one;
-    /// there is none in a [`Config`].
+    /// there is none in a [`Config`](super::Config).
     pub fn of(self, worker: WorkerId) -> u16 {
         self.first.saturating_add(self.offset(worker)).min(self.last.unwrap_or(self.first))
     }
