@@ -44,6 +44,9 @@ pub(super) struct Publication {
     pub bucket: TokenBucket,
 }
 
+// A slab keeps what is in it side by side, without a word between that says so: `Peer::fetch_behind` counts on it.
+const _: () = assert!(size_of::<Option<Peer>>() == size_of::<Peer>());
+
 impl Peer {
     /// Something is sealed soon for the peer so many places behind this one, whose entry need not be read for that;
     /// [`Transport::fetch_keys`] comes between.

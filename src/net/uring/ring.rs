@@ -316,4 +316,21 @@ mod tests {
         let at_once = Patience { timeout: Some(Duration::ZERO), ..patience };
         assert_eq!(ring.wait(at_once).unwrap(), Entered::Done);
     }
+
+    /// As the kernel has it, and as before Linux 6.12.
+    #[test]
+    fn a_batch_is_not_waited_for_beyond_the_time_out() {
+        let Ok(mut ring) = Ring::new() else { return };
+        let batch_wait = Duration::from_secs(10);
+        let patience = Patience { timeout: Some(Duration::from_millis(5)), batch_wait, batch_len: 32 };
+        for has_min_wait in [ring.has_min_wait, false] {
+            ring.has_min_wait = has_min_wait;
+            // SAFETY: points to nothing.
+            assert!(unsafe { ring.push(&opcode::Nop::new().build()) });
+            let began = Now::read().instant;
+            ring.wait(patience).unwrap();
+            assert!(began.elapsed() < batch_wait / 2);
+            assert_eq!(ring.completions().count(), 1);
+        }
+    }
 }
