@@ -144,9 +144,13 @@ fn every_variable_is_in_help_example_and_output() {
 
 #[test]
 fn env_example_is_true() {
-    assert_eq!(include_str!("../env.example"), example(), "write it anew from config::example()");
+    let made = example();
+    for (line, made) in include_str!("../env.example").lines().zip(made.lines()) {
+        assert_eq!(line, made, "write env.example anew from config::example()");
+    }
+    assert_eq!(include_str!("../env.example").len(), made.len());
     // Taken out of its comments it is a file of defaults.
-    let lines: Vec<(String, String)> = example()
+    let lines: Vec<(String, String)> = made
         .lines()
         .filter_map(|line| line.strip_prefix('#')?.split_once('='))
         .filter(|(name, _)| !name.contains(' '))

@@ -183,8 +183,7 @@ pub(super) const EGRESS_TICK_MS: Variable = Variable {
     default: "0",
     accepted: "0 to 20",
     meaning: "Milliseconds that a room's packets wait for those of its other voices, so that they reach a listener in \
-              one send: the more voices, the less CPU per packet, for as much delay. The worker wakes four times in \
-              it.",
+              one send: the more voices, the less CPU per packet, for as much delay. Its worker sleeps meanwhile.",
 };
 pub(super) const GSO_PAD_MAX: Variable = Variable {
     name: "GSO_PAD_MAX",

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use super::lull::{self, Lull, Seen};
+use super::batch_wait::{BatchWait, Seen};
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
 use crate::metrics::counters::WorkerCounters;
 use crate::net::backend::Backend;
@@ -69,7 +69,7 @@ pub(super) struct RelayOut {
     pub backlog: VecDeque<Relay>,
 }
 
-/// Runs until [`Command::Stop`]. A batch is waited for as long as `batch_wait`; in a [`Lull`] for longer.
+/// Runs until [`Command::Stop`].
 ///
 /// # Errors
 /// When the backend is lost.
@@ -77,14 +77,14 @@ pub(super) fn run<B: Backend>(
     mut backend: B,
     mut worker: Worker,
     mut queues: Queues,
-    batch_wait: Duration,
+    mut batch_wait: BatchWait,
 ) -> std::io::Result<()> {
     let mut backlog: VecDeque<Event> = VecDeque::new();
     worker.counters.backend = Some(B::NAME);
     let mut now = Now::read();
     let mut is_behind = false;
     let mut count_at = now.instant;
-    let (mut lull, mut orders) = (Lull::new(now.instant), 0);
+    let mut orders = 0;
     while !worker.is_stopped() {
         let due = worker.next_timeout().saturating_duration_since(now.instant);
         let timeout = match (is_behind, backlog.is_empty()) {
@@ -97,6 +97,7 @@ pub(super) fn run<B: Backend>(
         let datagrams_before = worker.counters.datagrams_in;
 
         is_behind = false;
+        let mut is_shared = queues.relays_in.iter().any(|(_, queue)| !queue.is_empty());
         // Each part is taken up again after a fault that ended a room in it.
         while worker.contain(|worker| is_behind |= obey(worker, now, &queues, &mut backend, &mut orders)) {}
         while worker.contain(|worker| is_behind |= take_relays(worker, now, &queues, &mut backend)) {}
@@ -106,15 +107,17 @@ pub(super) fn run<B: Backend>(
             }
         }) {}
         while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {}
-        let dropped = send_relays(worker.take_relays(), &mut queues.relays_out);
+        let relays = worker.take_relays();
+        is_shared |= relays.len() > 0;
+        let dropped = send_relays(relays, &mut queues.relays_out);
         worker.counters.drop_many(DropReason::RelayFull, dropped);
         while worker.contain(|worker| worker.flush(now, backend.egress())) {
             is_behind = true; // The others are to hear of the peers that went with the room.
         }
 
         let WorkerCounters { rtp_in: voice, datagrams_in: datagrams, .. } = worker.counters;
-        let is_lull = lull.look(now.instant, Seen { voice, orders, datagrams });
-        backend.set_batch_wait(if is_lull { batch_wait.max(lull::WAIT) } else { batch_wait });
+        let seen = Seen { voice, orders, datagrams };
+        backend.set_batch_wait(batch_wait.look(now.instant, seen, is_shared));
         let batch_len = datagrams - datagrams_before;
         if batch_len > 0 {
             worker.counters.batches.record(batch_len);

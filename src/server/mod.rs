@@ -3,6 +3,7 @@
 //! Control is one thread: HTTP, sessions, DTLS handshakes and this room's tasks. Each worker is a thread of its
 //! own, with its ring or without. They exchange values over bounded queues and wake each other by eventfd.
 
+mod batch_wait;
 mod captures;
 mod discover;
 mod handshakes;
@@ -11,7 +12,6 @@ mod inspector;
 mod io;
 mod key_log;
 pub mod logging;
-mod lull;
 mod media_thread;
 pub mod self_check;
 mod placement;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded};
 
+use super::batch_wait::BatchWait;
 use super::handshakes::Handshakes;
 use super::house::House;
 use super::inspector::Inspector;
@@ -33,9 +34,6 @@ use crate::worker::{Settings, Worker};
 
 /// How soon orders that found no room are tried again.
 const RETRY: Duration = Duration::from_millis(1);
-/// With `EGRESS_TICK_MS`: how often a worker wakes in a tick, whatever comes meanwhile. What waits for its tick anyway
-/// need not wake it packet by packet.
-const WAKES_PER_TICK: u32 = 4;
 /// News taken before other tasks of control have their turn.
 const EVENT_COUNT_MAX: usize = 256;
 
@@ -119,8 +117,7 @@ impl Fleet {
             let waker = wakers[index].clone();
             lanes.push(WorkerQueue { commands, wake: Box::new(move || waker.wake()) });
             queues.push(events_out);
-            let batch_wait = config.batch_wait.max(config.egress_tick / WAKES_PER_TICK);
-            let options = Options { batch_wait, ..Options::default() };
+            let options = Options { batch_wait: config.batch_wait, ..Options::default() };
             let busy_poll = config.busy_poll;
             let (scheduling, cpu) = (config.worker_scheduling, placement.cpu(index));
             let thread = Thread { settings, sockets, reader, options, busy_poll, scheduling, cpu };
@@ -188,7 +185,7 @@ impl Thread {
     /// Returns once the backend is there, with what the thread did not get.
     fn start<B: Backend + 'static>(self, queues: Queues, make: Make<B>) -> Result<(JoinHandle<()>, Refused)> {
         let (started, is_started) = bounded(1);
-        let (id, batch_wait) = (self.settings.id, self.options.batch_wait);
+        let (id, asked) = (self.settings.id, self.options.batch_wait);
         let body = move || {
             let mut refused = Refused::default();
             // Before anything is allocated: memory is of the node where it is touched first.
@@ -210,7 +207,9 @@ impl Thread {
                     return;
                 }
             };
-            let worker = Worker::new(Now::read(), self.settings);
+            let now = Now::read();
+            let batch_wait = BatchWait::new(now.instant, asked, self.settings.tick);
+            let worker = Worker::new(now, self.settings);
             if !self.busy_poll.is_zero() {
                 refused.busy_poll = backend.set_busy_poll(self.busy_poll).err();
             }
