@@ -37,8 +37,9 @@ pub use self::token_flags::{Order, TokenFlags};
 use self::variables::{
     AUDIO_SLOTS, BATCH_WAIT_US, BUSY_POLL_US, DRAIN_TIMEOUT, EGRESS_TICK_MS, GSO_PAD_MAX, HIDDEN,
     ICE_ADVERTISE_IP, ICE_ADVERTISE_PRIVATE, ICE_DISCOVER, ICE_LOOPBACK, ICE_UDP_MUX_PORT, IO_BACKEND,
-    LOG_FILE, LOG_FORMAT, LOG_LEVEL, MAX_CONNECTIONS, PORT, RESUME_WINDOW, ROOM_SPAN_AT, STUN_SERVERS,
-    TURN_PASSWORD, TURN_SECRET, TURN_SERVERS, TURN_USERNAME, WORKER_CPUS, WORKER_SCHEDULING, WORKERS,
+    LOG_FILE, LOG_FORMAT, LOG_LEVEL, MAX_CONNECTIONS, OVERLOAD_TICK_MS, PORT, RESUME_WINDOW, ROOM_SPAN_AT,
+    STUN_SERVERS, TURN_PASSWORD, TURN_SECRET, TURN_SERVERS, TURN_USERNAME, WORKER_CPUS, WORKER_SCHEDULING,
+    WORKERS,
 };
 pub use self::variables::{GROUPS, Variable, example, help};
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
@@ -107,6 +108,8 @@ pub struct Config {
     pub batch_wait: Duration,
     /// How long a room's packets wait for others.
     pub egress_tick: Duration,
+    /// The same for an overloaded worker, if longer.
+    pub overload_tick: Duration,
     /// A packet is padded to the length of its run when that takes fewer bytes; 0: never.
     pub gso_pad_max: u8,
     /// How long a worker's wait looks into the card's queue before it sleeps; zero: not at all.
@@ -298,6 +301,9 @@ impl Config {
             egress_tick: source.with(&EGRESS_TICK_MS, |text| {
                 number(text, 0..=Limits::EGRESS_TICK_MAX.as_millis() as u64).map(Duration::from_millis)
             })?,
+            overload_tick: source.with(&OVERLOAD_TICK_MS, |text| {
+                number(text, 0..=Limits::EGRESS_TICK_MAX.as_millis() as u64).map(Duration::from_millis)
+            })?,
             gso_pad_max: source.with(&GSO_PAD_MAX, |text| number(text, 0..=u8::MAX))?,
             busy_poll: source.with(&BUSY_POLL_US, |text| {
                 number(text, 0..=Limits::BUSY_POLL_MAX.as_micros() as u64).map(Duration::from_micros)
@@ -373,6 +379,7 @@ impl Config {
             (IO_BACKEND.name, self.io_backend.to_string()),
             (BATCH_WAIT_US.name, self.batch_wait.as_micros().to_string()),
             (EGRESS_TICK_MS.name, self.egress_tick.as_millis().to_string()),
+            (OVERLOAD_TICK_MS.name, self.overload_tick.as_millis().to_string()),
             (GSO_PAD_MAX.name, self.gso_pad_max.to_string()),
             (BUSY_POLL_US.name, self.busy_poll.as_micros().to_string()),
             (WORKER_SCHEDULING.name, self.worker_scheduling.to_string()),

@@ -151,6 +151,30 @@ fn a_tick_begins_when_the_kernel_has_the_packet() {
     }
 }
 
+/// As an overloaded worker's does, and one's that is overloaded no longer.
+#[test]
+fn a_tick_that_changes_loses_nothing() {
+    let (mut sim, mut callers) = room_of(4, settings(Duration::ZERO, 64), SrtpProfile::AeadAes128Gcm);
+    sim.pass(MS);
+    let began = sim.now;
+    sim.worker.set_tick(5 * MS);
+    say(&mut sim, &mut callers[0], 100);
+    sim.worker.set_tick(20 * MS);
+    sim.now = began.after(4 * MS);
+    say(&mut sim, &mut callers[1], 100);
+    sim.flush();
+    assert_eq!(sim.sent.len(), 0);
+    sim.now = began.after(5 * MS);
+    sim.flush();
+    assert_eq!(heard(&mut sim, &mut callers).len(), 2, "as soon as the first was promised");
+    say(&mut sim, &mut callers[0], 100);
+    assert_eq!(sim.worker.next_timeout(), sim.now.instant + 20 * MS);
+    sim.worker.set_tick(Duration::ZERO);
+    say(&mut sim, &mut callers[1], 100);
+    sim.flush();
+    assert_eq!(heard(&mut sim, &mut callers).len(), 2, "at once");
+}
+
 #[test]
 fn what_waits_of_a_room_that_ends_is_forgotten() {
     let (mut sim, mut callers) = room_of(2, settings(10 * MS, 64), SrtpProfile::AeadAes128Gcm);

@@ -38,7 +38,18 @@ pub const GROUPS: &[(&str, &[Variable])] = &[
         "Capacity",
         &[WORKERS, WORKER_CPUS, ROOM_SPAN_AT, MAX_CONNECTIONS, AUDIO_SLOTS, RESUME_WINDOW, DRAIN_TIMEOUT],
     ),
-    ("Machine", &[IO_BACKEND, BATCH_WAIT_US, EGRESS_TICK_MS, GSO_PAD_MAX, BUSY_POLL_US, WORKER_SCHEDULING]),
+    (
+        "Machine",
+        &[
+            IO_BACKEND,
+            BATCH_WAIT_US,
+            EGRESS_TICK_MS,
+            OVERLOAD_TICK_MS,
+            GSO_PAD_MAX,
+            BUSY_POLL_US,
+            WORKER_SCHEDULING,
+        ],
+    ),
     ("Log", &[LOG_LEVEL, LOG_FORMAT, LOG_FILE]),
     ("Debug", &[METRICS_ADDR, METRICS_TOKEN, DEBUG_TOKEN, CAPTURE_DIR, KEYLOG_DIR]),
 ];
@@ -184,6 +195,13 @@ pub(super) const EGRESS_TICK_MS: Variable = Variable {
     accepted: "0 to 20",
     meaning: "Milliseconds that a room's packets wait for those of its other voices, so that they reach a listener in \
               one send: the more voices, the less CPU per packet, for as much delay. Its worker sleeps meanwhile.",
+};
+pub(super) const OVERLOAD_TICK_MS: Variable = Variable {
+    name: "OVERLOAD_TICK_MS",
+    default: "5",
+    accepted: "0 to 20",
+    meaning: "The same for a worker that has worked for nine tenths of the time, until it works for a quarter: they \
+              would wait without it, too, and in the end be lost. 0 leaves it at that.",
 };
 pub(super) const GSO_PAD_MAX: Variable = Variable {
     name: "GSO_PAD_MAX",

@@ -72,6 +72,8 @@ pub struct WorkerCounters {
     pub busy_ns: u64,
     /// Nanoseconds of CPU time of its thread.
     pub cpu_ns: u64,
+    /// Nanoseconds that it was overloaded, and packets waited for others therefore.
+    pub overload_ns: u64,
     /// System calls of the ring.
     pub enters: u64,
     /// Sends handed to the kernel; several datagrams to one receiver may leave in one.
@@ -121,6 +123,7 @@ impl Default for WorkerCounters {
             wakeups: 0,
             busy_ns: 0,
             cpu_ns: 0,
+            overload_ns: 0,
             enters: 0,
             sends: 0,
             segmentation_refused: 0,

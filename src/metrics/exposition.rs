@@ -260,6 +260,9 @@ impl Snapshot {
         let help = "CPU time of a worker's thread, by which rooms and their members are placed";
         out.seconds_by_worker("worker_cpu", help, &self.workers, |worker| worker.cpu_ns)?;
         let help =
+            "Time that a worker's CPU was nearly used up and packets waited for others (OVERLOAD_TICK_MS)";
+        out.seconds_by_worker("overload", help, &self.workers, |worker| worker.overload_ns)?;
+        let help =
             "From the kernel's receive timestamp of a voice packet to the submission of what it became";
         out.by_worker("forwarding_latency", help, Some(&Unit::Seconds), &self.workers, |w| {
             &w.forwarding_latency

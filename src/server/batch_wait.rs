@@ -23,28 +23,27 @@ const BATCH_LEN: u64 = 64;
 /// A worker's, told after each wake-up.
 pub(super) struct BatchWait {
     asked: Duration,
-    tick: Duration,
     lull: Lull,
     before: Seen,
     shared_at: Option<Instant>,
 }
 
 impl BatchWait {
-    /// `asked`: for a batch, in any case. `tick`: what packets wait for those they leave with.
-    pub(super) fn new(now: Instant, asked: Duration, tick: Duration) -> BatchWait {
-        BatchWait { asked, tick, lull: Lull::new(now), before: Seen::default(), shared_at: None }
+    /// `asked`: for a batch, in any case.
+    pub(super) fn new(now: Instant, asked: Duration) -> BatchWait {
+        BatchWait { asked, lull: Lull::new(now), before: Seen::default(), shared_at: None }
     }
 
-    /// For how long the worker may wait now, if nothing is due before. `is_shared`: something came from other workers
-    /// or went to them.
-    pub(super) fn look(&mut self, now: Instant, seen: Seen, is_shared: bool) -> Duration {
+    /// For how long the worker may wait now, if nothing is due before. `tick`: what packets wait for those they leave
+    /// with. `is_shared`: something came from other workers or went to them.
+    pub(super) fn look(&mut self, now: Instant, tick: Duration, seen: Seen, is_shared: bool) -> Duration {
         if is_shared {
             self.shared_at = Some(now);
         }
         let is_shared = self.shared_at.is_some_and(|at| now < at + QUIET);
         let is_pressed = seen.datagrams - self.before.datagrams >= BATCH_LEN;
         self.before = seen;
-        let settled = if is_shared || is_pressed { self.tick / WAKES_PER_TICK } else { self.tick };
+        let settled = if is_shared || is_pressed { tick / WAKES_PER_TICK } else { tick };
         let calm = if self.lull.look(now, seen) { LULL } else { Duration::ZERO };
         self.asked.max(settled).max(calm)
     }
@@ -93,12 +92,12 @@ mod tests {
     fn with_a_tick_a_worker_looks_once_in_it_but_where_others_wait_or_much_comes() {
         let tick = Duration::from_millis(20);
         let mut now = Now::read().instant;
-        let mut wait = BatchWait::new(now, Duration::from_millis(2), tick);
+        let mut wait = BatchWait::new(now, Duration::from_millis(2));
         let mut seen = Seen::default();
         let mut look = |came, is_shared, later| {
             now += later;
             seen = Seen { voice: seen.voice + came, datagrams: seen.datagrams + came, ..seen };
-            wait.look(now, seen, is_shared)
+            wait.look(now, tick, seen, is_shared)
         };
         assert_eq!(look(BATCH_LEN - 1, false, tick), tick);
         assert_eq!(look(BATCH_LEN, false, tick), tick / 4);
@@ -106,8 +105,7 @@ mod tests {
         assert_eq!(look(1, true, tick), tick / 4);
         assert_eq!(look(1, false, QUIET - tick), tick / 4);
         assert_eq!(look(1, false, tick), tick);
-        let mut untimed = BatchWait::new(now, Duration::from_millis(2), Duration::ZERO);
-        assert_eq!(untimed.look(now, seen, false), Duration::from_millis(2));
+        assert_eq!(wait.look(now, Duration::ZERO, seen, false), Duration::from_millis(2));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::batch_wait::{BatchWait, Seen};
+use super::overload::Overload;
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
 use crate::metrics::counters::WorkerCounters;
 use crate::net::backend::Backend;
@@ -78,6 +79,7 @@ pub(super) fn run<B: Backend>(
     mut worker: Worker,
     mut queues: Queues,
     mut batch_wait: BatchWait,
+    mut overload: Option<Overload>,
 ) -> std::io::Result<()> {
     let mut backlog: VecDeque<Event> = VecDeque::new();
     worker.counters.backend = Some(B::NAME);
@@ -117,7 +119,7 @@ pub(super) fn run<B: Backend>(
 
         let WorkerCounters { rtp_in: voice, datagrams_in: datagrams, .. } = worker.counters;
         let seen = Seen { voice, orders, datagrams };
-        backend.set_batch_wait(batch_wait.look(now.instant, seen, is_shared));
+        backend.set_batch_wait(batch_wait.look(now.instant, worker.tick(), seen, is_shared));
         let batch_len = datagrams - datagrams_before;
         if batch_len > 0 {
             worker.counters.batches.record(batch_len);
@@ -125,6 +127,10 @@ pub(super) fn run<B: Backend>(
         if now.instant >= count_at {
             count_at = now.instant + COUNT_INTERVAL;
             count(&mut worker, &mut backend);
+            if let Some(overload) = &mut overload {
+                worker.set_tick(overload.look(now.instant, Duration::from_nanos(worker.counters.cpu_ns)));
+                worker.counters.overload_ns = overload.lasted().as_nanos() as u64;
+            }
         }
         send_events(&mut worker, &queues, &mut backlog);
         let end = Now::read();

@@ -14,6 +14,7 @@ mod key_log;
 pub mod logging;
 mod media_thread;
 pub mod self_check;
+mod overload;
 mod placement;
 mod private_folder;
 mod refused;

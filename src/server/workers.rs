@@ -14,6 +14,7 @@ use super::house::House;
 use super::inspector::Inspector;
 use super::io::Io;
 use super::media_thread::{self, Queues, RelayOut};
+use super::overload::Overload;
 use super::placement::Placement;
 use super::refused::Refused;
 use crate::config::{Config, Limits, Scheduling};
@@ -118,9 +119,10 @@ impl Fleet {
             lanes.push(WorkerQueue { commands, wake: Box::new(move || waker.wake()) });
             queues.push(events_out);
             let options = Options { batch_wait: config.batch_wait, ..Options::default() };
-            let busy_poll = config.busy_poll;
+            let (overload_tick, busy_poll) = (config.overload_tick, config.busy_poll);
             let (scheduling, cpu) = (config.worker_scheduling, placement.cpu(index));
-            let thread = Thread { settings, sockets, reader, options, busy_poll, scheduling, cpu };
+            let thread =
+                Thread { settings, sockets, reader, options, overload_tick, busy_poll, scheduling, cpu };
             // Decided once: the loop is compiled for each.
             let (thread, not_granted) = match io {
                 Io::Uring(_) => thread.start(ends, |sockets, reader, options| {
@@ -173,6 +175,7 @@ struct Thread {
     sockets: WorkerSockets,
     reader: WakeReader,
     options: Options,
+    overload_tick: Duration,
     busy_poll: Duration,
     scheduling: Scheduling,
     cpu: Option<usize>,
@@ -208,15 +211,20 @@ impl Thread {
                 }
             };
             let now = Now::read();
-            let batch_wait = BatchWait::new(now.instant, asked, self.settings.tick);
+            let batch_wait = BatchWait::new(now.instant, asked);
+            // Polling takes all the CPU time there is.
+            let overload = self.busy_poll.is_zero().then(|| {
+                Overload::new(now.instant, net_thread::cpu_time(), self.settings.tick, self.overload_tick)
+            });
             let worker = Worker::new(now, self.settings);
             if !self.busy_poll.is_zero() {
                 refused.busy_poll = backend.set_busy_poll(self.busy_poll).err();
             }
             let _ = started.send(Ok(refused));
             // Rooms would be silent for ever without it: a supervisor restarts the whole.
-            let outcome =
-                catch_unwind(AssertUnwindSafe(|| media_thread::run(backend, worker, queues, batch_wait)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                media_thread::run(backend, worker, queues, batch_wait, overload)
+            }));
             match outcome {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => tracing::error!(worker = %id, %error, "worker lost its sockets, giving up"),
@@ -270,7 +278,9 @@ impl News {
                         }
                         Event::Counters(counters) => {
                             // Polling takes CPU time too; what a worker handled tells them apart still.
-                            let load = if is_polling { counters.busy_ns } else { counters.cpu_ns };
+                            let work = if is_polling { counters.busy_ns } else { counters.cpu_ns };
+                            // What an overloaded worker saves is paid for with delay: others are to have new rooms.
+                            let load = work + counters.overload_ns / 2;
                             signalling.handle_load(now, worker, Duration::from_nanos(load));
                             house.take(now, worker, *counters);
                         }
@@ -317,6 +327,7 @@ mod tests {
             sockets: socket::bind(0..=0, 1, false).unwrap().remove(0),
             reader,
             options: Options::default(),
+            overload_tick: Duration::ZERO,
             busy_poll: Duration::ZERO,
             scheduling: Scheduling::Nice,
             cpu: Some(cpu),

@@ -351,6 +351,16 @@ impl Worker {
         self.waiting.front().map_or(due, |(flush_at, _)| due.min(*flush_at))
     }
 
+    /// How long a room's packets wait for others.
+    pub fn tick(&self) -> Duration {
+        self.settings.tick
+    }
+
+    /// Makes what comes from now on wait for so long.
+    pub fn set_tick(&mut self, tick: Duration) {
+        self.settings.tick = tick;
+    }
+
     /// Does what is due: consent, checks of ours, reports, who speaks, counters.
     pub fn handle_timeout(&mut self, now: Now, out: &mut impl Egress) {
         if now.instant >= self.interval_at {
