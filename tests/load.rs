@@ -142,6 +142,22 @@ fn the_light_ones_hear_what_the_others_hear() {
 }
 
 #[test]
+fn of_many_listeners_some_hear_and_all_stay() {
+    let server = Server::spawn(&[]);
+    let results = file("some.json");
+    let arguments = "--speakers 1 --listeners 4 --hear-every 4 --seconds 8 --max-loss 50 --light --json";
+    let (status, said) = run(&url_of(&server), &format!("{arguments} {}", results.display()));
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("one in 4 of whom hears"), "{said}");
+    let found = json(&results);
+    let number = |pointer: &str| found.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    // The first words reached the others, too.
+    let (sent, heard) = (number("/packets/sent"), number("/packets/received") + number("/packets/missing"));
+    assert!(heard > 0.7 * sent && heard < 1.5 * sent, "{found:#}");
+    assert_eq!((number("/packets/pairs_heard"), number("/joins/lost")), (1.0, 0.0), "{found:#}");
+}
+
+#[test]
 fn over_tls_the_certificate_is_looked_at_unless_told_otherwise() {
     let files = Folder::new();
     let certified = files.certify();

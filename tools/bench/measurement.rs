@@ -171,7 +171,7 @@ fn run(
     ensure!(output.status.success(), "sfu-load ended with {}: {}", output.status, text.trim());
     let outcome: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
     std::fs::remove_file(&json)?;
-    let (mut figures, steal) = figures(&outcome, load, &machine)?;
+    let (mut figures, steal) = figures(&outcome, subject, load, &machine)?;
     if table.is_spread {
         figures.machine_us = f64::NAN;
     }
@@ -206,7 +206,7 @@ fn samples(cpu: usize, began: Instant, is_over: &AtomicBool) -> Result<Vec<Sampl
     Ok(samples)
 }
 
-fn figures(outcome: &Value, load: &Load, machine: &[Sample]) -> Result<(Figures, f64)> {
+fn figures(outcome: &Value, subject: &Subject, load: &Load, machine: &[Sample]) -> Result<(Figures, f64)> {
     let seconds = outcome["seconds"].as_array().context("no seconds")?;
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     let full = f64::from(load.members());
@@ -218,7 +218,7 @@ fn figures(outcome: &Value, load: &Load, machine: &[Sample]) -> Result<(Figures,
     let (from, to) = (number(&first["at"]) - 1.0, number(&last["at"]));
     let count = counted.len() as f64;
     let sum = |key: &str| counted.iter().map(|second| number(&second[key])).sum::<f64>();
-    let delivered = sum("received_per_second");
+    let delivered = sum("received_per_second") * load.sent_for_heard(subject);
     ensure!(delivered > 0.0, "nothing was delivered");
     let within = |at: f64| machine.iter().min_by(|a, b| (a.at - at).abs().total_cmp(&(b.at - at).abs()));
     let (begins, ends) = within(from).zip(within(to)).context("no samples")?;
@@ -275,9 +275,15 @@ mod tests {
             .map(|tenth| f64::from(tenth) / 10.0)
             .map(|at| Sample { at, busy: at / 4.0, stolen: at / 1_000.0 })
             .collect();
-        let load =
-            Load { rooms: 2, speakers: 1, listeners: 2, voice: super::super::subject::Voice::Constant };
-        let (figures, steal) = figures(&outcome, &load, &machine).unwrap();
+        let voice = super::super::subject::Voice::Constant;
+        let load = Load { rooms: 2, speakers: 1, listeners: 2, voice, hear_every: 1 };
+        let whole = |load: &Load| figures(&outcome, &Subject::Floor, load, &machine).unwrap();
+        assert_eq!(
+            whole(&Load { hear_every: 2, ..load }).0.process_us,
+            10.0,
+            "one of two hears what both are sent"
+        );
+        let (figures, steal) = whole(&load);
         assert_eq!(figures.process_us, 20.0, "2 % of a CPU, by 1,000 packets a second");
         assert!((figures.machine_us - 250.0).abs() < 1e-6, "{figures:?}");
         assert_eq!((figures.p99_ms, figures.loss_percent, figures.load_cpu_percent), (2.0, 0.5, 10.0));

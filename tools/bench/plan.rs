@@ -23,12 +23,18 @@ pub(crate) struct Case {
 }
 
 fn case(x: u32, rooms: u32, speakers: u32, listeners: u32, voice: Voice) -> Case {
-    let load = Load { rooms, speakers, listeners, voice };
+    let load = Load { rooms, speakers, listeners, voice, hear_every: 1 };
     Case { x: x.into(), label: format!("{rooms} × {speakers}+{listeners}"), load }
 }
 
 fn server(variables: &[(&'static str, &'static str)]) -> Subject {
     Subject::Server(variables.to_vec())
+}
+
+/// Many, of whom one in ten hears: the load has to take in what the server sends, with no more CPU than that has.
+fn crowd(rooms: u32) -> Case {
+    let full = case(rooms, rooms, 4, 100, Voice::Constant);
+    Case { load: Load { hear_every: 10, ..full.load }, ..full }
 }
 
 /// All of them, in the order of the report.
@@ -74,6 +80,18 @@ pub(crate) fn tables() -> Vec<Table> {
             is_spread: false,
             subjects: both(),
             cases: [1, 3, 6, 8, 10, 12, 14, 16].map(|rooms| case(rooms, rooms, 4, 100, Constant)).into(),
+        },
+        Table {
+            name: "saturation",
+            title: "To the end of a CPU: rooms of 4 speakers and 100 listeners, of whom one in ten hears, 120 B",
+            x: "rooms",
+            is_spread: false,
+            subjects: vec![
+                ("bare fan-out", Subject::Floor),
+                ("sfu", server(&[])),
+                ("sfu, OVERLOAD_TICK_MS=0", server(&[("OVERLOAD_TICK_MS", "0")])),
+            ],
+            cases: [16, 20, 24, 28].map(crowd).into(),
         },
         Table {
             name: "tick",

@@ -33,6 +33,8 @@ pub(crate) struct Load {
     pub(crate) speakers: u32,
     pub(crate) listeners: u32,
     pub(crate) voice: Voice,
+    /// Of so many listeners one takes what it is sent.
+    pub(crate) hear_every: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,13 @@ pub(crate) enum Voice {
 impl Load {
     pub(crate) fn members(&self) -> u32 {
         self.rooms * (self.speakers + self.listeners)
+    }
+
+    /// Packets that are sent for each that is heard. With a server the speakers hear each other, too.
+    pub(crate) fn sent_for_heard(&self, subject: &Subject) -> f64 {
+        let others = if matches!(subject, Subject::Floor) { 0 } else { self.speakers.saturating_sub(1) };
+        let hearing = self.listeners.div_ceil(self.hear_every) + others;
+        f64::from(self.listeners + others) / f64::from(hearing.max(1))
     }
 }
 
@@ -131,6 +140,7 @@ impl Running {
             ("--speakers", load.speakers),
             ("--listeners", load.listeners),
             ("--seconds", seconds),
+            ("--hear-every", load.hear_every),
         ] {
             command.args([option, &value.to_string()]);
         }

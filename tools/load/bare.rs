@@ -19,6 +19,8 @@ use super::voice_file::VoicePacket;
 /// What RTP and SRTP add to a payload of ours: header, extensions, tag of AES-GCM.
 const OVERHEAD: usize = 12 + 16 + 16;
 /// Before the speaker's number, its packet's, and the time at which it was sent.
+/// What the kernel keeps from the deaf begins so.
+const RTP_VERSION: u8 = 2 << 6;
 const SPEAKER_AT: usize = ROOM_AT + 2;
 const COUNTER_AT: usize = SPEAKER_AT + 4;
 const TIME_AT: usize = COUNTER_AT + 4;
@@ -45,6 +47,9 @@ pub(crate) struct Settings {
     listeners: u32,
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
+    /// Of so many listeners one hears: the kernel keeps voices from the others
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    hear_every: u32,
     /// Its process
     #[arg(long, value_name = "PID")]
     pid: u32,
@@ -64,6 +69,7 @@ impl Settings {
             listeners: self.listeners,
             seconds: self.seconds,
             light: true,
+            hear_every: self.hear_every,
             ..Setting::default()
         }
     }
@@ -87,13 +93,18 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
     let own = super::member::local_ip(target)?;
     let mut voice = Port::bind(own)?;
     voice.sleep()?;
-    let mut listeners = Vec::new();
+    let (mut listeners, mut deaf) = (Vec::new(), Vec::new());
     for i in 0..u32::from(settings.rooms) * settings.listeners {
         let mut port = Port::bind(own)?;
         port.sleep()?;
         let [high, low] = ((i / settings.listeners) as u16).to_be_bytes();
         port.send(&[REGISTER, high, low], target);
-        listeners.push(port);
+        if (i % settings.listeners).is_multiple_of(settings.hear_every) {
+            listeners.push(port);
+        } else {
+            port.deafen()?;
+            deaf.push(port);
+        }
     }
     let started = Now::read().instant;
     let count = u32::from(settings.rooms) * settings.speakers;
@@ -167,7 +178,7 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
         let next = speakers[turn].next_at.min(drained_at).min(second_at);
         std::thread::sleep(next.saturating_duration_since(Now::read().instant));
     }
-    let expected = total.sent * u64::from(settings.listeners);
+    let expected = total.sent * u64::from(settings.listeners.div_ceil(settings.hear_every));
     outcome.duration_seconds = last.duration_since(started).as_secs_f64();
     outcome.packets = Packets {
         sent: total.sent,
@@ -185,6 +196,7 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
 impl Speaker {
     fn say(&mut self, voice: &Port, target: SocketAddr, payload_len: usize) {
         let mut datagram = [0; 1_500];
+        datagram[0] = RTP_VERSION;
         let len = (payload_len + OVERHEAD).clamp(END_AT, 1_500);
         datagram[ROOM_AT..SPEAKER_AT].copy_from_slice(&self.room.to_be_bytes());
         datagram[SPEAKER_AT..COUNTER_AT].copy_from_slice(&self.number.to_be_bytes());

@@ -205,6 +205,7 @@ impl<'a> Run<'a> {
             join_rate: load.join_rate,
             churn: load.churn,
             light: load.light,
+            hear_every: load.hear_every,
             voice: voice + if load.dtx { ", with pauses" } else { "" },
         };
         let sample = Sample::take(load.pid, crew)?;
@@ -321,6 +322,7 @@ impl<'a> Run<'a> {
             with_pauses: self.load.dtx,
             mute: self.load.mute,
             light: self.load.light,
+            hears: kind == "speaker" || (number - 1).is_multiple_of(self.load.hear_every),
             slots: self.load.slots as usize,
             patience: Duration::from_secs(self.load.join_timeout.into()),
             seed: self.random.next(),

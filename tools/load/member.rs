@@ -38,6 +38,8 @@ const CANDIDATE_COUNT_MAX: usize = 64;
 const BATCHES_MAX: usize = 4;
 /// How often a light member looks into its socket. Its buffer holds far more than comes meanwhile.
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
+/// How often one that is to hear no voices does.
+const DEAF_DRAIN_EVERY: Duration = Duration::from_millis(500);
 /// A light member that hears nothing is woken by datagrams for so long.
 const AWAKE_MAX: Duration = Duration::from_secs(3);
 /// Between two packets of most voices.
@@ -83,6 +85,8 @@ pub(crate) struct Plan {
     pub(crate) mute: Option<MuteCycle>,
     /// Decrypts few packets.
     pub(crate) light: bool,
+    /// Once it has heard somebody, it goes on hearing.
+    pub(crate) hears: bool,
     /// Voices that the server sends to one client at most.
     pub(crate) slots: usize,
     /// From join to connected.
@@ -345,7 +349,7 @@ impl<'a> Session<'a> {
         self.speak(time);
         if let Some(drain_at) = self.drain_at.filter(|&at| at <= time) {
             // Never twice at once, however late.
-            self.drain_at = Some((drain_at + DRAIN_EVERY).max(time));
+            self.drain_at = Some((drain_at + self.drain_every()).max(time));
             self.receive();
         }
         if self.timeout <= time {
@@ -361,11 +365,16 @@ impl<'a> Session<'a> {
             return;
         };
         if self.has_heard || time > connected_at + AWAKE_MAX {
-            match self.port.sleep() {
-                Ok(()) => self.drain_at = Some(time + DRAIN_EVERY),
+            let deafened = if self.plan.hears { Ok(()) } else { self.port.deafen() };
+            match deafened.and_then(|()| self.port.sleep()) {
+                Ok(()) => self.drain_at = Some(time + self.drain_every()),
                 Err(error) => self.broken = Some(format!("no UDP port: {error}")),
             }
         }
+    }
+
+    fn drain_every(&self) -> Duration {
+        if self.plan.hears { DRAIN_EVERY } else { DEAF_DRAIN_EVERY }
     }
 
     async fn turn_microphone(&mut self, time: Instant) {
@@ -594,7 +603,9 @@ impl<'a> Session<'a> {
     /// What should have come by now, and did not.
     fn settle(&mut self) {
         self.receive();
-        if self.connected_at.is_some() {
+        // Of what a deaf one was sent nobody can tell.
+        let is_deaf = !self.plan.hears && self.drain_at.is_some();
+        if self.connected_at.is_some() && !is_deaf {
             let me = self.voice.as_ref().map(|voice| voice.sender);
             let mut others = self.house.speakers.in_room(self.plan.room_number);
             others.retain(|(sender, _)| Some(*sender) != me);

@@ -122,6 +122,7 @@ pub(crate) struct Setting {
     pub(crate) join_rate: u32,
     pub(crate) churn: u32,
     pub(crate) light: bool,
+    pub(crate) hear_every: u32,
     pub(crate) voice: String,
 }
 

@@ -32,8 +32,12 @@ pub(crate) fn who(setting: &Setting) -> String {
         |number: u32, what: &str| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
     let each = if setting.rooms == 1 { "" } else { " each" };
     let light = if setting.light { ", light" } else { "" };
+    let hearing = match setting.hear_every {
+        0 | 1 => String::new(),
+        every => format!(", one in {every} of whom hears"),
+    };
     format!(
-        "{} with {} and {}{each}{light}",
+        "{} with {} and {}{each}{hearing}{light}",
         count(setting.rooms, "room"),
         count(setting.speakers, "speaker"),
         count(setting.listeners, "listener")

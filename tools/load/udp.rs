@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
 
 use gryt_sfu::time::Now;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 use tokio::io::Interest;
 
 /// Datagrams a call.
@@ -202,6 +202,23 @@ impl Port {
             *self = Port::Asleep(socket.into_std()?);
         }
         Ok(())
+    }
+
+    /// The kernel drops the RTP and RTCP that comes from now on, and lets through the rest (RFC 7983 §7).
+    pub(crate) fn deafen(&self) -> io::Result<()> {
+        // The program sees the UDP header, too: the first byte of the payload is the ninth.
+        const PROGRAM: [SockFilter; 5] = [
+            SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, 8),
+            SockFilter::new((libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16, 0, 0, 0b1100_0000),
+            SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, 0b1000_0000),
+            SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0),
+            SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX),
+        ];
+        match self {
+            Port::Awake(socket) => SockRef::from(socket).attach_filter(&PROGRAM),
+            Port::Asleep(socket) => SockRef::from(socket).attach_filter(&PROGRAM),
+            Port::Gone => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Ready when there is something to read; never when asleep.
