@@ -200,8 +200,8 @@ pub(super) const OVERLOAD_TICK_MS: Variable = Variable {
     name: "OVERLOAD_TICK_MS",
     default: "5",
     accepted: "0 to 20",
-    meaning: "The same for a worker that has worked for nine tenths of the time, until it works for a quarter: they \
-              would wait without it, too, and in the end be lost. 0 leaves it at that.",
+    meaning: "The same for a worker that has no CPU time left: they would wait without it, too, and in the end be \
+              lost. 0 leaves it at that.",
 };
 pub(super) const GSO_PAD_MAX: Variable = Variable {
     name: "GSO_PAD_MAX",

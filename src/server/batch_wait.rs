@@ -14,8 +14,8 @@ const DATAGRAM_COUNT_MIN: u64 = 100;
 /// Put off for so long at most, in a lull: for a first word no more than a jitter buffer takes, for an order less than
 /// anybody feels.
 const LULL: Duration = Duration::from_millis(5);
-/// With a tick, where more comes in a wake-up than sockets and buffers need fear, or what comes concerns other workers,
-/// whose own tick begins with it: how often it wakes then.
+/// With a tick: how often a worker wakes in it where much comes, which sockets and buffers have to hold meanwhile, or
+/// where what comes concerns other workers, whose own tick begins with it.
 const WAKES_PER_TICK: u32 = 4;
 /// So many datagrams in a wake-up have paid for it.
 const BATCH_LEN: u64 = 64;

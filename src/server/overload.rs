@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::throttle::throttled;
 
-/// A worker that works for so many percent of the time is overloaded; one that works for fewer than `LOW` is so no longer.
-/// Between them lies more than the longest trains save, or it would go to and fro.
+/// A worker that works for so many percent of the time is overloaded.
 const HIGH: u128 = 90;
-const LOW: u128 = 25;
-/// Looks in a row that have to say so: a burst of joins is no overload, a moment's silence no relief.
+/// Looks in a row that have to say so: a burst of joins is no overload.
 const HIGH_COUNT: u32 = 3;
-const LOW_COUNT: u32 = 10;
+/// While it saves, nobody knows what it would take otherwise. One that works for fewer percent tries, at first after
+/// `STAY_MIN`, and where that was too early after twice as long the next time.
+const LOW: u128 = 60;
+const STAY_MIN: Duration = Duration::from_secs(10);
+const STAY_MAX: Duration = Duration::from_secs(600);
 
 /// A worker's.
 pub(super) struct Overload {
@@ -20,36 +22,56 @@ pub(super) struct Overload {
     overload_tick: Duration,
     looked_at: Instant,
     cpu: Duration,
-    is_on: bool,
-    /// Looks in a row that said the opposite.
+    /// Looks in a row at a worker that does not save and is overloaded.
     count: u32,
+    /// Since when it saves or does not.
+    since: Instant,
+    is_on: bool,
+    stay: Duration,
     lasted: Duration,
 }
 
 impl Overload {
     /// Not yet. `tick`: what packets wait for others otherwise; it is never shortened.
     pub(super) fn new(now: Instant, cpu: Duration, tick: Duration, overload_tick: Duration) -> Overload {
-        let overload_tick = overload_tick.max(tick);
-        Overload { tick, overload_tick, looked_at: now, cpu, is_on: false, count: 0, lasted: Duration::ZERO }
+        Overload {
+            tick,
+            overload_tick: overload_tick.max(tick),
+            looked_at: now,
+            cpu,
+            count: 0,
+            since: now,
+            is_on: false,
+            stay: Duration::ZERO,
+            lasted: Duration::ZERO,
+        }
     }
 
     /// What packets are to wait for others from now on. `cpu`: the CPU time of the worker's thread.
     pub(super) fn look(&mut self, now: Instant, cpu: Duration) -> Duration {
+        if self.overload_tick == self.tick {
+            return self.tick;
+        }
         let passed = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
         let worked = cpu.saturating_sub(std::mem::replace(&mut self.cpu, cpu));
-        let (worked, passed_ns) = (worked.as_nanos() * 100, passed.as_nanos());
+        let works = |percent: u128| worked.as_nanos() * 100 >= passed.as_nanos() * percent;
+        let stayed = now.saturating_duration_since(self.since);
         if self.is_on {
             self.lasted += passed;
-        }
-        let (is_opposite, count) = if self.is_on {
-            (worked < passed_ns * LOW, LOW_COUNT)
+            if stayed >= self.stay && !works(LOW) {
+                (self.is_on, self.since) = (false, now);
+                throttled!(info, "a worker tries to do without longer ticks: it has CPU time again");
+            }
         } else {
-            (worked > passed_ns * HIGH, HIGH_COUNT)
-        };
-        self.count = if is_opposite { self.count + 1 } else { 0 };
-        if self.count >= count && self.overload_tick > self.tick {
-            (self.is_on, self.count) = (!self.is_on, 0);
-            self.say();
+            self.count = if works(HIGH) { self.count + 1 } else { 0 };
+            if self.count >= HIGH_COUNT {
+                // After the first time `stay` is what was not enough.
+                let is_relapse = stayed < STAY_MIN;
+                self.stay = if is_relapse { (self.stay * 2).clamp(STAY_MIN, STAY_MAX) } else { STAY_MIN };
+                (self.is_on, self.since, self.count) = (true, now, 0);
+                let tick_ms = self.overload_tick.as_millis();
+                throttled!(warn, tick_ms, "a worker's CPU is used up: packets wait to leave in fewer sends");
+            }
         }
         if self.is_on { self.overload_tick } else { self.tick }
     }
@@ -57,19 +79,6 @@ impl Overload {
     /// How long it was so, altogether.
     pub(super) fn lasted(&self) -> Duration {
         self.lasted
-    }
-
-    fn say(&self) {
-        if self.is_on {
-            let tick_ms = self.overload_tick.as_millis();
-            throttled!(
-                warn,
-                tick_ms,
-                "a worker's CPU is nearly used up: packets wait up to a tick to leave in fewer sends"
-            );
-        } else {
-            throttled!(info, "the worker has CPU time again: packets leave at once");
-        }
     }
 }
 
@@ -94,15 +103,31 @@ mod tests {
         Overload::new(Now::read().instant, Duration::from_secs(7), tick, overload_tick)
     }
 
+    /// For how many looks it saves, where it works for `saving` percent then and for `otherwise` before and after.
+    fn looks_on(overload: &mut Overload, saving: u32, otherwise: u32) -> u32 {
+        let mut count = 0;
+        while ticks(overload, [otherwise]) != [LONG] {
+            count += 1;
+            assert!(count < HIGH_COUNT);
+        }
+        (1..).find(|_| ticks(overload, [saving]) != [LONG]).unwrap()
+    }
+
     #[test]
-    fn begins_after_a_while_without_cpu_time_and_ends_after_a_longer_one_with_plenty() {
+    fn begins_after_a_while_without_cpu_time_and_is_tried_again_ever_less_often() {
         let mut overload = overload(Duration::ZERO, LONG);
         assert_eq!(ticks(&mut overload, [100, 95, 80, 100, 91]), [Duration::ZERO; 5]);
-        assert_eq!(ticks(&mut overload, [91, 60, 26]), [LONG; 3], "what it saves does not end it");
-        assert_eq!(ticks(&mut overload, [10; 9]), [LONG; 9]);
-        assert_eq!(ticks(&mut overload, [26]), [LONG]);
-        assert_eq!(ticks(&mut overload, [24; 10])[8..], [LONG, Duration::ZERO]);
-        assert_eq!(overload.lasted(), LOOK * 22);
+        assert_eq!(ticks(&mut overload, [91]), [LONG]);
+        let stay = |times: u32| (STAY_MIN * times).as_millis() as u32 / LOOK.as_millis() as u32;
+        assert_eq!(ticks(&mut overload, vec![75; stay(3) as usize]).last(), Some(&LONG), "still too much");
+        assert_eq!(ticks(&mut overload, [59]), [Duration::ZERO]);
+        assert_eq!(overload.lasted(), LOOK * (stay(3) + 1));
+        for times in [2, 4, 8, 16, 32, 60, 60] {
+            assert_eq!(looks_on(&mut overload, 40, 95), stay(times));
+        }
+        // It went well for a while: the next time is another story.
+        assert_eq!(ticks(&mut overload, vec![50; stay(1) as usize]).last(), Some(&Duration::ZERO));
+        assert_eq!(looks_on(&mut overload, 40, 95), stay(1));
     }
 
     #[test]
