@@ -358,6 +358,25 @@ async fn padding_is_taken_off_again() {
     }
 }
 
+/// What comes while a packet waits for its tick wakes nobody.
+#[tokio::test]
+async fn a_worker_sleeps_through_its_tick() {
+    let server = Server::spawn(&[("EGRESS_TICK_MS", "20"), ("WORKERS", "1")]);
+    let mut all = Vec::new();
+    for i in 0..8 {
+        let member = Client::join(&server, "asleep", &format!("m{i}"), Options::default()).await;
+        member.speak(20 + i); // Each when it has come: the voices are spread over their packets' time.
+        all.push(member);
+    }
+    Client::all_hear(&all, &all, 30).await;
+    let counted = || ["gryt_sfu_rtp_in_total", "gryt_sfu_wakeups_total"].map(|name| server.metric(name, &[]));
+    let [rtp_before, wakeups_before] = counted();
+    server.metric_reaches("gryt_sfu_rtp_in_total", &[], rtp_before + 1_000.0).await;
+    let [rtp, wakeups] = counted();
+    let (rtp, wakeups) = (rtp - rtp_before, wakeups - wakeups_before);
+    assert!(wakeups < rtp / 2.0, "{wakeups} wake-ups for {rtp} packets");
+}
+
 #[tokio::test]
 async fn a_full_server_says_so() {
     let server = Server::spawn(&[("MAX_CONNECTIONS", "2")]);

@@ -61,8 +61,7 @@ pub trait Backend {
 /// What an operator may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How long a wake-up may be put off for a larger batch (`BATCH_WAIT_US`, or a part of `EGRESS_TICK_MS`); zero: not
-    /// at all.
+    /// How long a wake-up may be put off for a larger batch (`BATCH_WAIT_US`); zero: not at all.
     pub batch_wait: Duration,
     /// Datagrams that can be under way from the kernel, at most: a power of two up to 2048. More wait in the
     /// socket's own buffer.

@@ -17,6 +17,8 @@ const LULL: Duration = Duration::from_millis(5);
 /// With a tick: how often a worker wakes in it where much comes, which sockets and buffers have to hold meanwhile, or
 /// where what comes concerns other workers, whose own tick begins with it.
 const WAKES_PER_TICK: u32 = 4;
+/// So long after the last that concerned other workers the next one is expected to.
+const SHARED: Duration = Duration::from_secs(1);
 /// So many datagrams in a wake-up have paid for it.
 const BATCH_LEN: u64 = 64;
 
@@ -40,7 +42,7 @@ impl BatchWait {
         if is_shared {
             self.shared_at = Some(now);
         }
-        let is_shared = self.shared_at.is_some_and(|at| now < at + QUIET);
+        let is_shared = self.shared_at.is_some_and(|at| now < at + SHARED);
         let is_pressed = seen.datagrams - self.before.datagrams >= BATCH_LEN;
         self.before = seen;
         let settled = if is_shared || is_pressed { tick / WAKES_PER_TICK } else { tick };
@@ -103,7 +105,7 @@ mod tests {
         assert_eq!(look(BATCH_LEN, false, tick), tick / 4);
         assert_eq!(look(1, false, tick), tick);
         assert_eq!(look(1, true, tick), tick / 4);
-        assert_eq!(look(1, false, QUIET - tick), tick / 4);
+        assert_eq!(look(1, false, SHARED - tick), tick / 4);
         assert_eq!(look(1, false, tick), tick);
         assert_eq!(wait.look(now, Duration::ZERO, seen, false), Duration::from_millis(2));
     }

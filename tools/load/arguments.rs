@@ -109,7 +109,7 @@ pub(crate) struct Load {
     /// Decrypts one packet in 100 and counts the others by their clear headers: far more listeners on one core
     #[arg(long, help_heading = "How")]
     pub(crate) light: bool,
-    /// Of so many listeners one hears, once all have: the kernel keeps voices from the others, which costs less than half
+    /// Of so many listeners one goes on hearing: the kernel keeps voices from the others, more of whom fit on one core
     #[arg(long, help_heading = "How", default_value_t = 1, value_name = "COUNT", requires = "light", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) hear_every: u32,
     /// Threads that members are spread over

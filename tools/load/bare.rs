@@ -18,9 +18,9 @@ use super::voice_file::VoicePacket;
 
 /// What RTP and SRTP add to a payload of ours: header, extensions, tag of AES-GCM.
 const OVERHEAD: usize = 12 + 16 + 16;
-/// Before the speaker's number, its packet's, and the time at which it was sent.
 /// What the kernel keeps from the deaf begins so.
 const RTP_VERSION: u8 = 2 << 6;
+/// Before the speaker's number, its packet's, and the time at which it was sent.
 const SPEAKER_AT: usize = ROOM_AT + 2;
 const COUNTER_AT: usize = SPEAKER_AT + 4;
 const TIME_AT: usize = COUNTER_AT + 4;
