@@ -1,5 +1,7 @@
 //! `sfu-load`: rooms full of WebRTC clients against a running server, and the bare fan-out to put beside it.
 
+#[path = "load/alarm.rs"]
+mod alarm;
 #[path = "load/arguments.rs"]
 mod arguments;
 #[path = "load/bare.rs"]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use gryt_sfu::net::thread::pin_to;
 use gryt_sfu::time::Now;
 use serde_json::Value;
 
@@ -16,6 +17,8 @@ use super::subject::{Load, Running, Subject};
 const SKIPPED: usize = 1;
 /// A run in which another machine took more of ours says nothing.
 const STEAL_MAX: f64 = 1.0;
+/// For which the machine is looked at while it has nothing to do.
+const AT_REST: Duration = Duration::from_secs(10);
 /// Runs that are thrown away, for each that is kept.
 const THROWN_AWAY_MAX: u32 = 2;
 
@@ -161,7 +164,7 @@ fn run(
     let began = Now::read().instant;
     let is_over = AtomicBool::new(false);
     let (output, machine) = std::thread::scope(|scope| -> Result<_> {
-        let sampler = scope.spawn(|| samples(network.server_cpu, began, &is_over));
+        let sampler = scope.spawn(|| samples(network, began, || is_over.load(Ordering::Relaxed)));
         let output = command.output().context("sfu-load cannot be run");
         is_over.store(true, Ordering::Relaxed);
         let machine = sampler.join().map_err(|_| anyhow::anyhow!("the sampler panicked"))??;
@@ -186,9 +189,11 @@ struct Sample {
     stolen: f64,
 }
 
-fn samples(cpu: usize, began: Instant, is_over: &AtomicBool) -> Result<Vec<Sample>> {
+/// Taken on the load's CPU: reading them is work, too.
+fn samples(network: &Network, began: Instant, is_over: impl Fn() -> bool) -> Result<Vec<Sample>> {
+    pin_to(&[network.load_cpu])?;
     let mut samples = Vec::new();
-    while !is_over.load(Ordering::Relaxed) {
+    while !is_over() {
         let stat = std::fs::read_to_string("/proc/stat")?;
         let ticks = |name: &str| -> Vec<f64> {
             let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -196,7 +201,7 @@ fn samples(cpu: usize, began: Instant, is_over: &AtomicBool) -> Result<Vec<Sampl
         };
         // user nice system idle iowait irq softirq steal, in 1/100 s. What is not idle is busy: time that was spent
         // idle is measured, the rest is guessed from what ran at each tick, and voices keep step with ticks.
-        let (own, all) = (ticks(&format!("cpu{cpu}")), ticks("cpu"));
+        let (own, all) = (ticks(&format!("cpu{}", network.server_cpu)), ticks("cpu"));
         let idle: f64 = own.iter().skip(3).take(2).sum();
         let stolen = all.get(7).copied().unwrap_or_default();
         let at = began.elapsed().as_secs_f64();
@@ -204,6 +209,17 @@ fn samples(cpu: usize, began: Instant, is_over: &AtomicBool) -> Result<Vec<Sampl
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(samples)
+}
+
+/// How busy the server's CPU is while nothing is measured, in percent: so much of what it is charged with is not the server's.
+pub(crate) fn at_rest(network: &Network) -> Result<f64> {
+    let began = Now::read().instant;
+    let sampler = || samples(network, began, || began.elapsed() >= AT_REST);
+    // A thread of its own, as it is pinned.
+    let samples = std::thread::scope(|scope| scope.spawn(sampler).join());
+    let samples = samples.map_err(|_| anyhow::anyhow!("the sampler panicked"))??;
+    let (first, last) = samples.first().zip(samples.last()).context("no samples")?;
+    Ok(100.0 * (last.busy - first.busy) / (last.at - first.at).max(0.001))
 }
 
 fn figures(outcome: &Value, subject: &Subject, load: &Load, machine: &[Sample]) -> Result<(Figures, f64)> {

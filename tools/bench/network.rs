@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use gryt_sfu::net::thread::allowed_cpus;
 
 /// The server's end.
 pub(crate) const SERVER: &str = "10.77.0.1";
@@ -23,7 +24,7 @@ pub(crate) struct Network {
     server: String,
     load: String,
     pub(crate) server_cpu: usize,
-    load_cpu: usize,
+    pub(crate) load_cpu: usize,
 }
 
 impl Network {
@@ -104,18 +105,6 @@ fn ip(line: &str) -> Result<()> {
     let output = Command::new("ip").args(line.split(' ')).output().context("ip cannot be run")?;
     ensure!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
-}
-
-/// The CPUs this process may run on.
-fn allowed_cpus() -> Result<Vec<usize>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    let mut cpus = Vec::new();
-    for part in list.context("a list of CPUs")?.trim().split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        cpus.extend(first.parse()?..=last.parse::<usize>()?);
-    }
-    Ok(cpus)
 }
 
 #[test]

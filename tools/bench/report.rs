@@ -16,10 +16,12 @@ pub(crate) struct About {
     runs: u32,
     seconds: u32,
     receive: Receive,
+    at_rest: f64,
 }
 
 impl About {
-    pub(crate) fn read(runs: u32, seconds: u32, receive: Receive) -> About {
+    /// `at_rest`: see [`at_rest`](super::measurement::at_rest).
+    pub(crate) fn read(runs: u32, seconds: u32, receive: Receive, at_rest: f64) -> About {
         let output = |program: &str, arguments: &[&str]| {
             let output = std::process::Command::new(program).args(arguments).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
@@ -34,6 +36,7 @@ impl About {
             runs,
             seconds,
             receive,
+            at_rest,
         }
     }
 
@@ -45,8 +48,9 @@ impl About {
         format!(
             "Commit {}, {}; medians of {} runs of {} s by turns, of ratios and \
              differences those of each turn; server and load in network namespaces of their own, \
-             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.",
-            self.commit, self.machine, self.runs, self.seconds
+             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared. \
+             With nothing to do the server's was busy for {:.1} % of the time, which is in what the whole of it took.",
+            self.commit, self.machine, self.runs, self.seconds, self.at_rest
         )
     }
 }

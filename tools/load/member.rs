@@ -18,6 +18,7 @@ use str0m::{Candidate, Event, Input, Output, Rtc};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::alarm::Alarm;
 use super::line::{Arrival, Line};
 use super::opus::CLOCK_RATE;
 use super::sent_times::{SentTimes, Speakers};
@@ -124,6 +125,14 @@ impl House {
     }
 }
 
+/// Until `at`: to the millisecond, and more exactly for a voice.
+async fn wait(voice: Option<&mut Voice>, at: Instant) {
+    match voice {
+        Some(voice) => voice.alarm.wait(at).await,
+        None => tokio::time::sleep_until(at.into()).await,
+    }
+}
+
 /// What a member is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -208,6 +217,7 @@ struct Voice {
     times: Arc<SentTimes>,
     house: Arc<House>,
     next_at: Instant,
+    alarm: Alarm,
     counter: u32,
     timestamp: u32,
     microphone: Microphone,
@@ -320,7 +330,7 @@ impl<'a> Session<'a> {
                 },
                 message = self.socket.next() => self.handle_message(message).await,
                 () = self.port.readable() => self.receive(),
-                () = tokio::time::sleep_until(wake_at.into()) => self.handle_timeout().await,
+                () = wait(self.voice.as_mut(), wake_at) => self.handle_timeout().await,
             }
         }
     }
@@ -479,6 +489,13 @@ impl<'a> Session<'a> {
         self.house.tell(News::Connected { index: self.plan.index, after });
         self.before = self.house.speakers.in_room(self.plan.room_number).into_iter().collect();
         let Some(packets) = &self.plan.voice else { return };
+        let alarm = match Alarm::new() {
+            Ok(alarm) => alarm,
+            Err(error) => {
+                self.broken = Some(format!("no timer: {error}"));
+                return;
+            }
+        };
         let sender = NEXT_SENDER.fetch_add(1, Ordering::Relaxed);
         self.voice = Some(Voice {
             speech: Speech::new(Arc::clone(packets), self.plan.with_pauses, self.plan.seed),
@@ -486,6 +503,7 @@ impl<'a> Session<'a> {
             times: self.house.speakers.add(sender, self.plan.room_number),
             house: Arc::clone(self.house),
             next_at: self.house.next_at(self.plan.phase, time),
+            alarm,
             counter: 0,
             timestamp: sender.wrapping_mul(0x1234_5677),
             microphone: Microphone::Open,
