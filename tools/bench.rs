@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use measurement::{Row, at_rest, measure};
+use measurement::{Row, measure};
 use network::{Network, Receive};
 
 /// Measures the server beside a bare fan-out, and writes what it found as Markdown and as a page.
@@ -68,8 +68,6 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("{} cannot be made", arguments.out.display()))?;
     let network = Network::new().context("two network namespaces (as root, with iproute2)")?;
-    let at_rest = at_rest(&network)?;
-    println!("The server's CPU at rest: {at_rest:.1} % busy");
     let mut found = Vec::new();
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
     for table in tables.iter().filter(|table| wanted(table.name)) {
@@ -82,7 +80,7 @@ fn main() -> Result<()> {
             .collect::<Result<_>>()?;
         found.push((table, rows));
         // After each table, so that an hour is not lost with the last minute.
-        let about = report::About::read(arguments.runs, arguments.seconds, arguments.receive, at_rest);
+        let about = report::About::read(arguments.runs, arguments.seconds, arguments.receive);
         for (file, text) in
             [("bench.md", report::markdown(&about, &found)), ("bench.html", report::page(&about, &found))]
         {

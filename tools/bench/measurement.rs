@@ -17,8 +17,6 @@ use super::subject::{Load, Running, Subject};
 const SKIPPED: usize = 1;
 /// A run in which another machine took more of ours says nothing.
 const STEAL_MAX: f64 = 1.0;
-/// For which the machine is looked at while it has nothing to do.
-const AT_REST: Duration = Duration::from_secs(10);
 /// Runs that are thrown away, for each that is kept.
 const THROWN_AWAY_MAX: u32 = 2;
 
@@ -27,7 +25,8 @@ const THROWN_AWAY_MAX: u32 = 2;
 pub(crate) struct Figures {
     /// CPU time of the process for each delivered packet, in µs.
     pub(crate) process_us: f64,
-    /// The same for the server's CPU as a whole, whoever used it; not a number where it has none of its own.
+    /// The same for the server's CPU as a whole, whoever used it, above what it does at rest; not a number where it has
+    /// none of its own.
     pub(crate) machine_us: f64,
     /// Of the process, in percent of a CPU.
     pub(crate) cpu_percent: f64,
@@ -46,16 +45,21 @@ pub(crate) struct Row {
     pub(crate) label: String,
     pub(crate) subjects: Vec<(Figures, Beside)>,
     pub(crate) thrown_away: u32,
+    /// In percent of the server's CPU: its work while neither server nor load is there.
+    pub(crate) at_rest: f64,
 }
 
 /// Measures a case.
 pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, seconds: u32) -> Result<Row> {
     let mut all: Vec<Vec<Figures>> = vec![Vec::new(); table.subjects.len()];
     let mut thrown_away = 0;
+    let mut rests = Vec::new();
     for _ in 0..runs {
+        let at_rest = if table.is_spread { 0.0 } else { at_rest(network, seconds)? };
+        rests.push(at_rest);
         for ((name, subject), kept) in table.subjects.iter().zip(&mut all) {
             loop {
-                let (figures, steal) = run(network, table, subject, &case.load, seconds)
+                let (figures, steal) = run(network, table, subject, &case.load, seconds, at_rest)
                     .with_context(|| format!("{}, {}, {name}", table.name, case.label))?;
                 if steal <= STEAL_MAX || thrown_away >= THROWN_AWAY_MAX * runs {
                     kept.push(figures);
@@ -79,7 +83,7 @@ pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, 
             figures.p99_ms,
         );
     }
-    Ok(Row { x: case.x, label: case.label.clone(), subjects, thrown_away })
+    Ok(Row { x: case.x, label: case.label.clone(), subjects, thrown_away, at_rest: median(rests) })
 }
 
 /// Held against the first subject's run of the same turn: a machine that is slower for a minute is so for both.
@@ -154,6 +158,7 @@ fn run(
     subject: &Subject,
     load: &Load,
     seconds: u32,
+    at_rest: f64,
 ) -> Result<(Figures, f64)> {
     let running = Running::start(subject, network, table.is_spread)?;
     let json = std::env::temp_dir().join(format!("sfu-bench-{}.json", std::process::id()));
@@ -174,7 +179,7 @@ fn run(
     ensure!(output.status.success(), "sfu-load ended with {}: {}", output.status, text.trim());
     let outcome: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
     std::fs::remove_file(&json)?;
-    let (mut figures, steal) = figures(&outcome, subject, load, &machine)?;
+    let (mut figures, steal) = figures(&outcome, subject, load, &machine, at_rest)?;
     if table.is_spread {
         figures.machine_us = f64::NAN;
     }
@@ -211,10 +216,10 @@ fn samples(network: &Network, began: Instant, is_over: impl Fn() -> bool) -> Res
     Ok(samples)
 }
 
-/// How busy the server's CPU is while nothing is measured, in percent: so much of what it is charged with is not the server's.
-pub(crate) fn at_rest(network: &Network) -> Result<f64> {
-    let began = Now::read().instant;
-    let sampler = || samples(network, began, || began.elapsed() >= AT_REST);
+/// How busy the server's CPU is without server and load, in percent.
+fn at_rest(network: &Network, seconds: u32) -> Result<f64> {
+    let (began, length) = (Now::read().instant, Duration::from_secs(seconds.into()));
+    let sampler = || samples(network, began, || began.elapsed() > length);
     // A thread of its own, as it is pinned.
     let samples = std::thread::scope(|scope| scope.spawn(sampler).join());
     let samples = samples.map_err(|_| anyhow::anyhow!("the sampler panicked"))??;
@@ -222,7 +227,13 @@ pub(crate) fn at_rest(network: &Network) -> Result<f64> {
     Ok(100.0 * (last.busy - first.busy) / (last.at - first.at).max(0.001))
 }
 
-fn figures(outcome: &Value, subject: &Subject, load: &Load, machine: &[Sample]) -> Result<(Figures, f64)> {
+fn figures(
+    outcome: &Value,
+    subject: &Subject,
+    load: &Load,
+    machine: &[Sample],
+    at_rest: f64,
+) -> Result<(Figures, f64)> {
     let seconds = outcome["seconds"].as_array().context("no seconds")?;
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     let full = f64::from(load.members());
@@ -244,7 +255,7 @@ fn figures(outcome: &Value, subject: &Subject, load: &Load, machine: &[Sample]) 
         |value: &dyn Fn(&Value) -> f64| median(counted.iter().map(|second| value(second)).collect());
     let figures = Figures {
         process_us: sum("server_cpu_percent") * 1e4 / delivered,
-        machine_us: (ends.busy - begins.busy) / passed * count * 1e6 / delivered,
+        machine_us: ((ends.busy - begins.busy) / passed - at_rest / 100.0).max(0.0) * count * 1e6 / delivered,
         cpu_percent: sum("server_cpu_percent") / count,
         delivered_per_second: delivered / count,
         loss_percent: number(&outcome["packets"]["loss_percent"]),
@@ -286,14 +297,14 @@ mod tests {
         let outcome = json!({"packets": {"loss_percent": 0.5}, "seconds": [
             second(1.0, 3, 90.0, 9.0), second(2.0, 6, 90.0, 9.0), second(3.0, 6, 1.0, 1.0), second(4.0, 6, 2.0, 3.0),
             second(5.0, 6, 3.0, 2.0), second(5.2, 6, 90.0, 9.0)]});
-        // A quarter of the CPU is busy; of all time, 3 ms were stolen while it counted.
+        // A quarter of the CPU is busy, a twentieth at rest; of all time, 3 ms were stolen while it counted.
         let machine: Vec<Sample> = (0..=60)
             .map(|tenth| f64::from(tenth) / 10.0)
             .map(|at| Sample { at, busy: at / 4.0, stolen: at / 1_000.0 })
             .collect();
         let voice = super::super::subject::Voice::Constant;
         let load = Load { rooms: 2, speakers: 1, listeners: 2, voice, hear_every: 1 };
-        let whole = |load: &Load| figures(&outcome, &Subject::Floor, load, &machine).unwrap();
+        let whole = |load: &Load| figures(&outcome, &Subject::Floor, load, &machine, 5.0).unwrap();
         assert_eq!(
             whole(&Load { hear_every: 2, ..load }).0.process_us,
             10.0,
@@ -301,7 +312,7 @@ mod tests {
         );
         let (figures, steal) = whole(&load);
         assert_eq!(figures.process_us, 20.0, "2 % of a CPU, by 1,000 packets a second");
-        assert!((figures.machine_us - 250.0).abs() < 1e-6, "{figures:?}");
+        assert!((figures.machine_us - 200.0).abs() < 1e-6, "{figures:?}");
         assert_eq!((figures.p99_ms, figures.loss_percent, figures.load_cpu_percent), (2.0, 0.5, 10.0));
         assert!((steal - 0.1).abs() < 1e-6, "{steal}");
     }

@@ -16,12 +16,10 @@ pub(crate) struct About {
     runs: u32,
     seconds: u32,
     receive: Receive,
-    at_rest: f64,
 }
 
 impl About {
-    /// `at_rest`: see [`at_rest`](super::measurement::at_rest).
-    pub(crate) fn read(runs: u32, seconds: u32, receive: Receive, at_rest: f64) -> About {
+    pub(crate) fn read(runs: u32, seconds: u32, receive: Receive) -> About {
         let output = |program: &str, arguments: &[&str]| {
             let output = std::process::Command::new(program).args(arguments).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
@@ -36,7 +34,6 @@ impl About {
             runs,
             seconds,
             receive,
-            at_rest,
         }
     }
 
@@ -48,9 +45,8 @@ impl About {
         format!(
             "Commit {}, {}; medians of {} runs of {} s by turns, of ratios and \
              differences those of each turn; server and load in network namespaces of their own, \
-             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared. \
-             With nothing to do the server's was busy for {:.1} % of the time, which is in what the whole of it took.",
-            self.commit, self.machine, self.runs, self.seconds, self.at_rest
+             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.",
+            self.commit, self.machine, self.runs, self.seconds
         )
     }
 }
@@ -95,9 +91,14 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
     (heads.map(str::to_owned).into(), cells)
 }
 
-fn thrown_away(rows: &[Row]) -> String {
+/// Under a table.
+fn remarks(rows: &[Row]) -> String {
     let count: u32 = rows.iter().map(|row| row.thrown_away).sum();
-    format!("Runs thrown away for stolen time: {count}.")
+    let at_rest = rows.iter().map(|row| row.at_rest).fold(0.0, f64::max);
+    format!(
+        "Runs thrown away for stolen time: {count}. What the server's CPU does in each turn while nobody is there, \
+         up to {at_rest:.1} % of it, is taken off."
+    )
 }
 
 /// For a README.
@@ -112,7 +113,7 @@ pub(crate) fn markdown(about: &About, found: &[(&Table, Vec<Row>)]) -> String {
         for line in cells {
             let _ = writeln!(text, "| {} |", line.join(" | "));
         }
-        let _ = writeln!(text, "\n{}", thrown_away(rows));
+        let _ = writeln!(text, "\n{}", remarks(rows));
     }
     text
 }
@@ -135,7 +136,7 @@ pub(crate) fn page(about: &About, found: &[(&Table, Vec<Row>)]) -> String {
             plot(table, rows, "p99 of the whole way", " ms", |figures| figures.p99_ms),
             line("th", &heads),
             cells.iter().map(|cells| line("td", cells)).collect::<String>(),
-            thrown_away(rows),
+            remarks(rows),
         );
     }
     format!(
