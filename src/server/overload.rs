@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::ids::WorkerId;
 use crate::throttle::throttled;
 
 /// A worker that works for so many percent of the time is overloaded.
@@ -18,6 +19,7 @@ const STAY_MAX: Duration = Duration::from_secs(600);
 
 /// A worker's.
 pub(super) struct Overload {
+    worker: WorkerId,
     tick: Duration,
     overload_tick: Duration,
     looked_at: Instant,
@@ -33,8 +35,15 @@ pub(super) struct Overload {
 
 impl Overload {
     /// Not yet. `tick`: what packets wait for others otherwise; it is never shortened.
-    pub(super) fn new(now: Instant, cpu: Duration, tick: Duration, overload_tick: Duration) -> Overload {
+    pub(super) fn new(
+        worker: WorkerId,
+        now: Instant,
+        cpu: Duration,
+        tick: Duration,
+        overload_tick: Duration,
+    ) -> Overload {
         Overload {
+            worker,
             tick,
             overload_tick: overload_tick.max(tick),
             looked_at: now,
@@ -60,7 +69,7 @@ impl Overload {
             self.lasted += passed;
             if stayed >= self.stay && !works(LOW) {
                 (self.is_on, self.since) = (false, now);
-                throttled!(info, "a worker tries to do without longer ticks: it has CPU time again");
+                throttled!(info, worker = %self.worker, "the worker has CPU time again: packets do not wait");
             }
         } else {
             self.count = if works(HIGH) { self.count + 1 } else { 0 };
@@ -70,7 +79,8 @@ impl Overload {
                 self.stay = if is_relapse { (self.stay * 2).clamp(STAY_MIN, STAY_MAX) } else { STAY_MIN };
                 (self.is_on, self.since, self.count) = (true, now, 0);
                 let tick_ms = self.overload_tick.as_millis();
-                throttled!(warn, tick_ms, "a worker's CPU is used up: packets wait to leave in fewer sends");
+                let worker = self.worker;
+                throttled!(warn, %worker, tick_ms, "the worker's CPU is used up: packets wait to leave in fewer sends");
             }
         }
         if self.is_on { self.overload_tick } else { self.tick }
@@ -100,7 +110,7 @@ mod tests {
     }
 
     fn overload(tick: Duration, overload_tick: Duration) -> Overload {
-        Overload::new(Now::read().instant, Duration::from_secs(7), tick, overload_tick)
+        Overload::new(WorkerId(0), Now::read().instant, Duration::from_secs(7), tick, overload_tick)
     }
 
     /// For how many looks it saves, where it works for `saving` percent then and for `otherwise` before and after.

@@ -214,7 +214,8 @@ impl Thread {
             let batch_wait = BatchWait::new(now.instant, asked);
             // Polling takes all the CPU time there is.
             let overload = self.busy_poll.is_zero().then(|| {
-                Overload::new(now.instant, net_thread::cpu_time(), self.settings.tick, self.overload_tick)
+                let (cpu, tick) = (net_thread::cpu_time(), self.settings.tick);
+                Overload::new(id, now.instant, cpu, tick, self.overload_tick)
             });
             let worker = Worker::new(now, self.settings);
             if !self.busy_poll.is_zero() {

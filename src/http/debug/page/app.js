@@ -166,10 +166,11 @@ function showFigures() {
     const last = before?.workers[worker.worker];
     const seconds = last ? (at - before.at) / 1000 : 0;
     const isNew = last && seconds >= 0.9 && (worker.wakeups !== last.wakeups || seconds > 3);
-    const kept = latestLoad.get(worker.worker) ?? { load: null, dropped: 0 };
+    const kept = latestLoad.get(worker.worker) ?? { load: null, dropped: 0, isOverloaded: false };
     if (isNew) {
       kept.load = Math.min(100, (worker.busyMs - last.busyMs) / (seconds * 10));
       kept.dropped = (sum(worker.drops) - sum(last.drops)) / seconds;
+      kept.isOverloaded = worker.overloadMs !== last.overloadMs;
     }
     latestLoad.set(worker.worker, kept);
   }
@@ -320,11 +321,13 @@ function showWorkers() {
       item.append(make("b"), meter, make("span", "load"), make("p", "soft"), make("p", "drops"));
     }
     const [name, meter, load, what, drops] = item.children;
-    const share = latestLoad.get(worker.worker)?.load;
+    const { load: share, isOverloaded } = latestLoad.get(worker.worker) ?? {};
     set(name, `Worker ${worker.worker}`);
     meter.firstChild.style.setProperty("--level", ((share ?? 0) / 100).toFixed(3));
     set(load, share === null || share === undefined ? "–" : `${share.toFixed(1)} % busy`);
-    set(what, `UDP ${worker.udpPort}. ${worker.rooms} ${worker.rooms === 1 ? "room" : "rooms"}, ${worker.peers} ${worker.peers === 1 ? "peer" : "peers"}, ${worker.slots} slots. ${count(worker.rtpIn)} packets in, ${count(worker.rtpOut)} out.`);
+    load.classList.toggle("bad", isOverloaded ?? false);
+    const saves = isOverloaded ? "Its CPU is used up: packets wait to leave in fewer sends. " : "";
+    set(what, `${saves}UDP ${worker.udpPort}. ${worker.rooms} ${worker.rooms === 1 ? "room" : "rooms"}, ${worker.peers} ${worker.peers === 1 ? "peer" : "peers"}, ${worker.slots} slots. ${count(worker.rtpIn)} packets in, ${count(worker.rtpOut)} out.`);
     const reasons = Object.entries(worker.drops).sort(([, a], [, b]) => b - a);
     set(drops, reasons.length ? `Dropped since the start: ${reasons.map(([reason, n]) => `${words(reason)} ${count(n)}`).join(", ")}` : "Nothing dropped since the start");
   });

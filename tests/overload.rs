@@ -1,0 +1,66 @@
+//! A worker whose CPU is used up lets packets wait for each other, says so, and ends it when it has time again.
+
+mod support;
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use support::{Client, Options, Server};
+
+const OVERLOAD: &str = "gryt_sfu_overload_seconds_total";
+const WAITS: &str = "gryt_sfu_forwarding_latency_seconds";
+/// As the server is told, in seconds. Less than there is between two packets, so that each waits by itself.
+const TICK: f64 = 0.015;
+
+/// Packets, of which 50 are a second: what /metrics tells is a second old at most.
+const PUBLISHED_WITHIN: u64 = 60;
+
+/// How long 50 voice packets, soon, wait in the worker on the average, in seconds.
+async fn wait_of_a_second(server: &Server, listener: &Client, speaker: &Client) -> f64 {
+    let read = || [format!("{WAITS}_sum"), format!("{WAITS}_count")].map(|name| server.metric(&name, &[]));
+    listener.hears(speaker, PUBLISHED_WITHIN).await;
+    let before = read();
+    listener.hears(speaker, 50).await;
+    let after = read();
+    (after[0] - before[0]) / (after[1] - before[1])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_without_cpu_time_saves_some_until_it_has_enough() {
+    let tick_ms = (TICK * 1e3).to_string();
+    let mut server = Server::spawn(&[("WORKERS", "1"), ("OVERLOAD_TICK_MS", &tick_ms)]);
+    let speaker = Client::join(&server, "hall", "ada", Options::default()).await;
+    let listener = Client::join(&server, "hall", "bob", Options::listener()).await;
+    speaker.speak(20);
+    let at_rest = wait_of_a_second(&server, &listener, &speaker).await;
+    assert!(at_rest < TICK / 2.0, "{at_rest} s without a reason");
+    assert_eq!(server.metric(OVERLOAD, &[]), 0.0);
+
+    // Of nobody it knows: as many as the kernel takes from one thread.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (media, is_flood_over) = ((Ipv4Addr::LOCALHOST, server.media), Arc::clone(&is_over));
+    let flood = std::thread::spawn(move || {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        while !is_flood_over.load(Ordering::Relaxed) {
+            // A full buffer is what is wanted.
+            let _ = socket.send_to(&[0x80; 100], media);
+        }
+    });
+    let begins = |log: &str| log.lines().find(|line| line.contains("CPU is used up")).map(str::to_owned);
+    let line = server.wait_for_log("overload", begins);
+    assert!(line.contains("worker=0") && line.contains("tick_ms=15"), "{line}");
+    is_over.store(true, Ordering::Relaxed);
+    flood.join().expect("no panic");
+
+    // It goes on for a while, as nobody knows yet what the worker takes otherwise.
+    let saving = wait_of_a_second(&server, &listener, &speaker).await;
+    assert!(saving > 0.75 * TICK, "{saving} s: packets do not wait for each other");
+    assert!(server.metric(OVERLOAD, &[]) > 0.0);
+
+    server.wait_for_log("its end", |log| log.contains("has CPU time again").then_some(()));
+    let lasted = server.metric(OVERLOAD, &[]);
+    let after = wait_of_a_second(&server, &listener, &speaker).await;
+    assert!(after < TICK / 2.0, "{after} s when it is over");
+    assert!((8.0..20.0).contains(&lasted), "{lasted} s");
+}
