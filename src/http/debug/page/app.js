@@ -326,7 +326,7 @@ function showWorkers() {
     meter.firstChild.style.setProperty("--level", ((share ?? 0) / 100).toFixed(3));
     set(load, share === null || share === undefined ? "–" : `${share.toFixed(1)} % busy`);
     load.classList.toggle("bad", isOverloaded ?? false);
-    const saves = isOverloaded ? "Its CPU is used up: packets wait to leave in fewer sends. " : "";
+    const saves = isOverloaded ? "Its CPU was used up: packets wait to leave in fewer sends. " : "";
     set(what, `${saves}UDP ${worker.udpPort}. ${worker.rooms} ${worker.rooms === 1 ? "room" : "rooms"}, ${worker.peers} ${worker.peers === 1 ? "peer" : "peers"}, ${worker.slots} slots. ${count(worker.rtpIn)} packets in, ${count(worker.rtpOut)} out.`);
     const reasons = Object.entries(worker.drops).sort(([, a], [, b]) => b - a);
     set(drops, reasons.length ? `Dropped since the start: ${reasons.map(([reason, n]) => `${words(reason)} ${count(n)}`).join(", ")}` : "Nothing dropped since the start");
