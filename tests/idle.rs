@@ -9,16 +9,6 @@ use support::{Client, Options, PATIENCE, Server, now};
 use tokio::net::UdpSocket;
 use tokio::time::interval;
 
-/// Sums over all workers, as published together.
-fn counted<const N: usize>(server: &Server, names: [&str; N]) -> [f64; N] {
-    let (_, text) = server.get("/metrics");
-    names.map(|name| {
-        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
-        text.lines().filter(of_name).filter_map(value).sum()
-    })
-}
-
 const WAKEUPS: &str = "gryt_sfu_wakeups_total";
 const DATAGRAMS: &str = "gryt_sfu_datagrams_in_total";
 
@@ -26,9 +16,9 @@ const DATAGRAMS: &str = "gryt_sfu_datagrams_in_total";
 async fn without_peers_a_worker_sleeps() {
     let server = Server::spawn(&[("WORKERS", "1")]);
     server.metric_reaches(WAKEUPS, &[], 1.0).await;
-    let ([before], begun) = (counted(&server, [WAKEUPS]), now());
+    let ([before], begun) = (server.metrics([WAKEUPS]), now());
     tokio::time::sleep(Duration::from_secs(3)).await; // What is not to happen cannot be awaited.
-    let ([after], took) = (counted(&server, [WAKEUPS]), now() - begun);
+    let ([after], took) = (server.metrics([WAKEUPS]), now() - begun);
     let most = 3.0 * (took.as_secs_f64() + 1.0);
     assert!(after - before <= most, "{} wake-ups in {took:?}", after - before);
 }
@@ -43,7 +33,7 @@ async fn checks_of_silent_peers_are_answered_several_at_a_time() {
     let check = member.state().binding_request(false);
     let mut pace = interval(Duration::from_millis(1));
     let begun = now();
-    let mut look = (begun, counted(&server, [WAKEUPS, DATAGRAMS]));
+    let mut look = (begun, server.metrics([WAKEUPS, DATAGRAMS]));
     let mut windows = vec![];
     loop {
         pace.tick().await;
@@ -51,7 +41,7 @@ async fn checks_of_silent_peers_are_answered_several_at_a_time() {
         if now() - look.0 < Duration::from_millis(2500) {
             continue;
         }
-        let [wakeups, datagrams] = counted(&server, [WAKEUPS, DATAGRAMS]);
+        let [wakeups, datagrams] = server.metrics([WAKEUPS, DATAGRAMS]);
         let window = (wakeups - look.1[0], datagrams - look.1[1]);
         look = (now(), [wakeups, datagrams]);
         if window.1 >= 500.0 && window.0 <= window.1 / 2.0 {

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Client, Options, Server};
 
 const OVERLOAD: &str = "gryt_sfu_overload_seconds_total";
-const WAITS: &str = "gryt_sfu_forwarding_latency_seconds";
 /// As the server is told, in seconds. Less than there is between two packets, so that each waits by itself.
 const TICK: f64 = 0.015;
 
@@ -18,7 +17,10 @@ const PUBLISHED_WITHIN: u64 = 60;
 
 /// How long 50 voice packets, soon, wait in the worker on the average, in seconds.
 async fn wait_of_a_second(server: &Server, listener: &Client, speaker: &Client) -> f64 {
-    let read = || [format!("{WAITS}_sum"), format!("{WAITS}_count")].map(|name| server.metric(&name, &[]));
+    let read = || {
+        server
+            .metrics(["gryt_sfu_forwarding_latency_seconds_sum", "gryt_sfu_forwarding_latency_seconds_count"])
+    };
     listener.hears(speaker, PUBLISHED_WITHIN).await;
     let before = read();
     listener.hears(speaker, 50).await;

@@ -369,7 +369,7 @@ async fn a_worker_sleeps_through_its_tick() {
         all.push(member);
     }
     Client::all_hear(&all, &all, 30).await;
-    let counted = || ["gryt_sfu_rtp_in_total", "gryt_sfu_wakeups_total"].map(|name| server.metric(name, &[]));
+    let counted = || server.metrics(["gryt_sfu_rtp_in_total", "gryt_sfu_wakeups_total"]);
     let [rtp_before, wakeups_before] = counted();
     server.metric_reaches("gryt_sfu_rtp_in_total", &[], rtp_before + 1_000.0).await;
     let [rtp, wakeups] = counted();

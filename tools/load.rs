@@ -42,6 +42,8 @@ mod tally;
 mod trust;
 #[path = "load/udp.rs"]
 mod udp;
+#[path = "load/voice.rs"]
+mod voice;
 #[path = "load/voice_file.rs"]
 mod voice_file;
 #[path = "load/wire.rs"]

@@ -69,7 +69,7 @@ impl Overload {
             self.lasted += passed;
             if stayed >= self.stay && !works(LOW) {
                 (self.is_on, self.since) = (false, now);
-                throttled!(info, worker = %self.worker, "the worker has CPU time again: packets do not wait");
+                throttled!(info, worker = %self.worker, "the worker has CPU time again: packets wait as configured");
             }
         } else {
             self.count = if works(HIGH) { self.count + 1 } else { 0 };

@@ -135,14 +135,16 @@ impl Server {
         (status, body.to_owned())
     }
 
+    /// Sums of metrics over all their labels, as published together.
+    pub fn metrics<const N: usize>(&self, names: [&str; N]) -> [f64; N] {
+        let (_, text) = self.get("/metrics");
+        names.map(|name| sum_of(&text, name, &[]))
+    }
+
     /// Sum of a metric over all its labels; lines that hold every one of `parts`.
     pub fn metric(&self, name: &str, parts: &[&str]) -> f64 {
         let (_, text) = self.get("/metrics");
-        let of_name = |line: &&str| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && parts.iter().all(|part| line.contains(part))
-        };
-        text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        sum_of(&text, name, parts)
     }
 
     /// Asks for a metric until it is as great as this.
@@ -201,6 +203,14 @@ impl Server {
             std::thread::sleep(Duration::from_millis(10)); // A process's end cannot be awaited with a deadline.
         }
     }
+}
+
+fn sum_of(exposition: &str, name: &str, parts: &[&str]) -> f64 {
+    let of_name = |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && parts.iter().all(|part| line.contains(part))
+    };
+    exposition.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 impl Drop for Server {

@@ -95,9 +95,13 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
 fn remarks(rows: &[Row]) -> String {
     let count: u32 = rows.iter().map(|row| row.thrown_away).sum();
     let at_rest = rows.iter().map(|row| row.at_rest).fold(0.0, f64::max);
+    let thrown_away = format!("Runs thrown away for stolen time: {count}.");
+    // Where several share the CPUs, nobody's is looked at.
+    if at_rest == 0.0 {
+        return thrown_away;
+    }
     format!(
-        "Runs thrown away for stolen time: {count}. What the server's CPU does in each turn while nobody is there, \
-         up to {at_rest:.1} % of it, is taken off."
+        "{thrown_away} What the server's CPU does in each turn while nobody is there, up to {at_rest:.1} % of it, is taken off."
     )
 }
 

@@ -9,11 +9,12 @@ use clap::Args;
 use gryt_sfu::time::Now;
 
 use super::fan_out::{REGISTER, ROOM_AT, address};
-use super::member::{INTERVAL, phase};
+
 use super::outcome::{Latency, Outcome, Packets, Second, Setting};
 use super::process::{Usage, cpu_time, this_thread};
 use super::tally::Counts;
 use super::udp::{BATCH_LEN, Batch, Clocks, Port};
+use super::voice::{INTERVAL, phase};
 use super::voice_file::VoicePacket;
 
 /// What RTP and SRTP add to a payload of ours: header, extensions, tag of AES-GCM.
@@ -90,7 +91,7 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
     let target = SocketAddr::V4(settings.target);
-    let own = super::member::local_ip(target)?;
+    let own = super::udp::local_ip(target)?;
     let mut voice = Port::bind(own)?;
     voice.sleep()?;
     let (mut listeners, mut deaf) = (Vec::new(), Vec::new());

@@ -22,6 +22,7 @@ use super::speech;
 use super::support::now;
 use super::tally::{Counts, Tally};
 use super::trust::Trust;
+use super::voice;
 use super::voice_file::{self, VoicePacket};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -318,7 +319,7 @@ impl<'a> Run<'a> {
             room_number,
             user: format!("{room}-{kind}-{number}"),
             voice: (kind == "speaker").then(|| Arc::clone(&self.packets)),
-            phase: member::phase(place, self.load.speakers.max(1), room_number, self.load.rooms),
+            phase: voice::phase(place, self.load.speakers.max(1), room_number, self.load.rooms),
             with_pauses: self.load.dtx,
             mute: self.load.mute,
             light: self.load.light,

@@ -2,10 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
@@ -13,23 +11,22 @@ use serde_json::{Value, json};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite};
+use str0m::rtp::RtpPacket;
 use str0m::{Candidate, Event, Input, Output, Rtc};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::alarm::Alarm;
 use super::line::{Arrival, Line};
-use super::opus::CLOCK_RATE;
 use super::sent_times::{SentTimes, Speakers};
-use super::speech::{Microphone, MuteCycle, Speech};
+use super::speech::MuteCycle;
 use super::stamp::Stamp;
 use super::support::now;
 use super::support::socket::Socket;
 use super::tally::{Counts, Tally};
-use super::udp::{BATCH_LEN, Batch, Clocks, Port};
+use super::udp::{BATCH_LEN, Batch, Clocks, Port, local_ip};
+use super::voice::Voice;
 use super::voice_file::VoicePacket;
-use super::wire::{self, FromServer, shown};
+use super::wire::{self, FromServer, close_meaning, shown};
 
 /// SSRCs that one server may send to one member.
 const LINE_COUNT_MAX: usize = 512;
@@ -43,10 +40,6 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 const DEAF_DRAIN_EVERY: Duration = Duration::from_millis(500);
 /// A light member that hears nothing is woken by datagrams for so long.
 const AWAKE_MAX: Duration = Duration::from_secs(3);
-/// Between two packets of most voices.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(20);
-/// A voice that is so late begins anew instead of catching up in a burst.
-const LATE_MAX: Duration = Duration::from_millis(500);
 /// Until a server that was told `leave` has closed.
 const LEAVING_MAX: Duration = Duration::from_secs(1);
 /// Packets that a speaker sent, at least, before it counts as unheard: two seconds, for lines to be negotiated.
@@ -55,10 +48,6 @@ const UNHEARD_MIN: u32 = 100;
 thread_local! {
     static BATCH: RefCell<Batch> = RefCell::new(Batch::new());
 }
-
-/// Begins somewhere, so that two runs in one room tell their speakers apart.
-static NEXT_SENDER: LazyLock<AtomicU32> =
-    LazyLock::new(|| AtomicU32::new(RandomState::new().build_hasher().finish() as u32));
 
 /// Where the server is.
 pub(crate) struct Target {
@@ -95,11 +84,6 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
 }
 
-/// When in the packet interval a voice sends: those of a room evenly over it, the rooms a little apart.
-pub(crate) fn phase(voice: u32, voices: u32, room: u32, rooms: u32) -> Duration {
-    INTERVAL * voice / voices + INTERVAL * room / voices / rooms
-}
-
 /// What the members of a thread share.
 pub(crate) struct House {
     pub(crate) tally: Tally,
@@ -110,26 +94,12 @@ pub(crate) struct House {
 }
 
 impl House {
-    fn nanos(&self, at: Instant) -> u64 {
+    pub(crate) fn nanos(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_nanos() as u64
-    }
-
-    /// When a voice of this phase sends next.
-    fn next_at(&self, phase: Duration, time: Instant) -> Instant {
-        let passed = time.saturating_duration_since(self.epoch).saturating_sub(phase);
-        self.epoch + phase + INTERVAL * passed.as_nanos().div_ceil(INTERVAL.as_nanos()) as u32
     }
 
     fn tell(&self, news: News) {
         let _ = self.news.send(news); // Nobody listens when the run is over.
-    }
-}
-
-/// Until `at`: to the millisecond, and more exactly for a voice.
-async fn wait(voice: Option<&mut Voice>, at: Instant) {
-    match voice {
-        Some(voice) => voice.alarm.wait(at).await,
-        None => tokio::time::sleep_until(at.into()).await,
     }
 }
 
@@ -208,27 +178,6 @@ pub(crate) async fn run(plan: Plan, house: Arc<House>, mut orders: mpsc::Unbound
         }
     }
     house.tell(News::Ended);
-}
-
-/// A voice, and the packets that left.
-struct Voice {
-    speech: Speech,
-    sender: u32,
-    times: Arc<SentTimes>,
-    house: Arc<House>,
-    next_at: Instant,
-    alarm: Alarm,
-    counter: u32,
-    timestamp: u32,
-    microphone: Microphone,
-    microphone_until: Option<Instant>,
-    hushed: bool,
-}
-
-impl Drop for Voice {
-    fn drop(&mut self) {
-        self.house.speakers.remove(self.sender);
-    }
 }
 
 struct Session<'a> {
@@ -340,11 +289,8 @@ impl<'a> Session<'a> {
         if self.connected_at.is_none() {
             at = at.min(self.started + self.plan.patience);
         }
-        if let Some(voice) = &self.voice {
-            at = voice.microphone_until.map_or(at, |until| at.min(until));
-            if !voice.hushed && voice.microphone == Microphone::Open {
-                at = at.min(voice.next_at);
-            }
+        if let Some(next_at) = self.voice.as_ref().and_then(Voice::wake_at) {
+            at = at.min(next_at);
         }
         at
     }
@@ -388,59 +334,25 @@ impl<'a> Session<'a> {
     }
 
     async fn turn_microphone(&mut self, time: Instant) {
-        let (Some(cycle), Some(connected_at)) = (self.plan.mute, self.connected_at) else { return };
-        let Some(voice) =
-            self.voice.as_mut().filter(|voice| voice.microphone_until.is_some_and(|at| at <= time))
-        else {
-            return;
-        };
-        // Members with different seeds are muted at different times.
-        let period = (cycle.open + cycle.muted).as_millis().max(1) as u64;
-        let phase = Duration::from_millis(self.plan.seed % period);
-        let (microphone, until) = cycle.at(time - connected_at + phase);
-        let was = std::mem::replace(&mut voice.microphone, microphone);
-        voice.microphone_until = Some(connected_at + until - phase);
-        voice.next_at = voice.next_at.max(time);
-        if (was == Microphone::Muted) != (microphone == Microphone::Muted) {
-            let muted = microphone == Microphone::Muted;
+        let Some((voice, connected_at)) = self.voice.as_mut().zip(self.connected_at) else { return };
+        if let Some(muted) = voice.turn_microphone(self.plan, connected_at, time) {
             say(&mut self.socket, "user-info", &json!({"isMuted": muted})).await;
         }
     }
 
     fn speak(&mut self, time: Instant) {
         let (Some(voice), Some(mid)) = (&mut self.voice, self.mid) else { return };
-        if voice.hushed || voice.microphone != Microphone::Open || voice.next_at > time {
-            return;
-        }
-        if time - voice.next_at > LATE_MAX {
-            voice.next_at = self.house.next_at(self.plan.phase, time);
+        if !voice.is_due(time) {
             return;
         }
         let Some(pt) = payload_type(&self.rtc, mid) else {
             self.broken = Some("the server negotiated a payload type that was not offered".into());
             return;
         };
-        let spoken = voice.speech.next();
-        let sent_at = now();
-        let nanos = self.house.nanos(sent_at);
-        let mut payload = spoken.payload.to_vec();
-        Stamp { sender: voice.sender, counter: voice.counter, sent_at: nanos }.write_to(&mut payload);
-        let ext_vals = ExtensionValues {
-            audio_level: Some(-(spoken.level.cast_signed())),
-            voice_activity: Some(spoken.level < 60),
-            ..ExtensionValues::default()
-        };
-        // Sequence numbers begin below 2^15 (RFC 3711 §3.3.1), and count what the stamps count.
-        let seq = 1_000 + u64::from(voice.counter);
-        let (ticks, marker) = (spoken.ticks, spoken.marker);
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
-        let write = RtpWrite::new(pt, seq.into(), voice.timestamp, sent_at, payload);
-        stream.write_rtp(write.ext_vals(ext_vals).marker(marker));
-        voice.times.record(voice.counter, nanos);
-        voice.counter = voice.counter.wrapping_add(1);
-        voice.timestamp = voice.timestamp.wrapping_add(ticks);
-        voice.next_at += Duration::from_nanos(u64::from(ticks) * 1_000_000_000 / u64::from(CLOCK_RATE));
+        let (packet, sent_at) = voice.next_packet(pt);
+        stream.write_rtp(packet);
         self.house.tally.change(|counts| counts.sent += 1);
         self.drain();
         self.input(Input::Timeout(sent_at));
@@ -489,27 +401,10 @@ impl<'a> Session<'a> {
         self.house.tell(News::Connected { index: self.plan.index, after });
         self.before = self.house.speakers.in_room(self.plan.room_number).into_iter().collect();
         let Some(packets) = &self.plan.voice else { return };
-        let alarm = match Alarm::new() {
-            Ok(alarm) => alarm,
-            Err(error) => {
-                self.broken = Some(format!("no timer: {error}"));
-                return;
-            }
-        };
-        let sender = NEXT_SENDER.fetch_add(1, Ordering::Relaxed);
-        self.voice = Some(Voice {
-            speech: Speech::new(Arc::clone(packets), self.plan.with_pauses, self.plan.seed),
-            sender,
-            times: self.house.speakers.add(sender, self.plan.room_number),
-            house: Arc::clone(self.house),
-            next_at: self.house.next_at(self.plan.phase, time),
-            alarm,
-            counter: 0,
-            timestamp: sender.wrapping_mul(0x1234_5677),
-            microphone: Microphone::Open,
-            microphone_until: self.plan.mute.map(|_| time),
-            hushed: false,
-        });
+        match Voice::new(self.plan, packets, self.house, time) {
+            Ok(voice) => self.voice = Some(voice),
+            Err(error) => self.broken = Some(format!("no timer: {error}")),
+        }
     }
 
     fn receive(&mut self) {
@@ -739,6 +634,14 @@ impl<'a> Session<'a> {
     }
 }
 
+/// A voice keeps time; for all else milliseconds do.
+async fn wait(voice: Option<&mut Voice>, at: Instant) {
+    match voice {
+        Some(voice) => voice.wait(at).await,
+        None => tokio::time::sleep_until(at.into()).await,
+    }
+}
+
 async fn say(socket: &mut Socket, event: &str, data: &Value) {
     let message = Message::text(json!({"event": event, "data": data}).to_string());
     let _ = socket.send(message).await; // An end of the connection shows when we read.
@@ -763,26 +666,4 @@ fn rtp_header(datagram: &[u8]) -> Option<(u32, u16, bool)> {
     }
     let ssrc = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
     Some((ssrc, u16::from_be_bytes([header[2], header[3]]), header[1] & 0x80 != 0))
-}
-
-/// What the close codes of this protocol mean.
-fn close_meaning(code: u16) -> &'static str {
-    match code {
-        1000 => " (left)",
-        1001 => " (it is going down)",
-        1008 => " (refused, or another took our place)",
-        1009 => " (too big)",
-        1011 => " (its fault)",
-        1013 => " (it is full)",
-        _ => "",
-    }
-}
-
-/// The address from which the server is reached: our candidate names it.
-pub(crate) fn local_ip(server: SocketAddr) -> std::io::Result<IpAddr> {
-    let any: IpAddr =
-        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let probe = std::net::UdpSocket::bind((any, 0))?;
-    probe.connect(server)?;
-    Ok(probe.local_addr()?.ip())
 }

@@ -1,7 +1,7 @@
 //! A UDP socket that is read in batches; the kernel says when each datagram came and how many it had to drop.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
 
@@ -260,6 +260,15 @@ fn switch_on(socket: RawFd, option: libc::c_int) -> io::Result<()> {
     // SAFETY: the pointer is to a local of the length given.
     let result = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, option, (&raw const on).cast(), len) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The address from which the server is reached: our candidate names it.
+pub(crate) fn local_ip(server: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let probe = std::net::UdpSocket::bind((any, 0))?;
+    probe.connect(server)?;
+    Ok(probe.local_addr()?.ip())
 }
 
 #[cfg(test)]

@@ -129,6 +129,19 @@ fn is_bidi(c: char) -> bool {
     matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
+/// What the close codes of this protocol mean.
+pub(crate) fn close_meaning(code: u16) -> &'static str {
+    match code {
+        1000 => " (left)",
+        1001 => " (it is going down)",
+        1008 => " (refused, or another took our place)",
+        1009 => " (too big)",
+        1011 => " (its fault)",
+        1013 => " (it is full)",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
