@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use measurement::{Row, measure};
-use network::{Network, Receive};
+use network::{LoadCpu, Network, Receive};
 
 /// Measures the server beside a bare fan-out, and writes what it found as Markdown and as a page.
 #[derive(Parser)]
@@ -45,6 +45,9 @@ struct Arguments {
     /// On whose CPU the kernel takes a packet in
     #[arg(long, value_enum, default_value_t = Receive::Receiver, value_name = "CPU")]
     receive: Receive,
+    /// What the load's CPU does while it waits
+    #[arg(long, value_enum, default_value_t = LoadCpu::Asleep, value_name = "STATE")]
+    load_cpu: LoadCpu,
     /// Names the tables and what is in them, and measures nothing
     #[arg(long)]
     list: bool,
@@ -73,6 +76,8 @@ fn main() -> Result<()> {
     for table in tables.iter().filter(|table| wanted(table.name)) {
         println!("{}", table.title);
         network.take_in(if table.is_spread { Receive::Sender } else { arguments.receive })?;
+        let is_kept_awake = arguments.load_cpu == LoadCpu::Awake && !table.is_spread;
+        let _awake = is_kept_awake.then(|| network.keep_awake()).transpose()?;
         let rows: Vec<Row> = table
             .cases
             .iter()
@@ -80,7 +85,8 @@ fn main() -> Result<()> {
             .collect::<Result<_>>()?;
         found.push((table, rows));
         // After each table, so that an hour is not lost with the last minute.
-        let about = report::About::read(arguments.runs, arguments.seconds, arguments.receive);
+        let about =
+            report::About::read(arguments.runs, arguments.seconds, arguments.receive, arguments.load_cpu);
         for (file, text) in
             [("bench.md", report::markdown(&about, &found)), ("bench.html", report::page(&about, &found))]
         {

@@ -34,6 +34,9 @@ pub(crate) struct Figures {
     pub(crate) loss_percent: f64,
     /// Of the load tool's busiest thread, in percent of a CPU: near 100 its voices come late and in bursts.
     pub(crate) load_cpu_percent: f64,
+    /// By which another CPU handed the load's what it had for it, for each delivered packet: each costs the sender
+    /// what several datagrams do.
+    pub(crate) interrupts: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) p999_ms: f64,
@@ -122,15 +125,15 @@ fn medians<T, const N: usize>(runs: &[T], figures: [fn(&T) -> f64; N]) -> [f64; 
 
 /// The medians of a subject's runs, and of what they are beside the first subject's.
 fn found(runs: &[Figures], first: &[Figures]) -> (Figures, Beside) {
-    let [process_us, machine_us, cpu_percent, delivered_per_second, loss_percent, load_cpu_percent] = medians(
+    let [process_us, machine_us, cpu_percent] =
+        medians(runs, [|run| run.process_us, |run| run.machine_us, |run| run.cpu_percent]);
+    let [delivered_per_second, loss_percent, load_cpu_percent, interrupts] = medians(
         runs,
         [
-            |run| run.process_us,
-            |run| run.machine_us,
-            |run| run.cpu_percent,
             |run| run.delivered_per_second,
             |run| run.loss_percent,
             |run| run.load_cpu_percent,
+            |run| run.interrupts,
         ],
     );
     let [p50_ms, p99_ms, p999_ms] = medians(runs, [|run| run.p50_ms, |run| run.p99_ms, |run| run.p999_ms]);
@@ -141,6 +144,7 @@ fn found(runs: &[Figures], first: &[Figures]) -> (Figures, Beside) {
         delivered_per_second,
         loss_percent,
         load_cpu_percent,
+        interrupts,
         p50_ms,
         p99_ms,
         p999_ms,
@@ -192,6 +196,8 @@ struct Sample {
     /// Time for which the server's CPU was busy, from some moment on, and which was stolen of all.
     busy: f64,
     stolen: f64,
+    /// Taken by the load's CPU, ever.
+    interrupts: f64,
 }
 
 /// Taken on the load's CPU: reading them is work, too.
@@ -210,10 +216,22 @@ fn samples(network: &Network, began: Instant, is_over: impl Fn() -> bool) -> Res
         let idle: f64 = own.iter().skip(3).take(2).sum();
         let stolen = all.get(7).copied().unwrap_or_default();
         let at = began.elapsed().as_secs_f64();
-        samples.push(Sample { at, busy: at - idle / 100.0, stolen: stolen / 100.0 });
+        let interrupts = function_calls(&std::fs::read_to_string("/proc/interrupts")?, network.load_cpu);
+        samples.push(Sample { at, busy: at - idle / 100.0, stolen: stolen / 100.0, interrupts });
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(samples)
+}
+
+/// Interrupts by which other CPUs asked this one to do something; none where the kernel does not count them.
+fn function_calls(table: &str, cpu: usize) -> f64 {
+    let mut lines = table.lines();
+    let heads = lines.next().unwrap_or_default();
+    let column = heads.split_whitespace().position(|head| head == format!("CPU{cpu}"));
+    let row = lines.find(|line| line.ends_with("Function call interrupts"));
+    let count =
+        row.zip(column).and_then(|(row, column)| row.split_whitespace().nth(1 + column)?.parse().ok());
+    count.unwrap_or_default()
 }
 
 /// How busy the server's CPU is without server and load, in percent.
@@ -260,6 +278,7 @@ fn figures(
         delivered_per_second: delivered / count,
         loss_percent: number(&outcome["packets"]["loss_percent"]),
         load_cpu_percent: median_of(&|second| number(&second["own_cpu_percent"])),
+        interrupts: (ends.interrupts - begins.interrupts) / passed * count / delivered,
         p50_ms: median_of(&|second| number(&second["latency_ms"]["p50"])),
         p99_ms: median_of(&|second| number(&second["latency_ms"]["p99"])),
         p999_ms: median_of(&|second| number(&second["latency_ms"]["p999"])),
@@ -300,7 +319,7 @@ mod tests {
         // A quarter of the CPU is busy, a twentieth at rest; of all time, 3 ms were stolen while it counted.
         let machine: Vec<Sample> = (0..=60)
             .map(|tenth| f64::from(tenth) / 10.0)
-            .map(|at| Sample { at, busy: at / 4.0, stolen: at / 1_000.0 })
+            .map(|at| Sample { at, busy: at / 4.0, stolen: at / 1_000.0, interrupts: at * 50.0 })
             .collect();
         let voice = super::super::subject::Voice::Constant;
         let load = Load { rooms: 2, speakers: 1, listeners: 2, voice, hear_every: 1 };
@@ -315,5 +334,14 @@ mod tests {
         assert!((figures.machine_us - 200.0).abs() < 1e-6, "{figures:?}");
         assert_eq!((figures.p99_ms, figures.loss_percent, figures.load_cpu_percent), (2.0, 0.5, 10.0));
         assert!((steal - 0.1).abs() < 1e-6, "{steal}");
+        assert!((figures.interrupts - 0.05).abs() < 1e-6, "{figures:?}");
+    }
+
+    #[test]
+    fn interrupts_are_read_in_their_cpus_column() {
+        let table = "           CPU0       CPU2\n  1:   7   8   IO-APIC   1-edge   i8042\n\
+            RES:   3   4   Rescheduling interrupts\nCAL:   11   1200345   Function call interrupts\n";
+        assert_eq!([0, 1, 2].map(|cpu| function_calls(table, cpu)), [11.0, 0.0, 1_200_345.0]);
+        assert_eq!(function_calls("", 0), 0.0);
     }
 }

@@ -1,6 +1,6 @@
 //! Two network namespaces and the wire between them, for as long as the value lives.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -17,6 +17,26 @@ pub(crate) enum Receive {
     Receiver,
     /// The CPU of whoever sent it, as veth does by itself: each send pays for its reception, too
     Sender,
+}
+
+/// What the load's CPU does while it waits for a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LoadCpu {
+    /// It sleeps, and whoever sends to it pays for waking it
+    Asleep,
+    /// It spins at idle priority: each subject interrupts it as often
+    Awake,
+}
+
+/// A CPU that does not sleep, for as long as the value lives.
+pub(crate) struct KeptAwake(Child);
+
+impl Drop for KeptAwake {
+    fn drop(&mut self) {
+        // Dead already, perhaps.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The namespaces, and the CPU of each.
@@ -68,6 +88,14 @@ impl Network {
     /// A command in the server's namespace, on its CPU or on any.
     pub(crate) fn at_server(&self, program: &str, is_spread: bool) -> Command {
         inside(&self.server, (!is_spread).then_some(self.server_cpu), program)
+    }
+
+    /// Gives the load's CPU something to do that gives way to everything else.
+    pub(crate) fn keep_awake(&self) -> Result<KeptAwake> {
+        let mut command = inside(&self.load, Some(self.load_cpu), "chrt");
+        let child =
+            command.args(["--idle", "0", "sh", "-c", "while :; do :; done"]).stdin(Stdio::null()).spawn();
+        Ok(KeptAwake(child.context("chrt cannot be run")?))
     }
 
     /// A command in the load's namespace, on its CPU or on any.

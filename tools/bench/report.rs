@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::measurement::{Figures, Row};
-use super::network::Receive;
+use super::network::{LoadCpu, Receive};
 use super::plan::Table;
 use super::plot::{Line, Plot, escaped};
 
@@ -16,10 +16,11 @@ pub(crate) struct About {
     runs: u32,
     seconds: u32,
     receive: Receive,
+    load_cpu: LoadCpu,
 }
 
 impl About {
-    pub(crate) fn read(runs: u32, seconds: u32, receive: Receive) -> About {
+    pub(crate) fn read(runs: u32, seconds: u32, receive: Receive, load_cpu: LoadCpu) -> About {
         let output = |program: &str, arguments: &[&str]| {
             let output = std::process::Command::new(program).args(arguments).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
@@ -34,6 +35,7 @@ impl About {
             runs,
             seconds,
             receive,
+            load_cpu,
         }
     }
 
@@ -42,10 +44,14 @@ impl About {
             Receive::Receiver => "and takes in there what is for it, as two machines would",
             Receive::Sender => "and takes in there what it sends to the other, as veth does by itself",
         };
+        let load_cpu = match self.load_cpu {
+            LoadCpu::Asleep => "",
+            LoadCpu::Awake => " The load's CPU is kept from sleeping.",
+        };
         format!(
             "Commit {}, {}; medians of {} runs of {} s by turns, of ratios and \
              differences those of each turn; server and load in network namespaces of their own, \
-             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.",
+             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.{load_cpu}",
             self.commit, self.machine, self.runs, self.seconds
         )
     }
@@ -65,6 +71,7 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
         "p99",
         "p99.9",
         "the load's own CPU",
+        "interrupts of it a packet",
     ];
     let mut cells = Vec::new();
     for row in rows {
@@ -85,6 +92,7 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
                 format!("{:.2} ms ({:+.2})", figures.p99_ms, beside.p99_ms),
                 format!("{:.2} ms ({:+.2})", figures.p999_ms, beside.p999_ms),
                 format!("{:.0} %", figures.load_cpu_percent),
+                format!("{:.3}", figures.interrupts),
             ]);
         }
     }
