@@ -104,7 +104,7 @@ fn compare(len: usize, each: usize, round_count: usize, has_ring: bool) {
 }
 
 fn start<B>(segmentation: bool, make: impl Fn(socket::WorkerSockets, WakeReader, Options) -> B) -> B {
-    let sockets = socket::bind(0..=0, 1, false).expect("some port is free").remove(0);
+    let sockets = socket::bind(0..=0, 1, &socket::WILDCARDS[..1]).expect("some port is free").remove(0);
     let (_, reader) = wake::waker().expect("descriptors are left");
     make(sockets, reader, Options { segmentation, ..Options::default() })
 }

@@ -18,7 +18,7 @@ mod variables;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -36,10 +36,10 @@ pub use self::origin::Origin;
 pub use self::token_flags::{Order, TokenFlags};
 use self::variables::{
     AUDIO_SLOTS, BATCH_WAIT_US, BUSY_POLL_US, DRAIN_TIMEOUT, EGRESS_TICK_MS, GSO_PAD_MAX, HIDDEN,
-    ICE_ADVERTISE_IP, ICE_ADVERTISE_PRIVATE, ICE_DISCOVER, ICE_LOOPBACK, ICE_UDP_MUX_PORT, IO_BACKEND,
-    LOG_FILE, LOG_FORMAT, LOG_LEVEL, MAX_CONNECTIONS, OVERLOAD_TICK_MS, PORT, RESUME_WINDOW, ROOM_SPAN_AT,
-    STUN_SERVERS, TURN_PASSWORD, TURN_SECRET, TURN_SERVERS, TURN_USERNAME, WORKER_CPUS, WORKER_SCHEDULING,
-    WORKERS,
+    ICE_ADVERTISE_IP, ICE_ADVERTISE_PRIVATE, ICE_BIND_IP, ICE_DISCOVER, ICE_LOOPBACK, ICE_UDP_MUX_PORT,
+    IO_BACKEND, LOG_FILE, LOG_FORMAT, LOG_LEVEL, MAX_CONNECTIONS, OVERLOAD_TICK_MS, PORT, RESUME_WINDOW,
+    ROOM_SPAN_AT, STUN_SERVERS, TURN_PASSWORD, TURN_SECRET, TURN_SERVERS, TURN_USERNAME, WORKER_CPUS,
+    WORKER_SCHEDULING, WORKERS,
 };
 pub use self::variables::{GROUPS, Variable, example, help};
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
@@ -66,6 +66,9 @@ pub struct Config {
     pub port: u16,
     /// Ports of media.
     pub ice_udp_mux_port: UdpPorts,
+    /// Addresses of this machine that media comes to and leaves from, one of a family at most, IPv4 first; wildcards
+    /// among them, and by default.
+    pub ice_bind_ip: Vec<IpAddr>,
     /// Addresses to offer instead of the machine's own; empty: the machine's own.
     pub ice_advertise_ip: Vec<Advertised>,
     /// Offer loopback addresses too.
@@ -242,6 +245,7 @@ impl Config {
         if (1..usize::from(workers)).contains(&worker_cpus.as_slice().len()) {
             return Err(Error::CpusShort { cpus: worker_cpus, workers });
         }
+        let ice_bind_ip = source.with(&ICE_BIND_IP, bound)?;
         let ice_advertise_ip = source.given(&ICE_ADVERTISE_IP, advertised)?.unwrap_or_default();
         let last = WorkerId(workers - 1);
         let crowded = |advertised: &&Advertised| {
@@ -270,6 +274,7 @@ impl Config {
         Ok(Config {
             port: source.value(&PORT)?,
             ice_udp_mux_port,
+            ice_bind_ip,
             ice_advertise_ip,
             ice_loopback: source.with(&ICE_LOOPBACK, boolean)?,
             door: Door::parse(&source)?,
@@ -346,6 +351,7 @@ impl Config {
     /// Each variable with its value, as [`Config::parse`] takes them. Secrets are among them.
     pub fn values(&self) -> Vec<(&'static str, String)> {
         let advertised: Vec<_> = self.ice_advertise_ip.iter().map(Advertised::to_string).collect();
+        let bound: Vec<_> = self.ice_bind_ip.iter().map(IpAddr::to_string).collect();
         let urls = |urls: &[IceUrl]| urls.iter().map(IceUrl::to_string).collect::<Vec<_>>().join(",");
         let secret =
             |hidden: &Option<Hidden>| hidden.as_ref().map(Hidden::reveal).unwrap_or_default().to_owned();
@@ -355,6 +361,7 @@ impl Config {
         let mut values = vec![
             (PORT.name, self.port.to_string()),
             (ICE_UDP_MUX_PORT.name, self.ice_udp_mux_port.to_string()),
+            (ICE_BIND_IP.name, bound.join(",")),
             (ICE_ADVERTISE_IP.name, advertised.join(",")),
             (ICE_LOOPBACK.name, self.ice_loopback.to_string()),
         ];
@@ -483,6 +490,25 @@ fn ice_urls(text: &str, are_stun: bool) -> Option<Vec<IceUrl>> {
         }
     }
     (list.len() <= Limits::ICE_URL_COUNT_MAX).then_some(list)
+}
+
+/// Addresses that a socket can be bound to, one of a family at most.
+fn bound(text: &str) -> Option<Vec<IpAddr>> {
+    let mut list: Vec<IpAddr> = Vec::new();
+    for item in text.split(',') {
+        let ip = item.trim().parse::<IpAddr>().ok()?.to_canonical();
+        let is_own = match ip {
+            IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
+            // A link-local one means nothing without its interface.
+            IpAddr::V6(ip) => !ip.is_multicast() && !ip.is_unicast_link_local(),
+        };
+        if !is_own || list.iter().any(|other| other.is_ipv4() == ip.is_ipv4()) {
+            return None;
+        }
+        list.push(ip);
+    }
+    list.sort_by_key(IpAddr::is_ipv6);
+    Some(list)
 }
 
 fn advertised(text: &str) -> Option<Vec<Advertised>> {

@@ -1,7 +1,7 @@
 //! Settings as an operator writes them: what is accepted, what is refused and in which words.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ fn defaults() {
         Config {
             port: 5005,
             ice_udp_mux_port: UdpPorts::shared(3478),
+            ice_bind_ip: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             ice_advertise_ip: vec![],
             ice_loopback: false,
             door: Door {
@@ -79,6 +80,7 @@ fn what_is_printed_is_accepted() {
     let config = parse(&[
         ("PORT", "0"),
         ("ICE_UDP_MUX_PORT", "3478-3485"),
+        ("ICE_BIND_IP", "2001:db8::5, ::ffff:192.0.2.5"),
         (
             "ICE_ADVERTISE_IP",
             "203.0.113.5, 203.0.113.6:13478, 2001:db8::5, [2001:db8::6]:13478, ::ffff:203.0.113.5",
@@ -176,6 +178,13 @@ fn a_bad_value_is_named_with_what_is_accepted() {
         ("ICE_UDP_MUX_PORT", "0-5"),
         ("ICE_UDP_MUX_PORT", "3478-"),
         ("ICE_UDP_MUX_PORT", "1-2-3"),
+        ("ICE_BIND_IP", "eth0"),
+        ("ICE_BIND_IP", "192.0.2.1,192.0.2.2"),
+        ("ICE_BIND_IP", "192.0.2.1:3478"),
+        ("ICE_BIND_IP", "224.0.0.1"),
+        ("ICE_BIND_IP", "255.255.255.255"),
+        ("ICE_BIND_IP", "fe80::1"),
+        ("ICE_BIND_IP", "ff02::1"),
         ("ICE_ADVERTISE_IP", "sfu.example"),
         ("ICE_ADVERTISE_IP", "0.0.0.0"),
         ("ICE_ADVERTISE_IP", "::ffff:0.0.0.0"),

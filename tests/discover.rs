@@ -112,6 +112,18 @@ fn private_addresses_are_offered_where_they_are_wanted() {
 }
 
 #[test]
+fn only_where_media_comes_in_is_offered() {
+    let offered_by = |bound: &str| -> Vec<_> {
+        let mut server = Server::spawn(&[("ICE_BIND_IP", bound), ("WORKERS", "1")]);
+        addresses(&mut server).iter().map(SocketAddr::ip).collect()
+    };
+    let one = std::net::IpAddr::from([127, 0, 0, 2]);
+    assert_eq!(offered_by("127.0.0.2"), [one]);
+    let of_ipv4 = offered_by("0.0.0.0");
+    assert!(!of_ipv4.is_empty() && of_ipv4.iter().all(|ip| ip.is_ipv4() && *ip != one), "{of_ipv4:?}");
+}
+
+#[test]
 fn silence_is_a_warning_and_no_hang() {
     // Bound and never read; and a name that no resolver knows (RFC 6761 §6.4).
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a socket");

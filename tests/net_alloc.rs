@@ -108,14 +108,14 @@ fn nothing_is_allocated_once_the_ring_is_warm() {
         eprintln!("skipped: {error}");
         return;
     }
-    let sockets = socket::bind(0..=0, 1, true).unwrap().remove(0);
+    let sockets = socket::bind(0..=0, 1, &socket::WILDCARDS).unwrap().remove(0);
     let (waker, reader) = wake::waker().unwrap();
     assert_no_allocation(Uring::new(sockets, reader, OPTIONS).unwrap(), &waker);
 }
 
 #[test]
 fn nothing_is_allocated_once_the_loop_without_a_ring_is_warm() {
-    let sockets = socket::bind(0..=0, 1, true).unwrap().remove(0);
+    let sockets = socket::bind(0..=0, 1, &socket::WILDCARDS).unwrap().remove(0);
     let (waker, reader) = wake::waker().unwrap();
     assert_no_allocation(Mmsg::new(sockets, reader, OPTIONS).unwrap(), &waker);
 }

@@ -40,6 +40,7 @@ macro_rules! on_both_backends {
 
 on_both_backends! {
     answers_leave_from_the_address_that_was_asked,
+    a_socket_of_one_address_sends_from_it,
     a_wait_ends_with_its_time_or_with_the_waker,
     a_wake_up_is_put_off_for_a_larger_batch,
     a_batch_is_not_waited_for_beyond_the_time_out,
@@ -88,7 +89,11 @@ struct Loop<B> {
 }
 
 fn start<B: Start>(options: Options) -> Option<Loop<B>> {
-    let sockets = socket::bind(0..=0, 1, true).unwrap().remove(0);
+    start_on(&socket::WILDCARDS, options)
+}
+
+fn start_on<B: Start>(ips: &[IpAddr], options: Options) -> Option<Loop<B>> {
+    let sockets = socket::bind(0..=0, 1, ips).unwrap().remove(0);
     let port = sockets.port();
     let (waker, reader) = waker().unwrap();
     Some(Loop { backend: B::start(sockets, reader, options)?, waker, port })
@@ -154,7 +159,7 @@ fn path_to(remote: SocketAddr) -> Path {
 fn answers_leave_from_the_address_that_was_asked<B: Start>() {
     let Some(mut this) = start::<B>(Options::default()) else { return };
     let mut addresses = vec![("127.0.0.1:0", "127.0.0.1"), ("127.0.0.1:0", "127.0.0.2")];
-    if this.backend.sockets().has_ipv6() {
+    if this.backend.sockets().ips().any(|ip| ip.is_ipv6()) {
         addresses.push(("[::1]:0", "::1"));
     }
     for (own, asked) in addresses {
@@ -331,6 +336,26 @@ fn a_datagram_that_is_too_long_or_empty_is_counted_and_the_next_one_comes<B: Sta
     assert_eq!(counters.dropped(DropReason::TooLong), 3);
     assert_eq!(counters.dropped(DropReason::TooShort), 1);
     assert_eq!(counters.datagrams_received, 1);
+}
+
+fn a_socket_of_one_address_sends_from_it<B: Start>() {
+    let own = IpAddr::from([127, 0, 0, 2]);
+    let Some(mut this) = start_on::<B>(&[own], Options::default()) else { return };
+    let peer = peer("127.0.0.1:0");
+    peer.send_to(b"to another", ("127.0.0.1", this.port)).unwrap();
+    peer.send_to(b"hello", (own, this.port)).unwrap();
+    let paths = echo(&mut this.backend, 1);
+    assert_eq!((paths[0].local, paths[0].remote), (own, peer.local_addr().unwrap()));
+    // What was sent to another address before is nobody's.
+    assert_eq!(receive(&peer), (b"hello".to_vec(), (own, this.port).into()));
+    // One of another path is still refused, and both are told apart.
+    let to = |local: IpAddr| Path { local, ..path_to("192.0.2.1:9".parse().unwrap()) };
+    let foreign = to([192, 0, 2, 7].into());
+    send(this.backend.egress(), to(own), b"x");
+    send(this.backend.egress(), foreign, b"x");
+    this.backend.wait(Some(Duration::ZERO)).unwrap();
+    let unsent: Vec<_> = this.backend.take_unsent().map(|unsent| (unsent.path, unsent.count)).collect();
+    assert_eq!(unsent, [(to(own), 1), (foreign, 1)]);
 }
 
 fn refused_destinations_are_counted_by_datagram_and_the_loop_goes_on<B: Start>() {
@@ -543,7 +568,7 @@ fn a_worker_that_ended_gives_its_port_back<B: Start>() {
     let start = Now::read().instant;
     // Registered files are let go in the background.
     let sockets: Vec<WorkerSockets> = loop {
-        match socket::bind(port..=port, 1, true) {
+        match socket::bind(port..=port, 1, &socket::WILDCARDS) {
             Ok(sockets) => break sockets,
             Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
         }

@@ -25,7 +25,7 @@ fn a_forbidden_ring_is_an_error_that_says_so() {
     let error = probe().unwrap_err();
     assert!(matches!(error, UringError::Refused(_)), "{error:?}");
     assert!(error.to_string().starts_with("io_uring is not allowed here"), "{error}");
-    let sockets = socket::bind(0..=0, 1, true).unwrap().remove(0);
+    let sockets = socket::bind(0..=0, 1, &socket::WILDCARDS).unwrap().remove(0);
     let (_waker, reader) = wake::waker().unwrap();
     assert!(matches!(Uring::new(sockets, reader, Options::default()), Err(UringError::Refused(_))));
 }
@@ -33,7 +33,7 @@ fn a_forbidden_ring_is_an_error_that_says_so() {
 #[test]
 fn a_wait_without_its_fine_call_is_a_coarse_one() {
     forbid(libc::SYS_epoll_pwait2);
-    let sockets = socket::bind(0..=0, 1, false).unwrap().remove(0);
+    let sockets = socket::bind(0..=0, 1, &socket::WILDCARDS[..1]).unwrap().remove(0);
     let server = ("127.0.0.1", sockets.port());
     let (waker, reader) = wake::waker().unwrap();
     let mut mmsg = Mmsg::new(sockets, reader, Options::default()).unwrap();
@@ -52,7 +52,7 @@ fn a_wait_without_its_fine_call_is_a_coarse_one() {
 #[test]
 fn a_receive_that_keeps_failing_leaves_the_core_to_others() {
     forbid(libc::SYS_recvmmsg);
-    let sockets = socket::bind(0..=0, 1, false).unwrap().remove(0);
+    let sockets = socket::bind(0..=0, 1, &socket::WILDCARDS[..1]).unwrap().remove(0);
     let server = ("127.0.0.1", sockets.port());
     let (waker, reader) = wake::waker().unwrap();
     let mut mmsg = Mmsg::new(sockets, reader, Options::default()).unwrap();

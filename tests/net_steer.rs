@@ -30,7 +30,7 @@ fn arrival(workers: &[WorkerSockets], from: IpAddr, datagram: &[u8]) -> usize {
 }
 
 fn start() -> Vec<WorkerSockets> {
-    let workers = socket::bind(0..=0, WORKER_COUNT, true).unwrap();
+    let workers = socket::bind(0..=0, WORKER_COUNT, &socket::WILDCARDS).unwrap();
     for socket in workers.iter().flat_map(WorkerSockets::sockets) {
         socket.set_nonblocking(true).unwrap();
     }
@@ -39,7 +39,7 @@ fn start() -> Vec<WorkerSockets> {
 
 fn loopbacks(workers: &[WorkerSockets]) -> Vec<IpAddr> {
     let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
-    if workers[0].has_ipv6() {
+    if workers[0].ips().any(|ip| ip.is_ipv6()) {
         addresses.push(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
     }
     addresses

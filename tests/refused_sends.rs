@@ -15,12 +15,20 @@ use support::{Client, Options, Server, assert_clean};
 fn refused_sends_are_counted_for_the_peer_that_they_were_for() {
     in_a_network_of_its_own(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(one_of_three_cannot_be_reached());
+        runtime.block_on(one_of_three_cannot_be_reached("ICE_ADVERTISE_IP"));
     });
 }
 
-async fn one_of_three_cannot_be_reached() {
-    let server = Server::spawn(&[("ICE_ADVERTISE_IP", "127.0.0.1")]);
+#[test]
+fn the_same_where_media_has_one_address() {
+    in_a_network_of_its_own(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(one_of_three_cannot_be_reached("ICE_BIND_IP"));
+    });
+}
+
+async fn one_of_three_cannot_be_reached(variable: &str) {
+    let server = Server::spawn(&[(variable, "127.0.0.1")]);
     let ann = Client::join(&server, "hall", "ann", Options::default()).await;
     let far = Options { bind: Some([127, 0, 0, 2].into()), ..Options::default() };
     let ben = Client::join(&server, "hall", "ben", far).await;

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
@@ -26,7 +26,10 @@ pub const BUFFER_LEN_WANTED: usize = 8 << 20;
 /// Ports tried until one is free in both families, when any port will do.
 const ANY_PORT_TRIES: usize = 32;
 
-/// One worker's sockets on the wildcard addresses, IPv4 first. A [`SocketId`] is a place in them.
+/// Where datagrams to any address of this machine come in; IPv6 where it has that.
+pub const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+
+/// One worker's sockets, one a family, IPv4 first. A [`SocketId`] is a place in them.
 #[derive(Debug)]
 pub struct WorkerSockets {
     port: u16,
@@ -51,9 +54,10 @@ impl WorkerSockets {
         self.is_steered
     }
 
-    /// The socket of IPv6, if this machine has IPv6.
-    pub fn has_ipv6(&self) -> bool {
-        self.sockets.iter().any(|socket| matches!(socket.local_addr(), Ok(SocketAddr::V6(_))))
+    /// What they are bound to, in the order of their [`SocketId`].
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let local = |socket: &UdpSocket| socket.local_addr().map_or(WILDCARDS[0], |local| local.ip());
+        self.sockets.iter().map(local)
     }
 
     /// The socket that reaches `remote`: the one of its family.
@@ -106,6 +110,15 @@ impl WorkerSockets {
         has
     }
 
+    /// The one address that a socket's datagrams leave from, whatever their path; none on a wildcard address.
+    pub(super) fn sources(&self) -> [Option<IpAddr>; SOCKET_COUNT_MAX] {
+        let mut sources = [None; SOCKET_COUNT_MAX];
+        sources.iter_mut().zip(self.ips()).for_each(|(source, ip)| {
+            *source = Some(ip).filter(|ip| !ip.is_unspecified());
+        });
+        sources
+    }
+
     /// Datagrams that the kernel dropped because a buffer was full; wraps.
     pub(super) fn overflows(&self) -> u32 {
         self.fds().map(drop_count).fold(0, u32::wrapping_add)
@@ -131,6 +144,9 @@ pub enum BindError {
     /// Somebody else has the port.
     #[error("UDP port {0} is in use by another process")]
     PortInUse(u16),
+    /// This machine has no such address.
+    #[error("this machine has no address {0}")]
+    NoSuchAddress(IpAddr),
     /// A range names fewer ports than there are workers.
     #[error(
         "UDP ports {first}-{last} are too few for {worker_count} workers: one port a worker, or one for all"
@@ -154,67 +170,68 @@ pub enum BindError {
 }
 
 impl BindError {
-    fn new(port: u16, source: io::Error) -> BindError {
-        if source.raw_os_error() == Some(libc::EADDRINUSE) {
-            BindError::PortInUse(port)
-        } else {
-            BindError::Refused { port, source }
+    fn new(address: SocketAddr, source: io::Error) -> BindError {
+        match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => BindError::PortInUse(address.port()),
+            Some(libc::EADDRNOTAVAIL) => BindError::NoSuchAddress(address.ip()),
+            _ => BindError::Refused { port: address.port(), source },
         }
     }
 }
 
-/// Binds the sockets of `worker_count` workers, in the workers' order.
+/// Binds the sockets of `worker_count` workers, in the workers' order, to each of `ips`: one of a family at most.
 ///
 /// A range of several ports gives each worker the next one. One port is shared by all workers
-/// (`SO_REUSEPORT`); port 0 stands for any that is free. IPv6 is done without where the machine has none.
+/// (`SO_REUSEPORT`); port 0 stands for any that is free. IPv6's wildcard is done without where the machine has no IPv6.
 ///
 /// # Errors
-/// When a port is taken, even by somebody who would share it, or the range is too short.
+/// When a port is taken, even by somebody who would share it, the range is too short, or the machine has no such address.
 pub fn bind(
     ports: RangeInclusive<u16>,
     worker_count: usize,
-    wants_ipv6: bool,
+    ips: &[IpAddr],
 ) -> Result<Vec<WorkerSockets>, BindError> {
     let (first, last) = (*ports.start(), *ports.end());
     if first == last {
-        return bind_shared(first, worker_count, wants_ipv6);
+        return bind_shared(first, worker_count, ips);
     }
     if ports.len() < worker_count {
         return Err(BindError::TooFewPorts { first, last, worker_count });
     }
-    ports.take(worker_count).map(|port| Ok(bind_shared(port, 1, wants_ipv6)?.remove(0))).collect()
+    ports.take(worker_count).map(|port| Ok(bind_shared(port, 1, ips)?.remove(0))).collect()
 }
 
 /// Binds one port `worker_count` times.
-fn bind_shared(port: u16, worker_count: usize, wants_ipv6: bool) -> Result<Vec<WorkerSockets>, BindError> {
+fn bind_shared(port: u16, worker_count: usize, ips: &[IpAddr]) -> Result<Vec<WorkerSockets>, BindError> {
     if port != 0 {
-        return bind_port(port, worker_count, wants_ipv6);
+        return bind_port(port, worker_count, ips);
     }
+    let any = SocketAddr::new(ips.first().copied().unwrap_or(WILDCARDS[0]), 0);
     let mut tries = ANY_PORT_TRIES;
     loop {
-        // The kernel picks a port that is free in IPv4; IPv6 may have it taken.
-        let picked = open(Domain::IPV4, 0).and_then(|socket| port_of(&socket));
-        let port = picked.map_err(|source| BindError::new(0, source))?;
+        // The kernel picks a port that is free in one family; the other may have it taken.
+        let picked = open(any).and_then(|socket| port_of(&socket));
+        let port = picked.map_err(|source| BindError::new(any, source))?;
         tries -= 1;
-        match bind_port(port, worker_count, wants_ipv6) {
+        match bind_port(port, worker_count, ips) {
             Err(BindError::PortInUse(_)) if tries > 0 => {}
             result => return result,
         }
     }
 }
 
-fn bind_port(port: u16, worker_count: usize, wants_ipv6: bool) -> Result<Vec<WorkerSockets>, BindError> {
-    let mut families = vec![bind_family(Domain::IPV4, port, worker_count)];
-    if wants_ipv6 {
-        match bind_family(Domain::IPV6, port, worker_count) {
-            Err(error) if is_without_ipv6(&error) => {}
-            result => families.push(result),
+fn bind_port(port: u16, worker_count: usize, ips: &[IpAddr]) -> Result<Vec<WorkerSockets>, BindError> {
+    let mut families = Vec::new();
+    for ip in ips {
+        let address = SocketAddr::new(*ip, port);
+        match bind_family(address, worker_count) {
+            Err(error) if *ip == WILDCARDS[1] && is_without_ipv6(&error) => {}
+            result => families.push(result.map_err(|source| BindError::new(address, source))?),
         }
     }
     let without_sockets = || WorkerSockets { port, sockets: Vec::new(), is_steered: worker_count > 1 };
     let mut workers: Vec<_> = std::iter::repeat_with(without_sockets).take(worker_count).collect();
-    for family in families {
-        let sockets = family.map_err(|source| BindError::new(port, source))?;
+    for sockets in families {
         // One program a group, and the families are groups of their own.
         if worker_count > 1 && steer::attach(sockets[0].as_raw_fd()).is_err() {
             workers.iter_mut().for_each(|worker| worker.is_steered = false);
@@ -231,33 +248,25 @@ fn bind_port(port: u16, worker_count: usize, wants_ipv6: bool) -> Result<Vec<Wor
 ///
 /// The first binds for itself alone and is opened to the others afterwards. So a second server cannot
 /// join unnoticed and take half of the datagrams, and none can slip in between a trial and the real thing.
-fn bind_family(domain: Domain, port: u16, worker_count: usize) -> io::Result<Vec<Socket>> {
-    let first = open(domain, port)?;
+fn bind_family(address: SocketAddr, worker_count: usize) -> io::Result<Vec<Socket>> {
+    let first = open(address)?;
     let mut sockets = vec![first];
     if worker_count > 1 {
         sockets[0].set_reuse_port(true)?;
     }
     for _ in 1..worker_count {
-        let socket = unbound(domain)?;
+        let socket = unbound(Domain::for_address(address))?;
         socket.set_reuse_port(true)?;
-        socket.bind(&wildcard(domain, port).into())?;
+        socket.bind(&address.into())?;
         sockets.push(socket);
     }
     Ok(sockets)
 }
 
-fn open(domain: Domain, port: u16) -> io::Result<Socket> {
-    let socket = unbound(domain)?;
-    socket.bind(&wildcard(domain, port).into())?;
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = unbound(Domain::for_address(address))?;
+    socket.bind(&address.into())?;
     Ok(socket)
-}
-
-fn wildcard(domain: Domain, port: u16) -> SocketAddr {
-    if domain == Domain::IPV6 {
-        (Ipv6Addr::UNSPECIFIED, port).into()
-    } else {
-        (Ipv4Addr::UNSPECIFIED, port).into()
-    }
 }
 
 fn port_of(socket: &Socket) -> io::Result<u16> {
@@ -344,7 +353,7 @@ mod tests {
 
     #[test]
     fn all_workers_share_the_port_and_nobody_else_joins() {
-        let workers = bind(0..=0, 3, true).unwrap();
+        let workers = bind(0..=0, 3, &WILDCARDS).unwrap();
         let port = workers[0].port();
         assert_ne!(port, 0);
         for worker in &workers {
@@ -353,7 +362,7 @@ mod tests {
             }
             assert_eq!(worker.port(), port);
         }
-        let error = bind(port..=port, 2, true).unwrap_err();
+        let error = bind(port..=port, 2, &WILDCARDS).unwrap_err();
         assert_eq!(error.to_string(), format!("UDP port {port} is in use by another process"));
     }
 
@@ -361,23 +370,23 @@ mod tests {
     fn a_port_that_another_process_would_share_is_in_use_as_well() {
         let other = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
         other.set_reuse_port(true).unwrap();
-        other.bind(&wildcard(Domain::IPV4, 0).into()).unwrap();
+        other.bind(&SocketAddr::new(WILDCARDS[0], 0).into()).unwrap();
         let port = port_of(&other).unwrap();
-        assert!(matches!(bind(port..=port, 2, true), Err(BindError::PortInUse(p)) if p == port));
-        assert!(matches!(bind(port..=port, 1, false), Err(BindError::PortInUse(p)) if p == port));
+        assert!(matches!(bind(port..=port, 2, &WILDCARDS), Err(BindError::PortInUse(p)) if p == port));
+        assert!(matches!(bind(port..=port, 1, &WILDCARDS[..1]), Err(BindError::PortInUse(p)) if p == port));
     }
 
     #[test]
     fn a_range_gives_each_worker_its_own_port_or_says_that_it_cannot() {
-        let error = bind(4000..=4001, 3, false).unwrap_err();
+        let error = bind(4000..=4001, 3, &WILDCARDS).unwrap_err();
         assert_eq!(
             error.to_string(),
             "UDP ports 4000-4001 are too few for 3 workers: one port a worker, or one for all"
         );
         // Some neighbours among the ephemeral ports are free.
         let workers = (0..50).find_map(|_| {
-            let first = bind(0..=0, 1, false).ok()?[0].port();
-            bind(first..=first.checked_add(1)?, 2, false).ok()
+            let first = bind(0..=0, 1, &WILDCARDS[..1]).ok()?[0].port();
+            bind(first..=first.checked_add(1)?, 2, &WILDCARDS[..1]).ok()
         });
         let workers = workers.unwrap();
         assert_eq!(workers[1].port(), workers[0].port() + 1);
@@ -385,10 +394,26 @@ mod tests {
 
     #[test]
     fn families_are_apart_and_each_is_found_by_the_remote() {
-        let worker = bind(0..=0, 1, true).unwrap().remove(0);
+        let worker = bind(0..=0, 1, &WILDCARDS).unwrap().remove(0);
         assert_eq!(worker.towards("127.0.0.1:9".parse().unwrap()), Some(SocketId(0)));
-        let v6 = worker.has_ipv6().then_some(SocketId(1));
+        let v6 = worker.ips().any(|ip| ip.is_ipv6()).then_some(SocketId(1));
         assert_eq!(worker.towards("[::1]:9".parse().unwrap()), v6);
         assert!(worker.buffer_lens().receive > 0);
+    }
+
+    #[test]
+    fn a_socket_of_one_address_leaves_the_others_to_others() {
+        let [here, there] = [IpAddr::from([127, 0, 0, 2]), IpAddr::from([127, 0, 0, 3])];
+        let worker = bind(0..=0, 1, &[here]).unwrap().remove(0);
+        assert_eq!(worker.ips().collect::<Vec<_>>(), [here]);
+        assert_eq!(worker.sources()[..2], [Some(here), None]);
+        let port = worker.port();
+        assert!(matches!(bind(port..=port, 1, &[here]), Err(BindError::PortInUse(p)) if p == port));
+        assert!(bind(port..=port, 1, &[there]).is_ok());
+        let elsewhere = IpAddr::from([192, 0, 2, 1]);
+        let error = bind(0..=0, 1, &[elsewhere]).unwrap_err();
+        assert_eq!(error.to_string(), "this machine has no address 192.0.2.1");
+        let wild = bind(0..=0, 1, &WILDCARDS).unwrap().remove(0);
+        assert!(wild.sources().iter().all(Option::is_none));
     }
 }

@@ -23,7 +23,7 @@ mod topology;
 mod workers;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
@@ -93,7 +93,11 @@ impl Server {
         };
         let last = WorkerId(config.workers - 1);
         let range = config.ice_udp_mux_port.of(WorkerId(0))..=config.ice_udp_mux_port.of(last);
-        let sockets = bind_media(range, config.workers.into()).await.context("ICE_UDP_MUX_PORT")?;
+        let sockets =
+            bind_media(range, config.workers.into(), &config.ice_bind_ip).await.map_err(|error| {
+                let is_ip = matches!(error, BindError::NoSuchAddress(_));
+                anyhow::Error::new(error).context(if is_ip { "ICE_BIND_IP" } else { "ICE_UDP_MUX_PORT" })
+            })?;
         let candidates = candidates(config, &sockets, &seen(config, &sockets).await?)?;
         let worker_ports: Vec<u16> = sockets.iter().map(WorkerSockets::port).collect();
         let ports: BTreeSet<u16> = worker_ports.iter().copied().collect();
@@ -148,7 +152,9 @@ impl Server {
         println!("  crypto:    {}", CryptoPath::best());
         println!("  workers:   {}", fleet.placement());
         println!("  listening: {scheme} {}", SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-        println!("  media:     udp {}", join(ports));
+        let bound: Vec<_> = config.ice_bind_ip.iter().filter(|ip| !ip.is_unspecified()).collect();
+        let on = if bound.is_empty() { "" } else { " on " };
+        println!("  media:     udp {}{on}{}", join(ports), join(bound.iter()));
         metrics.iter().for_each(|url| println!("  metrics:   {url}"));
         println!("  addresses: {}", join(candidates.iter().flat_map(|list| list.iter())));
         if config.auth.is_none() {
@@ -234,11 +240,12 @@ async fn listen(port: u16) -> Result<TcpListener> {
 async fn bind_media(
     ports: RangeInclusive<u16>,
     worker_count: usize,
+    ips: &[IpAddr],
 ) -> Result<Vec<WorkerSockets>, BindError> {
     let first_tried = Now::read().instant;
     let mut has_said = false;
     loop {
-        match socket::bind(ports.clone(), worker_count, true) {
+        match socket::bind(ports.clone(), worker_count, ips) {
             Err(error @ BindError::PortInUse(_)) if first_tried.elapsed() < PORT_TIMEOUT => {
                 if !std::mem::replace(&mut has_said, true) {
                     tracing::info!("{error}: waiting for it");
@@ -277,8 +284,12 @@ fn candidates(
     let of_worker = |(index, sockets): (usize, &WorkerSockets)| -> Rc<[SocketAddr]> {
         let worker = WorkerId(index as u8);
         if config.ice_advertise_ip.is_empty() {
-            let usable = found.iter().filter(|ip| ip.is_ipv4() || sockets.has_ipv6());
-            let own = usable.map(|&ip| SocketAddr::new(ip, sockets.port()));
+            let offered = |bound: IpAddr| {
+                let of_family = move |ip: &&IpAddr| bound.is_unspecified() && ip.is_ipv4() == bound.is_ipv4();
+                let one = Some(bound).filter(|bound| !bound.is_unspecified());
+                found.iter().filter(of_family).copied().chain(one)
+            };
+            let own = sockets.ips().flat_map(offered).map(|ip| SocketAddr::new(ip, sockets.port()));
             discover::beside(&seen[index], own, config.ice_advertise_private).into()
         } else {
             let given = config.ice_advertise_ip.iter();

@@ -325,7 +325,7 @@ mod tests {
         };
         let thread = Thread {
             settings,
-            sockets: socket::bind(0..=0, 1, false).unwrap().remove(0),
+            sockets: socket::bind(0..=0, 1, &socket::WILDCARDS[..1]).unwrap().remove(0),
             reader,
             options: Options::default(),
             overload_tick: Duration::ZERO,

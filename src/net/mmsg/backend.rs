@@ -87,7 +87,7 @@ impl Mmsg {
         }
         epoll.add(waker.as_raw_fd(), WAKER)?;
         Ok(Mmsg {
-            egress: Outbox::new(sockets.fds(), has_segmentation)?,
+            egress: Outbox::new(&sockets, has_segmentation)?,
             inlet: Inlet::new(options.buffer_count)?,
             epoll,
             is_ready: [false; SOCKET_COUNT_MAX],

@@ -75,7 +75,7 @@ impl Uring {
         Ok(Uring {
             ring,
             inbox: Inbox::new(options.buffer_count),
-            egress: Outbox::new(sockets.fds(), has_segmentation)?,
+            egress: Outbox::new(&sockets, has_segmentation)?,
             buffers,
             lent: None,
             budget: 0,
