@@ -1,5 +1,6 @@
 //! The tables: what is varied, and who is compared.
 
+use super::network::SERVER;
 use super::subject::{Load, Subject, Voice};
 
 /// A table, and a plot of it.
@@ -146,6 +147,18 @@ pub(crate) fn tables() -> Vec<Table> {
                 ("mmsg, tick 10 ms", server(&[("IO_BACKEND", "mmsg"), tick])),
             ],
             cases: [1, 3, 8].map(|rooms| case(rooms, rooms, 4, 100, Constant)).into(),
+        },
+        Table {
+            name: "bind",
+            title: "ICE_BIND_IP: rooms of 4 speakers and 100 listeners, 120 B",
+            x: "rooms",
+            is_spread: false,
+            subjects: vec![
+                ("bare fan-out", Subject::Floor),
+                ("its address", server(&[])),
+                ("all addresses", server(&[("ICE_BIND_IP", "0.0.0.0"), ("ICE_ADVERTISE_IP", SERVER)])),
+            ],
+            cases: [3, 6].map(|rooms| case(rooms, rooms, 4, 100, Constant)).into(),
         },
         Table {
             name: "wait",

@@ -20,7 +20,7 @@ const FLOOR_PORT: u16 = 5006;
 pub(crate) enum Subject {
     /// The bare fan-out.
     Floor,
-    /// The server, with these variables set.
+    /// The server with its media on one address, as the bare fan-out is, and with these variables set.
     Server(Vec<(&'static str, &'static str)>),
     /// The same where the kernel steers nothing to the workers of a shared port.
     Unsteered(Vec<(&'static str, &'static str)>),
@@ -88,7 +88,7 @@ impl Running {
                 command
                     .env_clear()
                     .envs([("PORT", port.as_str()), ("WORKERS", "1"), ("MAX_CONNECTIONS", "8000")])
-                    .envs([("LOG_LEVEL", "error"), ("ICE_ADVERTISE_IP", SERVER), ("PATH", env!("PATH"))])
+                    .envs([("LOG_LEVEL", "error"), ("ICE_BIND_IP", SERVER), ("PATH", env!("PATH"))])
                     .envs(variables.iter().copied())
                     .stdin(Stdio::null())
                     .stdout(Stdio::null());
