@@ -182,7 +182,8 @@ impl BindError {
 /// Binds the sockets of `worker_count` workers, in the workers' order, to each of `ips`: one of a family at most.
 ///
 /// A range of several ports gives each worker the next one. One port is shared by all workers
-/// (`SO_REUSEPORT`); port 0 stands for any that is free. IPv6's wildcard is done without where the machine has no IPv6.
+/// (`SO_REUSEPORT`); port 0 stands for any that is free. Beside IPv4, IPv6's wildcard is done without where
+/// the machine has no IPv6.
 ///
 /// # Errors
 /// When a port is taken, even by somebody who would share it, the range is too short, or the machine has no such address.
@@ -225,7 +226,7 @@ fn bind_port(port: u16, worker_count: usize, ips: &[IpAddr]) -> Result<Vec<Worke
     for ip in ips {
         let address = SocketAddr::new(*ip, port);
         match bind_family(address, worker_count) {
-            Err(error) if *ip == WILDCARDS[1] && is_without_ipv6(&error) => {}
+            Err(error) if *ip == WILDCARDS[1] && ips.len() > 1 && is_without_ipv6(&error) => {}
             result => families.push(result.map_err(|source| BindError::new(address, source))?),
         }
     }

@@ -236,7 +236,7 @@ async fn listen(port: u16) -> Result<TcpListener> {
     TcpListener::bind(&any[..]).await.with_context(|| format!("cannot listen on TCP port {port} (PORT)"))
 }
 
-/// The port of `/metrics` alone, and where it is.
+/// The workers' sockets. A server that is just ending may still have the port.
 async fn bind_media(
     ports: RangeInclusive<u16>,
     worker_count: usize,
@@ -257,6 +257,7 @@ async fn bind_media(
     }
 }
 
+/// The port of `/metrics` alone, and where it is.
 async fn listen_for_metrics(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.with_context(|| format!("cannot listen on TCP {address} (METRICS_ADDR)"))?;
