@@ -77,12 +77,15 @@ fn main() -> Result<()> {
         println!("{}", table.title);
         network.take_in(if table.is_spread { Receive::Sender } else { arguments.receive })?;
         let is_kept_awake = arguments.load_cpu == LoadCpu::Awake && !table.is_spread;
-        let _awake = is_kept_awake.then(|| network.keep_awake()).transpose()?;
+        let mut awake = is_kept_awake.then(|| network.keep_awake()).transpose()?;
         let rows: Vec<Row> = table
             .cases
             .iter()
             .map(|case| measure(&network, table, case, arguments.runs, arguments.seconds))
             .collect::<Result<_>>()?;
+        if let Some(awake) = &mut awake {
+            awake.check().context("what keeps the load's CPU awake (chrt, of util-linux)")?;
+        }
         found.push((table, rows));
         // After each table, so that an hour is not lost with the last minute.
         let about =

@@ -89,18 +89,18 @@ pub fn addresses(with_loopback: bool) -> io::Result<Vec<IpAddr>> {
     Ok(choose(&found, with_loopback))
 }
 
-/// Names of the interfaces that media may pass by, the likeliest first: those that have an address which clients are
-/// told, else those that carry a default route.
+/// Names of the interfaces that media may pass by, the likeliest first: those that have one of `own`, the addresses that
+/// media is bound to or that clients are told, else those that carry a default route.
 ///
 /// # Errors
 /// When the kernel does not name the interfaces.
-pub fn of_media(advertised: &[IpAddr]) -> io::Result<Vec<String>> {
+pub fn of_media(own: &[IpAddr]) -> io::Result<Vec<String>> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (routes_v4, routes_v6) = (read("/proc/net/route"), read("/proc/net/ipv6_route"));
     let is_routed = |name: &str| has_default_v4(&routes_v4, name) || has_default_v6(&routes_v6, name);
     let found = interface_addresses()?;
-    let has_told = |(_, _, ip): &&(String, u32, IpAddr)| advertised.contains(ip);
-    let mut names: Vec<String> = found.iter().filter(has_told).map(|(name, _, _)| name.clone()).collect();
+    let has_own = |(_, _, ip): &&(String, u32, IpAddr)| own.contains(ip);
+    let mut names: Vec<String> = found.iter().filter(has_own).map(|(name, _, _)| name.clone()).collect();
     if names.is_empty() {
         names = found.into_iter().map(|(name, _, _)| name).filter(|name| is_routed(name)).collect();
         // Stable, so that among equals the kernel's order stays.

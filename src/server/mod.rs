@@ -285,10 +285,11 @@ fn candidates(
     let of_worker = |(index, sockets): (usize, &WorkerSockets)| -> Rc<[SocketAddr]> {
         let worker = WorkerId(index as u8);
         if config.ice_advertise_ip.is_empty() {
-            let offered = |bound: IpAddr| {
-                let of_family = move |ip: &&IpAddr| bound.is_unspecified() && ip.is_ipv4() == bound.is_ipv4();
-                let one = Some(bound).filter(|bound| !bound.is_unspecified());
-                found.iter().filter(of_family).copied().chain(one)
+            let offered = |bound: IpAddr| -> Vec<IpAddr> {
+                if !bound.is_unspecified() {
+                    return vec![bound];
+                }
+                found.iter().copied().filter(|ip| ip.is_ipv4() == bound.is_ipv4()).collect()
             };
             let own = sockets.ips().flat_map(offered).map(|ip| SocketAddr::new(ip, sockets.port()));
             discover::beside(&seen[index], own, config.ice_advertise_private).into()

@@ -31,8 +31,8 @@ impl Placement {
     pub(super) fn new(config: &Config, count: usize) -> Result<Placement> {
         let allowed = net_thread::allowed_cpus().context("cannot read the CPU affinity")?;
         let advertised = config.ice_advertise_ip.iter().map(Advertised::ip);
-        let told: Vec<IpAddr> = advertised.chain(config.ice_bind_ip.iter().copied()).collect();
-        let interfaces = interfaces::of_media(&told).unwrap_or_default();
+        let own: Vec<IpAddr> = advertised.chain(config.ice_bind_ip.iter().copied()).collect();
+        let interfaces = interfaces::of_media(&own).unwrap_or_default();
         let topology = Topology::read(Path::new("/sys"), &allowed, &interfaces);
         Ok(Placement::on(&topology, allowed, config.worker_cpus.as_slice(), count))
     }

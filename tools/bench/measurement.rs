@@ -35,7 +35,7 @@ pub(crate) struct Figures {
     /// Of the load tool's busiest thread, in percent of a CPU: near 100 its voices come late and in bursts.
     pub(crate) load_cpu_percent: f64,
     /// By which another CPU handed the load's what it had for it, for each delivered packet: each costs the sender
-    /// what several datagrams do.
+    /// what several datagrams do. Not a number where the load has no CPU of its own.
     pub(crate) interrupts: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
@@ -185,7 +185,7 @@ fn run(
     std::fs::remove_file(&json)?;
     let (mut figures, steal) = figures(&outcome, subject, load, &machine, at_rest)?;
     if table.is_spread {
-        figures.machine_us = f64::NAN;
+        (figures.machine_us, figures.interrupts) = (f64::NAN, f64::NAN);
     }
     Ok((figures, steal))
 }

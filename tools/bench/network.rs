@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use gryt_sfu::net::thread::allowed_cpus;
 
@@ -28,10 +28,18 @@ pub(crate) enum LoadCpu {
     Awake,
 }
 
-/// A CPU that does not sleep, for as long as the value lives.
-pub(crate) struct KeptAwake(Child);
+/// A process that ends with the value.
+pub(crate) struct Killed(pub(crate) Child);
 
-impl Drop for KeptAwake {
+impl Killed {
+    /// # Errors
+    /// When it ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.0.try_wait()?.map_or(Ok(()), |status| bail!("it ended by itself: {status}"))
+    }
+}
+
+impl Drop for Killed {
     fn drop(&mut self) {
         // Dead already, perhaps.
         let _ = self.0.kill();
@@ -91,11 +99,11 @@ impl Network {
     }
 
     /// Gives the load's CPU something to do that gives way to everything else.
-    pub(crate) fn keep_awake(&self) -> Result<KeptAwake> {
+    pub(crate) fn keep_awake(&self) -> Result<Killed> {
         let mut command = inside(&self.load, Some(self.load_cpu), "chrt");
         let child =
             command.args(["--idle", "0", "sh", "-c", "while :; do :; done"]).stdin(Stdio::null()).spawn();
-        Ok(KeptAwake(child.context("chrt cannot be run")?))
+        Ok(Killed(child?))
     }
 
     /// A command in the load's namespace, on its CPU or on any.

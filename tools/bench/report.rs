@@ -82,21 +82,22 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
                 format!("{:.0}", figures.delivered_per_second),
                 format!("{:.2} %", figures.loss_percent),
                 format!("{:.2}", figures.process_us),
-                if figures.machine_us.is_nan() {
-                    "–".to_owned()
-                } else {
-                    format!("{:.2}", figures.machine_us)
-                },
+                of_own_cpu(figures.machine_us, 2),
                 format!("{:.2}", beside.cost),
                 format!("{:.2} ms ({:+.2})", figures.p50_ms, beside.p50_ms),
                 format!("{:.2} ms ({:+.2})", figures.p99_ms, beside.p99_ms),
                 format!("{:.2} ms ({:+.2})", figures.p999_ms, beside.p999_ms),
                 format!("{:.0} %", figures.load_cpu_percent),
-                format!("{:.3}", figures.interrupts),
+                of_own_cpu(figures.interrupts, 3),
             ]);
         }
     }
     (heads.map(str::to_owned).into(), cells)
+}
+
+/// With so many decimals; a dash where server and load share their CPUs.
+fn of_own_cpu(figure: f64, decimals: usize) -> String {
+    if figure.is_nan() { "–".to_owned() } else { format!("{figure:.decimals$}") }
 }
 
 /// Under a table.

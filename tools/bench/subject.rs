@@ -2,13 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use gryt_sfu::time::Now;
 
-use super::network::{Network, SERVER};
+use super::network::{Killed, Network, SERVER};
 use super::steering;
 
 const START_MAX: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ impl Load {
 
 /// A subject that runs; killed with the value.
 pub(crate) struct Running {
-    child: Child,
+    child: Killed,
     url: String,
     is_spread: bool,
 }
@@ -78,7 +78,7 @@ impl Running {
                     .spawn()?;
                 let mut line = String::new();
                 BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
-                let running = Running { child, url: bind, is_spread };
+                let running = Running { child: Killed(child), url: bind, is_spread };
                 if line.is_empty() { bail!("the bare fan-out did not start") } else { Ok(running) }
             }
             Subject::Server(variables) | Subject::Unsteered(variables) => {
@@ -96,7 +96,7 @@ impl Running {
                     steering::refuse(&mut command);
                 }
                 let url = format!("ws://{SERVER}:{PORT}/");
-                let mut running = Running { child: command.spawn()?, url, is_spread };
+                let mut running = Running { child: Killed(command.spawn()?), url, is_spread };
                 let began = Now::read().instant;
                 let is_there = || -> Result<bool> {
                     let mut probe = network.at_server(&sfu, is_spread);
@@ -104,9 +104,7 @@ impl Running {
                     Ok(probe.status()?.success())
                 };
                 while !is_there()? {
-                    if let Some(status) = running.child.try_wait()? {
-                        bail!("the server ended at its start: {status}");
-                    }
+                    running.child.check().context("the server")?;
                     if began.elapsed() > START_MAX {
                         bail!("the server does not answer");
                     }
@@ -118,7 +116,7 @@ impl Running {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// The command that puts it under load, and writes what it found to `json`.
@@ -151,14 +149,6 @@ impl Running {
             command.args(["--input", "benches/voice.opus"]);
         }
         Ok(command)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Dead already, perhaps.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
