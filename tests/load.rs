@@ -1,11 +1,15 @@
 //! `sfu-load` against the real server, and against servers that are not there, refuse, or say nonsense:
 //! `cargo test --features load`.
 //!
-//! Needs Debian's `chromium` and `chromium-driver` for the report. Screenshots are left in `target/screenshots`.
+//! Needs Debian's `chromium` and `chromium-driver` for the report, and `janus`. Screenshots are left in
+//! `target/screenshots`.
 
 #[allow(dead_code, reason = "the tests of the demo page use the rest")]
 #[path = "browser/driver.rs"]
 mod driver;
+#[allow(dead_code, reason = "what asks whether it is installed")]
+#[path = "../tools/bench/janus.rs"]
+mod janus;
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -139,6 +143,50 @@ fn the_light_ones_hear_what_the_others_hear() {
     assert!(heard > 3.0 * number("/packets/sent") && heard <= 4.0 * number("/packets/sent"), "{found:#}");
     // Consent lasts 30 s at most, the server forgets a silent client far sooner than it forgets a listener.
     assert_eq!(number("/joins/lost"), 0.0, "{found:#}");
+}
+
+/// Janus leaves the loopback interface alone: both live in a network of their own.
+#[test]
+fn the_same_voices_go_through_janus() {
+    let (folder, results) = (file("janus"), file("janus.json"));
+    janus::configure(&folder, "10.78.0.1", 8188).expect("the folder can be written to");
+    let script = format!(
+        "ip link set lo up && ip link add here type veth peer name there && ip addr add 10.78.0.1/24 dev here &&
+        ip link set here up && ip link set there up || exit 90
+        janus --disable-stdout --configs-folder {} & pid=$!
+        until bash -c '</dev/tcp/10.78.0.1/8188' 2>&-; do kill -0 $pid || exit 91; sleep 0.05; done
+        {} ws://10.78.0.1:8188/ --janus --rooms 2 --speakers 2 --listeners 3 --seconds 3 --pid $pid --json {}",
+        folder.display(),
+        env!("CARGO_BIN_EXE_sfu-load"),
+        results.display()
+    );
+    let output = Command::new("unshare")
+        .args([
+            "--map-root-user",
+            "--net",
+            "--pid",
+            "--mount-proc",
+            "--fork",
+            "--kill-child",
+            "timeout",
+            "60",
+        ])
+        .args(["bash", "-c", &script])
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare starts");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let found = json(&results);
+    let number = |pointer: &str| found.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    assert_eq!((number("/joins/connected"), number("/joins/lost")), (10.0, 0.0), "{found:#}");
+    // In each room three listeners hear two, and speakers nobody.
+    assert_eq!((number("/packets/pairs_heard"), number("/packets/pairs_unheard")), (12.0, 0.0), "{found:#}");
+    let heard = number("/packets/received") + number("/packets/missing");
+    assert!(heard > 2.0 * number("/packets/sent") && heard <= 3.0 * number("/packets/sent"), "{found:#}");
+    assert_eq!(number("/packets/unreadable") + number("/packets/doubles"), 0.0, "{found:#}");
+    assert!(number("/latency_ms/p50") > 0.0, "{found:#}");
+    std::fs::remove_dir_all(folder).expect("it was there");
 }
 
 #[test]
@@ -316,6 +364,7 @@ fn bad_usage_ends_with_status_2() {
         ("ws://localhost/", "--max-loss 200", "percentage"),
         ("ws://localhost/", "--mute 7", "20/5"),
         ("ws://localhost/", "--insecure", "for wss://"),
+        ("ws://localhost/", "--janus --churn 9", "cannot be used with"),
         ("wss://localhost/", "--ca /nowhere.pem", "/nowhere.pem"),
         ("wss://localhost/", "--ca /etc/hostname --insecure", "cannot be used with"),
         ("http://localhost/", "", "ws://"),

@@ -6,6 +6,8 @@
 //! medians are kept. Where several workers are compared, both ends share all CPUs, and only the server's own CPU
 //! time says something.
 
+#[path = "bench/janus.rs"]
+mod janus;
 #[path = "bench/measurement.rs"]
 mod measurement;
 #[path = "bench/network.rs"]
@@ -73,8 +75,14 @@ fn main() -> Result<()> {
     let network = Network::new().context("two network namespaces (as root, with iproute2)")?;
     let mut found = Vec::new();
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    let mut without_janus = false;
     for table in tables.iter().filter(|table| wanted(table.name)) {
         println!("{}", table.title);
+        if table.has_janus() && !janus::is_installed() {
+            println!("  not measured: Janus is not installed (Debian: apt-get install janus)");
+            without_janus = true;
+            continue;
+        }
         network.take_in(if table.is_spread { Receive::Sender } else { arguments.receive })?;
         let is_kept_awake = arguments.load_cpu == LoadCpu::Awake && !table.is_spread;
         let mut awake = is_kept_awake.then(|| network.keep_awake()).transpose()?;
@@ -88,8 +96,9 @@ fn main() -> Result<()> {
         }
         found.push((table, rows));
         // After each table, so that an hour is not lost with the last minute.
-        let about =
+        let mut about =
             report::About::read(arguments.runs, arguments.seconds, arguments.receive, arguments.load_cpu);
+        about.without_janus = without_janus;
         for (file, text) in
             [("bench.md", report::markdown(&about, &found)), ("bench.html", report::page(&about, &found))]
         {
@@ -97,6 +106,7 @@ fn main() -> Result<()> {
             std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
         }
     }
+    ensure!(!found.is_empty(), "nothing was measured");
     println!("{0}/bench.md and {0}/bench.html", arguments.out.display());
     Ok(())
 }

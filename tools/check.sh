@@ -36,6 +36,8 @@ systemd-analyze systemd
 /usr/bin/chromium chromium
 /usr/bin/chromedriver chromium-driver
 /usr/bin/turnserver coturn
+janus janus
+unshare util-linux
 tshark tshark
 promtool prometheus
 npm npm'

@@ -12,6 +12,8 @@ mod director;
 mod fan_out;
 #[path = "load/histogram.rs"]
 mod histogram;
+#[path = "load/janus.rs"]
+mod janus;
 #[path = "load/line.rs"]
 mod line;
 #[path = "load/member.rs"]
@@ -30,6 +32,8 @@ mod random;
 mod report;
 #[path = "load/sent_times.rs"]
 mod sent_times;
+#[path = "load/signalling.rs"]
+mod signalling;
 #[path = "load/speech.rs"]
 mod speech;
 #[path = "load/stamp.rs"]

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::UrlError;
 use tokio_tungstenite::tungstenite::handshake::client::ClientHandshake;
 use tokio_tungstenite::tungstenite::handshake::{HandshakeError, MidHandshake};
-use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header::SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::protocol::{WebSocket, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, client::client_with_config};
 
@@ -80,17 +81,18 @@ impl Socket {
     /// # Errors
     /// What tungstenite says, an HTTP answer other than 101 among it.
     pub async fn open(address: SocketAddr, path: &str) -> Result<Socket, Error> {
-        Socket::open_url(address, &format!("ws://{address}{path}"), None, None).await
+        Socket::open_url(address, &format!("ws://{address}{path}"), None, None, None).await
     }
 
-    /// Connects to this address, over TLS for the URL's host if `tls` says how, and upgrades by this URL, within the
-    /// limits of `config`.
+    /// Connects to this address, over TLS for the URL's host if `tls` says how, and upgrades by this URL, to a
+    /// subprotocol (RFC 6455 §1.9) if there is one to be, within the limits of `config`.
     ///
     /// # Errors
     /// As [`Socket::open`].
     pub async fn open_url(
         address: SocketAddr,
         url: &str,
+        subprotocol: Option<&'static str>,
         config: Option<WebSocketConfig>,
         tls: Option<&Arc<ClientConfig>>,
     ) -> Result<Socket, Error> {
@@ -105,7 +107,11 @@ impl Socket {
                 Stream::Tls(Box::new(StreamOwned::new(connection, stream)))
             }
         };
-        let mut attempt = client_with_config(url, stream, config);
+        let mut request = url.into_client_request()?;
+        if let Some(subprotocol) = subprotocol {
+            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        }
+        let mut attempt = client_with_config(request, stream, config);
         loop {
             attempt = match attempt {
                 Ok((socket, _)) => return Ok(Socket(socket)),

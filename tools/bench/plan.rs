@@ -38,6 +38,13 @@ fn crowd(rooms: u32) -> Case {
     Case { load: Load { hear_every: 10, ..full.load }, ..full }
 }
 
+impl Table {
+    /// Whether Janus is among its subjects.
+    pub(crate) fn has_janus(&self) -> bool {
+        self.subjects.iter().any(|(_, subject)| matches!(subject, Subject::Janus))
+    }
+}
+
 /// All of them, in the order of the report.
 pub(crate) fn tables() -> Vec<Table> {
     use Voice::{Constant, Opus};
@@ -147,6 +154,21 @@ pub(crate) fn tables() -> Vec<Table> {
                 ("mmsg, tick 10 ms", server(&[("IO_BACKEND", "mmsg"), tick])),
             ],
             cases: [1, 3, 8].map(|rooms| case(rooms, rooms, 4, 100, Constant)).into(),
+        },
+        Table {
+            name: "janus",
+            title: "Beside Janus: rooms of 4 speakers, 120 B",
+            x: "listeners",
+            is_spread: false,
+            subjects: vec![
+                ("bare fan-out", Subject::Floor),
+                ("sfu", server(&[])),
+                ("sfu, tick 10 ms", server(&[tick])),
+                ("Janus", Subject::Janus),
+            ],
+            cases: [(1, 10), (8, 10), (1, 100), (2, 100)]
+                .map(|(rooms, listeners)| case(rooms * listeners, rooms, 4, listeners, Constant))
+                .into(),
         },
         Table {
             name: "bind",

@@ -17,6 +17,8 @@ pub(crate) struct About {
     seconds: u32,
     receive: Receive,
     load_cpu: LoadCpu,
+    /// It was to be measured, and the machine has none.
+    pub(crate) without_janus: bool,
 }
 
 impl About {
@@ -36,6 +38,7 @@ impl About {
             seconds,
             receive,
             load_cpu,
+            without_janus: false,
         }
     }
 
@@ -48,10 +51,11 @@ impl About {
             LoadCpu::Asleep => "",
             LoadCpu::Awake => " The load's CPU is kept from sleeping.",
         };
+        let janus = if self.without_janus { " Janus was not there to be measured." } else { "" };
         format!(
             "Commit {}, {}; medians of {} runs of {} s by turns, of ratios and \
              differences those of each turn; server and load in network namespaces of their own, \
-             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.{load_cpu}",
+             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.{load_cpu}{janus}",
             self.commit, self.machine, self.runs, self.seconds
         )
     }

@@ -8,12 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use gryt_sfu::time::Now;
 
+use super::janus;
 use super::network::{Killed, Network, SERVER};
 use super::steering;
 
 const START_MAX: Duration = Duration::from_secs(10);
 const PORT: u16 = 5005;
 const FLOOR_PORT: u16 = 5006;
+const JANUS_PORT: u16 = 8188;
 
 /// Who carries the packets.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub(crate) enum Subject {
     Server(Vec<(&'static str, &'static str)>),
     /// The same where the kernel steers nothing to the workers of a shared port.
     Unsteered(Vec<(&'static str, &'static str)>),
+    /// Janus: speakers publish, listeners subscribe.
+    Janus,
 }
 
 /// Who is there, and what they say.
@@ -50,9 +54,12 @@ impl Load {
         self.rooms * (self.speakers + self.listeners)
     }
 
-    /// Packets that are sent for each that is heard. With a server the speakers hear each other, too.
+    /// Packets that are sent for each that is heard. With this server the speakers hear each other, too.
     pub(crate) fn sent_for_heard(&self, subject: &Subject) -> f64 {
-        let others = if matches!(subject, Subject::Floor) { 0 } else { self.speakers.saturating_sub(1) };
+        let others = match subject {
+            Subject::Floor | Subject::Janus => 0,
+            Subject::Server(_) | Subject::Unsteered(_) => self.speakers.saturating_sub(1),
+        };
         let hearing = self.listeners.div_ceil(self.hear_every) + others;
         f64::from(self.listeners + others) / f64::from(hearing.max(1))
     }
@@ -96,23 +103,40 @@ impl Running {
                     steering::refuse(&mut command);
                 }
                 let url = format!("ws://{SERVER}:{PORT}/");
-                let mut running = Running { child: Killed(command.spawn()?), url, is_spread };
-                let began = Now::read().instant;
-                let is_there = || -> Result<bool> {
-                    let mut probe = network.at_server(&sfu, is_spread);
-                    probe.arg("--health").env("PORT", &port).stdout(Stdio::null()).stderr(Stdio::null());
-                    Ok(probe.status()?.success())
-                };
-                while !is_there()? {
-                    running.child.check().context("the server")?;
-                    if began.elapsed() > START_MAX {
-                        bail!("the server does not answer");
-                    }
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                Ok(running)
+                let running = Running { child: Killed(command.spawn()?), url, is_spread };
+                let mut probe = network.at_server(&sfu, is_spread);
+                probe.arg("--health").env("PORT", &port);
+                running.once_there(probe).context("the server")
+            }
+            Subject::Janus => {
+                let folder = std::env::temp_dir().join(format!("sfu-bench-{}-janus", std::process::id()));
+                janus::configure(&folder, SERVER, JANUS_PORT)?;
+                let mut command = network.at_server("janus", is_spread);
+                command.args(["--disable-stdout", "--configs-folder"]).arg(&folder);
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                let url = format!("ws://{SERVER}:{JANUS_PORT}/");
+                let running = Running { child: Killed(command.spawn()?), url, is_spread };
+                let mut probe = network.at_server("bash", is_spread);
+                probe.args(["-c", &format!("</dev/tcp/{SERVER}/{JANUS_PORT}")]);
+                let running = running.once_there(probe).context("Janus");
+                std::fs::remove_dir_all(folder)?;
+                running
             }
         }
+    }
+
+    /// Waits until the probe succeeds.
+    fn once_there(mut self, mut probe: Command) -> Result<Running> {
+        let began = Now::read().instant;
+        probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        while !probe.status()?.success() {
+            self.child.check()?;
+            if began.elapsed() > START_MAX {
+                bail!("it does not answer");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(self)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -144,6 +168,9 @@ impl Running {
         }
         if !matches!(subject, Subject::Floor) {
             command.args(["--light", "--join-rate", "150", "--joins-at-once", "50", "--join-timeout", "120"]);
+        }
+        if matches!(subject, Subject::Janus) {
+            command.arg("--janus");
         }
         if load.voice == Voice::Opus {
             command.args(["--input", "benches/voice.opus"]);

@@ -18,6 +18,7 @@ Examples:
   sfu-load ws://localhost:5005/ --light --listeners 500 --pid $(pidof sfu) --report load.html
   sfu-load ws://localhost:5005/ --join-rate 200 --churn 600        a storm, then coming and going
   sfu-load wss://sfu.example/ --ca authority.pem       over TLS
+  sfu-load ws://localhost:8188/ --janus --light        the same voices through Janus, to put beside it
   sfu-load ws://localhost:5005/ --max-loss 0.5 --max-p99 50 --json load.json       in CI
 
 Exit status:
@@ -118,6 +119,10 @@ pub(crate) struct Load {
     /// Voices that the server sends to one client at most (its AUDIO_SLOTS): beyond, unheard speakers are no loss
     #[arg(long, help_heading = "How", default_value_t = 32, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) slots: u32,
+    /// The server is Janus, at its WebSocket with its video-room plugin: speakers publish, listeners subscribe to all
+    /// of them, and nobody comes back
+    #[arg(long, help_heading = "How", conflicts_with = "churn")]
+    pub(crate) janus: bool,
     /// Process of the server, on this machine: its CPU time and memory are measured
     #[arg(long, help_heading = "How", value_name = "PID")]
     pub(crate) pid: Option<u32>,

@@ -18,6 +18,7 @@ use super::outcome::{Latency, Outcome, Own, Packets, Second, Server, Setting, Th
 use super::process::{self, Usage};
 use super::random::Random;
 use super::sent_times::Speakers;
+use super::signalling::Dialect;
 use super::speech;
 use super::support::now;
 use super::tally::{Counts, Tally};
@@ -318,11 +319,14 @@ impl<'a> Run<'a> {
             room: if self.load.rooms == 1 { room.clone() } else { format!("{room}-{}", room_number + 1) },
             room_number,
             user: format!("{room}-{kind}-{number}"),
+            dialect: if self.load.janus { Dialect::Janus } else { Dialect::Own },
+            speakers: self.load.speakers as usize,
             voice: (kind == "speaker").then(|| Arc::clone(&self.packets)),
             phase: voice::phase(place, self.load.speakers.max(1), room_number, self.load.rooms),
             with_pauses: self.load.dtx,
             mute: self.load.mute,
             light: self.load.light,
+            is_sent_voices: kind == "listener" || !self.load.janus,
             hears: kind == "speaker" || (number - 1).is_multiple_of(self.load.hear_every),
             slots: self.load.slots as usize,
             patience: Duration::from_secs(self.load.join_timeout.into()),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use serde_json::{Value, json};
+use serde_json::Value;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::line::{Arrival, Line};
 use super::sent_times::{SentTimes, Speakers};
+use super::signalling::{Dialect, Signalling};
 use super::speech::MuteCycle;
 use super::stamp::Stamp;
 use super::support::now;
@@ -66,6 +67,9 @@ pub(crate) struct Plan {
     /// The room's, among all rooms.
     pub(crate) room_number: u32,
     pub(crate) user: String,
+    pub(crate) dialect: Dialect,
+    /// In its room.
+    pub(crate) speakers: usize,
     /// What it says; `None` listens only.
     pub(crate) voice: Option<Arc<[VoicePacket]>>,
     /// Of the packet interval: when in it this voice sends, counted from [`House::epoch`].
@@ -75,6 +79,8 @@ pub(crate) struct Plan {
     pub(crate) mute: Option<MuteCycle>,
     /// Decrypts few packets.
     pub(crate) light: bool,
+    /// Of the others; not so who only publishes.
+    pub(crate) is_sent_voices: bool,
     /// Once it has heard somebody, it goes on hearing.
     pub(crate) hears: bool,
     /// Voices that the server sends to one client at most.
@@ -185,6 +191,7 @@ struct Session<'a> {
     house: &'a Arc<House>,
     started: Instant,
     socket: Socket,
+    signalling: Signalling,
     rtc: Rtc,
     port: Port,
     local: SocketAddr,
@@ -213,16 +220,15 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     async fn open(plan: &'a Plan, house: &'a Arc<House>, started: Instant) -> Result<Session<'a>, String> {
         let limits = Some(wire::socket_limits());
-        let socket =
-            Socket::open_url(plan.target.address, &plan.target.url, limits, plan.target.tls.as_ref()).await;
+        let mut signalling = Signalling::new(plan);
+        let (address, url, tls) = (plan.target.address, &plan.target.url, plan.target.tls.as_ref());
+        let socket = Socket::open_url(address, url, signalling.subprotocol(), limits, tls).await;
         let mut socket = socket.map_err(|error| match error {
             Error::Http(answer) => format!("no WebSocket there: HTTP status {}", answer.status().as_u16()),
             Error::Io(error) => format!("no connection: {error}"),
             other => format!("no WebSocket there: {}", shown(&other.to_string())),
         })?;
-        let info = json!({"nickname": plan.user, "isMuted": false});
-        let data = json!({"roomId": plan.room, "userId": plan.user, "userInfo": info});
-        say(&mut socket, "join", &data).await;
+        say(&mut socket, &signalling.opening()).await;
 
         let ip = local_ip(plan.target.address).map_err(|error| format!("no route: {error}"))?;
         let port = Port::bind(ip).map_err(|error| format!("no UDP port: {error}"))?;
@@ -235,6 +241,7 @@ impl<'a> Session<'a> {
             house,
             started,
             socket,
+            signalling,
             rtc,
             port,
             local,
@@ -243,7 +250,7 @@ impl<'a> Session<'a> {
             timeout: now(),
             drain_at: None,
             connected_at: None,
-            stage: "the server does not answer `join`",
+            stage: "the server does not let us in",
             voice: None,
             lines: HashMap::new(),
             heard: HashMap::new(),
@@ -292,14 +299,18 @@ impl<'a> Session<'a> {
         if let Some(next_at) = self.voice.as_ref().and_then(Voice::wake_at) {
             at = at.min(next_at);
         }
-        at
+        self.signalling.wake_at().map_or(at, |wake_at| at.min(wake_at))
     }
 
     async fn handle_timeout(&mut self) {
         let time = now();
         if self.connected_at.is_none() && time >= self.started + self.plan.patience {
-            self.broken = Some(self.refusal.take().unwrap_or_else(|| self.stage.to_owned()));
+            let stage = self.signalling.waits_for().unwrap_or(self.stage);
+            self.broken = Some(self.refusal.take().unwrap_or_else(|| stage.to_owned()));
             return;
+        }
+        if let Some(message) = self.signalling.due(time) {
+            say(&mut self.socket, &message).await;
         }
         self.turn_microphone(time).await;
         self.speak(time);
@@ -335,8 +346,9 @@ impl<'a> Session<'a> {
 
     async fn turn_microphone(&mut self, time: Instant) {
         let Some((voice, connected_at)) = self.voice.as_mut().zip(self.connected_at) else { return };
-        if let Some(muted) = voice.turn_microphone(self.plan, connected_at, time) {
-            say(&mut self.socket, "user-info", &json!({"isMuted": muted})).await;
+        let muted = voice.turn_microphone(self.plan, connected_at, time);
+        if let Some(message) = muted.and_then(|muted| self.signalling.muted(muted)) {
+            say(&mut self.socket, &message).await;
         }
     }
 
@@ -518,7 +530,7 @@ impl<'a> Session<'a> {
         self.receive();
         // Of what a deaf one was sent nobody can tell.
         let is_deaf = !self.plan.hears && self.drain_at.is_some();
-        if self.connected_at.is_some() && !is_deaf {
+        if self.connected_at.is_some() && self.plan.is_sent_voices && !is_deaf {
             let me = self.voice.as_ref().map(|voice| voice.sender);
             let mut others = self.house.speakers.in_room(self.plan.room_number);
             others.retain(|(sender, _)| Some(*sender) != me);
@@ -551,15 +563,21 @@ impl<'a> Session<'a> {
     }
 
     async fn leave(&mut self) {
-        say(&mut self.socket, "leave", &json!({})).await;
+        say(&mut self.socket, &self.signalling.leave()).await;
+        if !self.signalling.is_closed_after_leave() {
+            return;
+        }
         let closes = async { while self.socket.next().await.is_ok() {} };
         let _ = tokio::time::timeout(LEAVING_MAX, closes).await; // One that does not close is left all the same.
     }
 
     async fn handle_message(&mut self, message: Result<Message, Error>) {
         match message {
-            Ok(Message::Text(text)) => match FromServer::parse(&text) {
-                Ok(message) => {
+            Ok(Message::Text(text)) => match self.signalling.hear(&text, now()) {
+                Ok((message, reply)) => {
+                    if let Some(reply) = reply {
+                        say(&mut self.socket, &reply).await;
+                    }
                     if let Err(why) = self.obey(message).await {
                         self.broken = Some(why);
                     }
@@ -613,13 +631,17 @@ impl<'a> Session<'a> {
     async fn offer(&mut self) -> Result<(), String> {
         self.stage = "the server does not answer our offer";
         let mut api = self.rtc.sdp_api();
-        let direction = if self.plan.voice.is_some() { Direction::SendRecv } else { Direction::RecvOnly };
+        let direction = match (self.plan.voice.is_some(), self.plan.is_sent_voices) {
+            (true, true) => Direction::SendRecv,
+            (true, false) => Direction::SendOnly,
+            (false, _) => Direction::RecvOnly,
+        };
         let mid = api.add_media(MediaKind::Audio, direction, Some("voice".into()), None, None);
         let (offer, pending) = api.apply().ok_or("there is nothing to offer")?;
         self.mid = Some(mid);
         self.pending = Some(pending);
-        let data = json!({"type": "offer", "sdp": offer.to_sdp_string()});
-        say(&mut self.socket, "offer", &data).await;
+        let offer = self.signalling.offer(&offer.to_sdp_string());
+        say(&mut self.socket, &offer).await;
         Ok(())
     }
 
@@ -629,7 +651,8 @@ impl<'a> Session<'a> {
         let offer = SdpOffer::from_sdp_string(&sdp).map_err(|error| bad_sdp(&error))?;
         let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|error| bad_sdp(&error))?;
         self.lines.values_mut().for_each(Line::forget);
-        say(&mut self.socket, "answer", &json!({"type": "answer", "sdp": answer.to_sdp_string()})).await;
+        let answer = self.signalling.answer(&answer.to_sdp_string());
+        say(&mut self.socket, &answer).await;
         Ok(())
     }
 }
@@ -642,9 +665,8 @@ async fn wait(voice: Option<&mut Voice>, at: Instant) {
     }
 }
 
-async fn say(socket: &mut Socket, event: &str, data: &Value) {
-    let message = Message::text(json!({"event": event, "data": data}).to_string());
-    let _ = socket.send(message).await; // An end of the connection shows when we read.
+async fn say(socket: &mut Socket, message: &Value) {
+    let _ = socket.send(Message::text(message.to_string())).await; // An end of the connection shows when we read.
 }
 
 fn bad_sdp(error: &impl std::fmt::Display) -> String {

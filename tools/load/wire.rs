@@ -103,7 +103,8 @@ fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(from: D) ->
     Ok(serde_json::from_value(Value::deserialize(from)?).unwrap_or_default())
 }
 
-fn sdp(text: String) -> Result<String, String> {
+/// A description of no more than anybody needs.
+pub(crate) fn sdp(text: String) -> Result<String, String> {
     if text.len() > SDP_LEN_MAX {
         return Err(format!("a description of {} bytes", text.len()));
     }
