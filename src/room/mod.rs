@@ -2,6 +2,7 @@
 //!
 //! Invariant: a track is on at most one slot of a receiver, and a receiver never hears itself.
 
+pub mod batch;
 pub mod loudness;
 pub mod receiver;
 pub mod rewrite;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use self::batch::{Batch, Packet, Turn};
 use self::loudness::Loudness;
 use self::receiver::{Receiver, ReceiverKey, Seat, Slot};
 use self::rewrite::Stretch;
@@ -20,10 +22,6 @@ use self::stage::Stage;
 use self::track::{Elsewhere, Track, TrackKey};
 use crate::ids::{RoomId, SlotIndex, TrackId, WorkerId, WorkerSet};
 use crate::packet::DropReason;
-use crate::rtp::extension::Values;
-use crate::srtp::index::PacketIndex;
-use crate::time::RtpTime;
-use crate::vector;
 
 /// How the owner of the room numbers its peers.
 pub type PeerKey = usize;
@@ -35,27 +33,6 @@ const SPEAKERS_INTERVAL: Duration = Duration::from_millis(300);
 /// Most speakers in a report.
 const SPEAKER_COUNT_MAX: usize = 16;
 
-/// A verified packet of a track, waiting to be forwarded.
-#[derive(Clone, Debug)]
-pub struct Packet {
-    /// Whose.
-    pub track: TrackKey,
-    /// The unbroken stretch it belongs to.
-    pub stretch: Stretch,
-    /// Its place in the publisher's sequence.
-    pub index: PacketIndex,
-    /// On the publisher's clock.
-    pub timestamp: RtpTime,
-    /// As the publisher set it.
-    pub marker: bool,
-    /// Extensions that are mapped.
-    pub values: Values,
-    /// Where the payload lies among those that wait: see [`Room::keep`].
-    pub payload: Range<usize>,
-    /// See [`Datagram::arrived`](crate::packet::Datagram::arrived).
-    pub arrived: Option<Duration>,
-}
-
 /// A slot that now carries another track, or none, by the room's own decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotChange {
@@ -65,26 +42,6 @@ pub struct SlotChange {
     pub slot: SlotIndex,
     /// What it carries now.
     pub track: Option<TrackId>,
-}
-
-/// So many turns before its own a listener's entry is read, and what it leads to is asked for. Memory takes as long as
-/// one or two turns.
-const SOON: usize = 6;
-/// And so many before, what that leads to.
-const NEXT: usize = 3;
-/// How far behind the entry that is read the one lies that is asked for, in bytes.
-const FAR_BEHIND: isize = (SOON - NEXT) as isize * size_of::<Receiver>() as isize;
-/// Packets of a batch that memory is asked for: those of a few tracks, whose seats lie side by side.
-const FETCHED_COUNT_MAX: usize = 4;
-
-/// A listener's, while a room forwards.
-pub enum Turn<'a> {
-    /// Comes soon: what is kept of its peer is worth asking memory for.
-    Soon(PeerKey),
-    /// Comes next: what that points to, too.
-    Next(PeerKey),
-    /// Has come.
-    Now(&'a mut Receiver),
 }
 
 /// A room, or the part of it that one worker holds.
@@ -98,11 +55,7 @@ pub struct Room {
     audio_slots: usize,
     tracks: Slab<Track>,
     receivers: Slab<Receiver>,
-    pending: Vec<Packet>,
-    /// Of the pending packets, one after the other.
-    payloads: Vec<u8>,
-    /// Where the next batch begins, so that no receiver is always the last when slots run out.
-    first_receiver: ReceiverKey,
+    batch: Batch,
     stretches: u64,
     stage: Stage,
     speakers: Vec<TrackId>,
@@ -122,9 +75,7 @@ impl Room {
             audio_slots,
             tracks: Slab::new(),
             receivers: Slab::new(),
-            pending: Vec::new(),
-            payloads: Vec::new(),
-            first_receiver: 0,
+            batch: Batch::default(),
             stretches: 0,
             stage: Stage::default(),
             speakers: Vec::new(),
@@ -260,7 +211,7 @@ impl Room {
         if self.tracks.try_remove(key).is_none() {
             return;
         }
-        self.pending.retain(|packet| packet.track != key);
+        self.batch.forget(key);
         for (_, receiver) in &mut self.receivers {
             if let Some(seat) = receiver.seat_of(key) {
                 receiver.assign(now, seat, None);
@@ -373,14 +324,12 @@ impl Room {
 
     /// Payload bytes that wait.
     pub fn pending_len(&self) -> usize {
-        self.payloads.len()
+        self.batch.payloads_len()
     }
 
     /// Keeps a payload for the packet that [`Room::handle_packet`] takes next, and says where.
     pub fn keep(&mut self, payload: &[u8]) -> Range<usize> {
-        let start = self.payloads.len();
-        self.payloads.extend_from_slice(payload);
-        start..self.payloads.len()
+        self.batch.keep(payload)
     }
 
     /// Takes a verified packet; it waits for the end of the batch.
@@ -393,51 +342,24 @@ impl Room {
             return Err(DropReason::Muted);
         }
         track.loudness.handle_level(now, packet.values.audio_level());
-        self.pending.push(packet);
+        self.batch.push(packet);
         Ok(())
     }
 
     /// The packets that wait.
     pub fn pending(&self) -> &[Packet] {
-        &self.pending
+        self.batch.packets()
     }
 
     /// Whether packets wait.
     pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.batch.packets().is_empty()
     }
 
     /// Lends the waiting packets, their payloads and each listener in turn to `serve`, then forgets the packets.
     /// Who comes soon is said a little before: listeners are more than caches hold, and memory takes its time.
-    pub fn forward(&mut self, mut serve: impl FnMut(Turn<'_>, &[Packet], &[u8])) {
-        let places = self.receivers.capacity();
-        let first = self.first_receiver.min(places);
-        let key_at = |turn: usize| if turn < places - first { first + turn } else { first + turn - places };
-        for step in 0..places + SOON {
-            let at =
-                |ahead: usize| (step + ahead).checked_sub(SOON).filter(|turn| *turn < places).map(key_at);
-            if let Some(receiver) = at(SOON).and_then(|key| self.receivers.get(key)) {
-                vector::fetch_behind(receiver, FAR_BEHIND);
-                let fetched = self.pending.iter().take(FETCHED_COUNT_MAX);
-                fetched.for_each(|packet| receiver.fetch_table(packet.track));
-                serve(Turn::Soon(receiver.peer), &self.pending, &self.payloads);
-            }
-            if let Some(receiver) = at(NEXT).and_then(|key| self.receivers.get(key)) {
-                let fetched = self.pending.iter().take(FETCHED_COUNT_MAX);
-                fetched.for_each(|packet| receiver.fetch_seat(packet.track));
-                serve(Turn::Next(receiver.peer), &self.pending, &self.payloads);
-            }
-            if let Some(receiver) = at(0).and_then(|key| self.receivers.get_mut(key))
-                && !receiver.deafened
-            {
-                serve(Turn::Now(receiver), &self.pending, &self.payloads);
-            }
-        }
-        // To the next that is there: places that stand empty would make whoever follows them first too often.
-        self.first_receiver =
-            (first + 1..places).find(|&key| self.receivers.contains(key)).unwrap_or_default();
-        self.pending.clear();
-        self.payloads.clear();
+    pub fn forward(&mut self, serve: impl FnMut(Turn<'_>, &[Packet], &[u8])) {
+        self.batch.forward(&mut self.receivers, serve);
     }
 
     /// Looks at who speaks: re-sources slots where voices outnumber them, and returns the speakers, the
@@ -521,7 +443,9 @@ fn reseat(
 mod tests {
     use super::*;
     use crate::ids::{Mid, PayloadType, Ssrc};
-    use crate::rtp::extension::ExtensionIds;
+    use crate::rtp::extension::{ExtensionIds, Values};
+    use crate::srtp::index::PacketIndex;
+    use crate::time::RtpTime;
 
     /// A room whose receivers have their slots, and a clock.
     struct Scene {

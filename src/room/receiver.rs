@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use super::PeerKey;
+use super::batch::Packet;
 use super::rewrite::{Line, Rewritten};
 use super::stage::HOLD_MIN;
 use super::track::TrackKey;
-use super::{Packet, PeerKey};
 use crate::ids::{Mid, PayloadType, SlotIndex, Ssrc, TrackId};
 use crate::rtcp::report::ReportBlock;
 use crate::rtp::extension::ExtensionIds;

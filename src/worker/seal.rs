@@ -11,7 +11,7 @@ use super::peer::Peer;
 use super::traffic::Traffic;
 use crate::metrics::counters::WorkerCounters;
 use crate::packet::{DATAGRAM_LEN_MAX, DropReason, Egress, Path, Run, run};
-use crate::room::Packet;
+use crate::room::batch::Packet;
 use crate::room::receiver::Receiver;
 use crate::room::track::TrackKey;
 use crate::rtp::header::{OUTGOING_LEN_MAX, OutgoingHeader, PADDING_BIT};

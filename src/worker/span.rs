@@ -9,7 +9,7 @@ use super::peer::RoomKey;
 use super::relay::{Relay, RelayBytes, Voice};
 use crate::ids::{RoomId, TrackId, WorkerId, WorkerSet};
 use crate::packet::{DropReason, Egress};
-use crate::room::Packet;
+use crate::room::batch::Packet;
 use crate::room::rewrite::Stretch;
 use crate::room::track::TrackKey;
 use crate::time::{Now, RtpTime};
