@@ -44,6 +44,9 @@ struct Arguments {
     /// Only these tables, by name; --list names them
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     only: Vec<String>,
+    /// Only these rows of them, by the number of what the table varies (--only saturation --at 12,28)
+    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',')]
+    at: Vec<u32>,
     /// On whose CPU the kernel takes a packet in
     #[arg(long, value_enum, default_value_t = Receive::Receiver, value_name = "CPU")]
     receive: Receive,
@@ -89,8 +92,12 @@ fn main() -> Result<()> {
         let rows: Vec<Row> = table
             .cases
             .iter()
+            .filter(|case| arguments.at.is_empty() || arguments.at.contains(&case.x))
             .map(|case| measure(&network, table, case, arguments.runs, arguments.seconds))
             .collect::<Result<_>>()?;
+        if rows.is_empty() {
+            continue;
+        }
         if let Some(awake) = &mut awake {
             awake.check().context("what keeps the load's CPU awake (chrt, of util-linux)")?;
         }

@@ -42,6 +42,11 @@ pub(crate) struct Figures {
     pub(crate) p999_ms: f64,
 }
 
+/// With so many decimals; a dash where server and load share their CPUs.
+pub(crate) fn of_own_cpu(figure: f64, decimals: usize) -> String {
+    if figure.is_nan() { "–".to_owned() } else { format!("{figure:.decimals$}") }
+}
+
 /// What a case found, subject by subject.
 pub(crate) struct Row {
     pub(crate) x: f64,
@@ -75,10 +80,10 @@ pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, 
     let subjects: Vec<(Figures, Beside)> = all.iter().map(|runs| found(runs, &all[0])).collect();
     for ((name, _), (figures, beside)) in table.subjects.iter().zip(&subjects) {
         println!(
-            "  {:<16} {name:<22} {:6.2} µs process {:6.2} µs machine {:5.2} ×  {:7.0}/s  loss {:.3} %  p50 {:.3} p99 {:.3} ms",
+            "  {:<16} {name:<22} {:6.2} µs process {:>6} µs machine {:5.2} ×  {:7.0}/s  loss {:.3} %  p50 {:.3} p99 {:.3} ms",
             case.label,
             figures.process_us,
-            figures.machine_us,
+            of_own_cpu(figures.machine_us, 2),
             beside.cost,
             figures.delivered_per_second,
             figures.loss_percent,
@@ -86,7 +91,7 @@ pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, 
             figures.p99_ms,
         );
     }
-    Ok(Row { x: case.x, label: case.label.clone(), subjects, thrown_away, at_rest: median(rests) })
+    Ok(Row { x: case.x.into(), label: case.label.clone(), subjects, thrown_away, at_rest: median(rests) })
 }
 
 /// Held against the first subject's run of the same turn: a machine that is slower for a minute is so for both.

@@ -18,14 +18,14 @@ pub(crate) struct Table {
 
 /// A row.
 pub(crate) struct Case {
-    pub(crate) x: f64,
+    pub(crate) x: u32,
     pub(crate) label: String,
     pub(crate) load: Load,
 }
 
 fn case(x: u32, rooms: u32, speakers: u32, listeners: u32, voice: Voice) -> Case {
     let load = Load { rooms, speakers, listeners, voice, hear_every: 1 };
-    Case { x: x.into(), label: format!("{rooms} × {speakers}+{listeners}"), load }
+    Case { x, label: format!("{rooms} × {speakers}+{listeners}"), load }
 }
 
 fn server(variables: &[(&'static str, &'static str)]) -> Subject {

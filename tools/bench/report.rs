@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::measurement::{Figures, Row};
+use super::measurement::{Figures, Row, of_own_cpu};
 use super::network::{LoadCpu, Receive};
 use super::plan::Table;
 use super::plot::{Line, Plot, escaped};
@@ -97,11 +97,6 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
         }
     }
     (heads.map(str::to_owned).into(), cells)
-}
-
-/// With so many decimals; a dash where server and load share their CPUs.
-fn of_own_cpu(figure: f64, decimals: usize) -> String {
-    if figure.is_nan() { "–".to_owned() } else { format!("{figure:.decimals$}") }
 }
 
 /// Under a table.
