@@ -220,7 +220,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     async fn open(plan: &'a Plan, house: &'a Arc<House>, started: Instant) -> Result<Session<'a>, String> {
         let limits = Some(wire::socket_limits());
-        let mut signalling = Signalling::new(plan);
+        let signalling = Signalling::new(plan);
         let (address, url, tls) = (plan.target.address, &plan.target.url, plan.target.tls.as_ref());
         let socket = Socket::open_url(address, url, signalling.subprotocol(), limits, tls).await;
         let mut socket = socket.map_err(|error| match error {

@@ -39,7 +39,7 @@ impl Signalling {
     }
 
     /// The first message.
-    pub(crate) fn opening(&mut self) -> Value {
+    pub(crate) fn opening(&self) -> Value {
         match self {
             Signalling::Own { room, user } => {
                 let info = json!({"nickname": user, "isMuted": false});
