@@ -16,7 +16,7 @@ use slab::Slab;
 
 use self::batch::{Batch, Packet, Turn};
 use self::loudness::Loudness;
-use self::receiver::{Receiver, ReceiverKey, Seat, Slot};
+use self::receiver::{Receiver, ReceiverKey, Slot};
 use self::rewrite::Stretch;
 use self::stage::Stage;
 use self::track::{Elsewhere, Track, TrackKey};
@@ -403,39 +403,9 @@ impl Room {
         self.stage.update(now, self.audio_slots + 1, &self.scores);
         for (key, receiver) in &mut self.receivers {
             if receiver.seats().len() >= self.audio_slots {
-                reseat(now, key, receiver, &self.stage, &self.tracks, changes);
+                stage::reseat(now, key, receiver, &self.stage, &self.tracks, changes);
             }
         }
-    }
-}
-
-/// Seats who is on stage and has no seat: on a free seat, on that of somebody who is not on stage, or, for
-/// the one more that the stage holds, on that of who is clearly quieter.
-fn reseat(
-    now: Instant,
-    key: ReceiverKey,
-    receiver: &mut Receiver,
-    stage: &Stage,
-    tracks: &Slab<Track>,
-    changes: &mut Vec<SlotChange>,
-) {
-    let score = |track: TrackKey| tracks.get(track).map_or(0, |track| track.loudness.score(now));
-    for track in stage.tracks() {
-        if tracks[track].publisher == Some(key) || receiver.seat_of(track).is_some() {
-            continue;
-        }
-        let seats = receiver.seats();
-        let is_free = |seat: &Seat| !seat.is_closed && seat.source.is_none_or(|source| !stage.holds(source));
-        let free = seats.iter().position(is_free);
-        let quieter = || {
-            let held = seats.iter().enumerate().filter(|(_, seat)| seat.is_held_long(now));
-            let scores = held.filter_map(|(at, seat)| Some((score(seat.source?), at)));
-            scores.min().filter(|(quietest, _)| score(track) > quietest + stage::MARGIN).map(|(_, at)| at)
-        };
-        let Some(seat) = free.or_else(quieter) else { continue };
-        receiver.assign(now, seat, Some(track));
-        let slot = receiver.seats()[seat].slot.slot;
-        changes.push(SlotChange { peer: receiver.peer, slot, track: Some(tracks[track].id) });
     }
 }
 

@@ -3,12 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::track::TrackKey;
+use slab::Slab;
+
+use super::SlotChange;
+use super::receiver::{Receiver, ReceiverKey, Seat};
+use super::track::{Track, TrackKey};
 
 /// Who took the stage stays this long at least.
 pub(super) const HOLD_MIN: Duration = Duration::from_millis(500);
 /// A challenger must be this much louder: 3 dB, in units of [`super::loudness::Loudness::score`].
-pub(super) const MARGIN: u32 = 3 << 8;
+const MARGIN: u32 = 3 << 8;
 
 /// The loudest tracks of a room.
 #[derive(Default)]
@@ -70,6 +74,36 @@ impl Stage {
     /// Nobody is: every track has a slot of its own.
     pub fn clear(&mut self) {
         self.seats.clear();
+    }
+}
+
+/// Seats who is on stage and has no seat: on a free seat, on that of somebody who is not on stage, or, for
+/// the one more that the stage holds, on that of who is clearly quieter.
+pub(super) fn reseat(
+    now: Instant,
+    key: ReceiverKey,
+    receiver: &mut Receiver,
+    stage: &Stage,
+    tracks: &Slab<Track>,
+    changes: &mut Vec<SlotChange>,
+) {
+    let score = |track: TrackKey| tracks.get(track).map_or(0, |track| track.loudness.score(now));
+    for track in stage.tracks() {
+        if tracks[track].publisher == Some(key) || receiver.seat_of(track).is_some() {
+            continue;
+        }
+        let seats = receiver.seats();
+        let is_free = |seat: &Seat| !seat.is_closed && seat.source.is_none_or(|source| !stage.holds(source));
+        let free = seats.iter().position(is_free);
+        let quieter = || {
+            let held = seats.iter().enumerate().filter(|(_, seat)| seat.is_held_long(now));
+            let scores = held.filter_map(|(at, seat)| Some((score(seat.source?), at)));
+            scores.min().filter(|(quietest, _)| score(track) > quietest + MARGIN).map(|(_, at)| at)
+        };
+        let Some(seat) = free.or_else(quieter) else { continue };
+        receiver.assign(now, seat, Some(track));
+        let slot = receiver.seats()[seat].slot.slot;
+        changes.push(SlotChange { peer: receiver.peer, slot, track: Some(tracks[track].id) });
     }
 }
 
