@@ -9,6 +9,7 @@ use gryt_sfu::net::thread::pin_to;
 use gryt_sfu::time::Now;
 use serde_json::Value;
 
+use super::host::Absence;
 use super::network::Network;
 use super::plan::{Case, Table};
 use super::subject::{Load, Running, Subject};
@@ -55,14 +56,17 @@ pub(crate) struct Row {
     pub(crate) thrown_away: u32,
     /// In percent of the server's CPU: its work while neither server nor load is there.
     pub(crate) at_rest: f64,
+    /// Before each turn, the worst of it.
+    pub(crate) absence: Absence,
 }
 
 /// Measures a case.
 pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, seconds: u32) -> Result<Row> {
     let mut all: Vec<Vec<Figures>> = vec![Vec::new(); table.subjects.len()];
     let mut thrown_away = 0;
-    let mut rests = Vec::new();
+    let (mut rests, mut absence) = (Vec::new(), Absence::default());
     for _ in 0..runs {
+        absence = absence.or_worse(Absence::measure(&[network.server_cpu, network.load_cpu])?);
         let at_rest = if table.is_spread { 0.0 } else { at_rest(network, seconds)? };
         rests.push(at_rest);
         for ((name, subject), kept) in table.subjects.iter().zip(&mut all) {
@@ -91,7 +95,8 @@ pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, 
             figures.p99_ms,
         );
     }
-    Ok(Row { x: case.x.into(), label: case.label.clone(), subjects, thrown_away, at_rest: median(rests) })
+    let (x, label, at_rest) = (case.x.into(), case.label.clone(), median(rests));
+    Ok(Row { x, label, subjects, thrown_away, at_rest, absence })
 }
 
 /// Held against the first subject's run of the same turn: a machine that is slower for a minute is so for both.

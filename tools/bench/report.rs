@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::host::Absence;
 use super::measurement::{Figures, Row, of_own_cpu};
 use super::network::{LoadCpu, Receive};
 use super::plan::Table;
@@ -103,13 +104,18 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
 fn remarks(rows: &[Row]) -> String {
     let count: u32 = rows.iter().map(|row| row.thrown_away).sum();
     let at_rest = rows.iter().map(|row| row.at_rest).fold(0.0, f64::max);
-    let thrown_away = format!("Runs thrown away for stolen time: {count}.");
+    let Absence { percent, longest_ms } =
+        rows.iter().map(|row| row.absence).fold(Absence::default(), Absence::or_worse);
+    let host = format!(
+        "Runs thrown away for stolen time: {count}. What the host took without a word while both CPUs spun for a second \
+         before each turn: up to {percent:.1} % of one, up to {longest_ms:.1} ms at once."
+    );
     // Where several share the CPUs, nobody's is looked at.
     if at_rest == 0.0 {
-        return thrown_away;
+        return host;
     }
     format!(
-        "{thrown_away} What the server's CPU does in each turn while nobody is there, up to {at_rest:.1} % of it, is taken off."
+        "{host} What the server's CPU does in each turn while nobody is there, up to {at_rest:.1} % of it, is taken off."
     )
 }
 
