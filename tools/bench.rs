@@ -3,8 +3,8 @@
 //! Server and load live in two network namespaces joined by a veth pair, each on a CPU of its own. The load is
 //! `sfu-load --light`; the floor is `sfu-load fan-out`, a bare `recvmmsg` to `sendmmsg` relay of the same datagrams at
 //! the same pace. Each end takes in what is for it on its own CPU, as two machines would. Subjects take turns, and
-//! medians are kept. Before each turn both CPUs spin, to see what the host takes of them without a word. Where several
-//! workers are compared, both ends share all CPUs, and only the server's own CPU time says something.
+//! medians are kept. Before each turn both CPUs spin, to see what the host takes of them. Where several workers are
+//! compared, both ends share all CPUs, and only the server's own CPU time says something.
 
 #[path = "bench/host.rs"]
 mod host;

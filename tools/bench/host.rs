@@ -1,4 +1,4 @@
-//! What whoever runs this machine takes of it without booking it as stolen: some hosts never say.
+//! What whoever runs this machine takes of it, booked as stolen or not: some hosts never say.
 
 use std::time::{Duration, Instant};
 

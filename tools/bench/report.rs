@@ -107,8 +107,8 @@ fn remarks(rows: &[Row]) -> String {
     let Absence { percent, longest_ms } =
         rows.iter().map(|row| row.absence).fold(Absence::default(), Absence::or_worse);
     let host = format!(
-        "Runs thrown away for stolen time: {count}. What the host took without a word while both CPUs spun for a second \
-         before each turn: up to {percent:.1} % of one, up to {longest_ms:.1} ms at once."
+        "Runs thrown away for stolen time: {count}. What the host, booked as stolen or not, took while both CPUs spun for a \
+         second before each turn: up to {percent:.1} % of one, up to {longest_ms:.1} ms at once."
     );
     // Where several share the CPUs, nobody's is looked at.
     if at_rest == 0.0 {
