@@ -1,4 +1,5 @@
-//! What whoever runs this machine takes of it, booked as stolen or not: some hosts never say.
+//! What whoever runs this machine takes of it, booked as stolen or not: some hosts never say. Another process that runs
+//! meanwhile counts as well, as does what keeps the load's CPU awake.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ impl Absence {
             let threads: Vec<_> = cpus.iter().map(|cpu| scope.spawn(spin(*cpu))).collect();
             threads
                 .into_iter()
-                .map(|thread| Ok(thread.join().map_err(|_| anyhow::anyhow!("panicked"))??))
+                .map(|thread| Ok(thread.join().map_err(|_| anyhow::anyhow!("what spins panicked"))??))
                 .collect()
         });
         found.into_iter().try_fold(Absence::default(), |all, one| Ok(all.or_worse(one?)))
@@ -75,4 +76,6 @@ fn only_what_no_interrupt_explains_is_an_absence() {
     assert_eq!(of_clock(clock(&[1, 99, 400]), LENGTH), Absence::default());
     let absent = of_clock(clock(&[1_000, 7_000, 400, 400, 600, 600]), LENGTH);
     assert!((absent.percent - 92.0).abs() < 0.5 && absent.longest_ms == 7.0, "{absent:?}");
+    let longer = Absence { percent: 1.0, longest_ms: 9.0 };
+    assert_eq!(absent.or_worse(longer), Absence { percent: absent.percent, longest_ms: 9.0 });
 }

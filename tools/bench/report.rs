@@ -107,8 +107,8 @@ fn remarks(rows: &[Row]) -> String {
     let Absence { percent, longest_ms } =
         rows.iter().map(|row| row.absence).fold(Absence::default(), Absence::or_worse);
     let host = format!(
-        "Runs thrown away for stolen time: {count}. What the host, booked as stolen or not, took while both CPUs spun for a \
-         second before each turn: up to {percent:.1} % of one, up to {longest_ms:.1} ms at once."
+        "Runs thrown away for stolen time: {count}. While both CPUs spun for a second before each turn, the host or another \
+         process took up to {percent:.1} % of one, up to {longest_ms:.1} ms at once, booked as stolen or not."
     );
     // Where several share the CPUs, nobody's is looked at.
     if at_rest == 0.0 {
@@ -145,13 +145,19 @@ pub(crate) fn page(about: &About, found: &[(&Table, Vec<Row>)]) -> String {
         let line = |tag: &str, line: &Vec<String>| {
             format!("<tr>{}</tr>", line.iter().map(|text| cell(tag, text)).collect::<String>())
         };
+        // One row makes no line: the figures are all there is to see.
+        let (plots, open) = if rows.len() > 1 {
+            let cost = plot(table, rows, "µs a packet, the worse of process and CPU", " µs", worse_us);
+            let delay = plot(table, rows, "p99 of the whole way", " ms", |figures| figures.p99_ms);
+            (format!("<div class=\"plots\">\n{cost}{delay}</div>\n"), "")
+        } else {
+            (String::new(), " open")
+        };
         let _ = write!(
             body,
-            "<h2>{}</h2>\n<div class=\"plots\">\n{}{}</div>\n<details><summary>Figures</summary>\
+            "<h2>{}</h2>\n{plots}<details{open}><summary>Figures</summary>\
              <div class=\"scroll\"><table>{}{}</table></div><p>{}</p></details>\n",
             escaped(table.title),
-            plot(table, rows, "µs a packet, the worse of process and CPU", " µs", worse_us),
-            plot(table, rows, "p99 of the whole way", " ms", |figures| figures.p99_ms),
             line("th", &heads),
             cells.iter().map(|cells| line("td", cells)).collect::<String>(),
             remarks(rows),
