@@ -109,7 +109,7 @@ pub(crate) fn tables() -> Vec<Table> {
                 ("sfu", server(&[])),
                 ("sfu, OVERLOAD_TICK_MS=0", server(&[("OVERLOAD_TICK_MS", "0")])),
             ],
-            cases: [12, 16, 20, 24, 28].map(crowd).into(),
+            cases: [6, 8, 12, 16, 20, 24, 28].map(crowd).into(),
         },
         Table {
             name: "tick",
