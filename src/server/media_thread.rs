@@ -108,13 +108,15 @@ pub(super) fn run<B: Backend>(
                 worker.handle_datagram(now, datagram, egress);
             }
         }) {}
-        while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {}
         let relays = worker.take_relays();
         is_shared |= relays.len() > 0;
         let dropped = send_relays(relays, &mut queues.relays_out);
         worker.counters.drop_many(DropReason::RelayFull, dropped);
         while worker.contain(|worker| worker.flush(now, backend.egress())) {
             is_behind = true; // The others are to hear of the peers that went with the room.
+        }
+        while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {
+            is_behind = true;
         }
 
         let WorkerCounters { rtp_in: voice, datagrams_in: datagrams, .. } = worker.counters;

@@ -121,6 +121,7 @@ impl Worker {
         // Empty where so much came that it did not wait.
         let Some(room) = self.rooms.get_mut(key).filter(|room| room.has_pending()) else { return };
         self.at_work = Some(key);
+        self.has_sealed = true;
         self.arrivals.extend(room.pending().iter().filter_map(|packet| packet.arrived));
         // A peer whose entry has been read: where the others are follows from it.
         let mut near = None;

@@ -71,6 +71,18 @@ pub struct Settings {
     pub seed: [u8; 32],
 }
 
+/// Peers looked after in one wake-up, at most: each may be sent a report, and a voice that comes meanwhile waits.
+const LOOK_COUNT_MAX: usize = 16;
+
+/// Looking after all peers for whom something may be due, a few a wake-up.
+#[derive(Clone, Copy)]
+struct Round {
+    /// Who comes next.
+    next: PeerKey,
+    /// From then on it goes on beside voices.
+    late_at: Instant,
+}
+
 /// A worker.
 pub struct Worker {
     settings: Settings,
@@ -97,6 +109,9 @@ pub struct Worker {
     relays: Vec<(WorkerId, Relay)>,
     random: Random,
     interval_at: Instant,
+    round: Option<Round>,
+    /// Voices have been sealed since the last [`Worker::handle_timeout`].
+    has_sealed: bool,
     counters_at: Instant,
     asked: Option<Asked>,
     is_stopped: bool,
@@ -128,6 +143,8 @@ impl Worker {
             events: Vec::new(),
             relays: Vec::new(),
             interval_at: now.instant,
+            round: None,
+            has_sealed: false,
             counters_at: now.instant,
             asked: None,
             is_stopped: false,
@@ -346,6 +363,9 @@ impl Worker {
         if let Some(asked) = &self.asked {
             return asked.at;
         }
+        if self.round.is_some() {
+            return self.interval_at - STAGE_INTERVAL; // It goes on at once.
+        }
         let due =
             if self.peers.is_empty() { self.counters_at } else { self.interval_at.min(self.counters_at) };
         self.waiting.front().map_or(due, |(flush_at, _)| due.min(*flush_at))
@@ -361,13 +381,15 @@ impl Worker {
         self.settings.tick = tick;
     }
 
-    /// Does what is due: consent, checks of ours, reports, who speaks, counters.
+    /// Does what is due: consent, checks of ours, reports, who speaks, counters. A part of it if it is much; comes after
+    /// [`Worker::flush`], as what that has sealed leaves before peers are looked after.
     pub fn handle_timeout(&mut self, now: Now, out: &mut impl Egress) {
         if now.instant >= self.interval_at {
             self.interval_at = now.instant + STAGE_INTERVAL;
-            self.look_after_peers(now, out);
             self.look_after_rooms(now.instant);
+            self.round.get_or_insert(Round { next: 0, late_at: self.interval_at });
         }
+        self.look_after_peers(now, out);
         self.at_work = None; // What follows is about all rooms.
         if now.instant >= self.counters_at {
             self.counters_at = now.instant + COUNTERS_INTERVAL;
@@ -377,27 +399,39 @@ impl Worker {
     }
 
     fn look_after_peers(&mut self, now: Now, out: &mut impl Egress) {
-        for key in 0..self.look_at.len() {
-            if self.look_at[key] > now.instant || !self.peers.contains(key) {
-                continue;
+        let has_sealed = std::mem::take(&mut self.has_sealed);
+        for _ in 0..LOOK_COUNT_MAX {
+            let Some(Round { next, late_at }) = self.round else { return };
+            if has_sealed && now.instant < late_at {
+                return;
             }
-            self.works_for(key);
-            self.tell_state(now, key);
-            let mut check = [0; CHECK_LEN_MAX];
-            while let Some((path, len)) = self.peers[key].transport.next_check(now.instant, &mut check) {
-                self.send(path, &check[..len], out);
-            }
-            self.end_capture(now.instant, key);
-            if now.instant >= self.peers[key].report_at {
-                self.report(now, key, out);
-            }
-            self.look_at[key] = self.peers[key].next_look(now.instant);
+            let is_due = |key: &PeerKey| self.look_at[*key] <= now.instant && self.peers.contains(*key);
+            let Some(key) = (next..self.look_at.len()).find(is_due) else {
+                self.round = None;
+                return;
+            };
+            self.round = Some(Round { next: key + 1, late_at });
+            self.look_after(now, key, out);
         }
+    }
+
+    fn look_after(&mut self, now: Now, key: PeerKey, out: &mut impl Egress) {
+        self.works_for(key);
+        self.tell_state(now, key);
+        let mut check = [0; CHECK_LEN_MAX];
+        while let Some((path, len)) = self.peers[key].transport.next_check(now.instant, &mut check) {
+            self.send(path, &check[..len], out);
+        }
+        self.end_capture(now.instant, key);
+        if now.instant >= self.peers[key].report_at {
+            self.report(now, key, out);
+        }
+        self.look_at[key] = self.peers[key].next_look(now.instant);
     }
 
     /// Something about the peer has changed: the next interval looks after it.
     fn look_soon(&mut self, key: PeerKey) {
-        self.look_at[key] = self.interval_at;
+        self.look_at[key] = self.look_at[key].min(self.interval_at);
     }
 
     fn tell_state(&mut self, now: Now, key: PeerKey) {

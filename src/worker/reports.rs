@@ -16,8 +16,11 @@ use crate::sdp::local::CNAME;
 use crate::srtp::context::SRTCP_OVERHEAD_MAX;
 use crate::time::Now;
 
-/// Between two reports to a peer: often enough that a browser shows a fresh round trip.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two reports to a peer, at least: often enough that a browser shows a fresh round trip.
+const REPORT_INTERVAL_MIN: Duration = Duration::from_millis(750);
+/// So much longer at random (RFC 3550 §6.3.1): reports that once fell together, as after a pause of the machine, do not
+/// stay so for ever.
+const REPORT_INTERVAL_SPREAD: Duration = Duration::from_millis(500);
 
 /// Plaintext of one datagram of reports.
 const COMPOUND_LEN_MAX: usize = 1_100;
@@ -97,7 +100,9 @@ impl Worker {
     /// Reports on what the peer publishes, and on the slots that carried something since the last time.
     pub(super) fn report(&mut self, now: Now, key: PeerKey, out: &mut impl Egress) {
         let peer = &mut self.peers[key];
-        peer.report_at = now.instant + REPORT_INTERVAL;
+        let spread = REPORT_INTERVAL_SPREAD.as_micros() as u64;
+        peer.report_at =
+            now.instant + REPORT_INTERVAL_MIN + Duration::from_micros(self.random.number() % spread);
         peer.traffic.rate(now.instant);
         let (ssrc, receiver) = (peer.ssrc, peer.receiver);
         let Some(room) = self.rooms.get_mut(peer.room) else { return };
