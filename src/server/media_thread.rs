@@ -112,8 +112,9 @@ pub(super) fn run<B: Backend>(
         is_shared |= relays.len() > 0;
         let dropped = send_relays(relays, &mut queues.relays_out);
         worker.counters.drop_many(DropReason::RelayFull, dropped);
+        // After a fault in either the others are to hear of the peers that went with the room.
         while worker.contain(|worker| worker.flush(now, backend.egress())) {
-            is_behind = true; // The others are to hear of the peers that went with the room.
+            is_behind = true;
         }
         while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {
             is_behind = true;

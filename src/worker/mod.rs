@@ -52,6 +52,8 @@ const BATCH_LEN_MAX: usize = 64 * 1024;
 const FOREIGN_COUNT_MAX: usize = 1 << 17;
 /// How often counters are published.
 const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
+/// Peers looked after in one wake-up, at most: each may be sent a report, and a voice that comes meanwhile waits.
+const LOOK_COUNT_MAX: usize = 16;
 
 /// What a worker is told at its start.
 pub struct Settings {
@@ -70,9 +72,6 @@ pub struct Settings {
     /// Whence all its randomness comes.
     pub seed: [u8; 32],
 }
-
-/// Peers looked after in one wake-up, at most: each may be sent a report, and a voice that comes meanwhile waits.
-const LOOK_COUNT_MAX: usize = 16;
 
 /// Looking after all peers for whom something may be due, a few a wake-up.
 #[derive(Clone, Copy)]
@@ -109,6 +108,7 @@ pub struct Worker {
     relays: Vec<(WorkerId, Relay)>,
     random: Random,
     interval_at: Instant,
+    /// Under way.
     round: Option<Round>,
     /// Voices have been sealed since the last [`Worker::handle_timeout`].
     has_sealed: bool,
