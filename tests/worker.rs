@@ -603,6 +603,37 @@ fn reports_leave_a_few_a_wake_up_and_after_voices() {
     assert_eq!(count, 50);
 }
 
+/// A wake-up between two voices would find the caches cold, and cost as much as theirs.
+#[test]
+fn one_voice_wakes_the_worker_often_enough() {
+    let (mut sim, mut callers) = room_of(10);
+    let every = Duration::from_millis(20);
+    let mut reports = 0;
+    for _ in 0..100 {
+        sim.speak(&mut callers[0], 20, b"voice");
+        sim.flush();
+        sim.sent.clear();
+        let mut at_once = 0;
+        loop {
+            sim.worker.handle_timeout(sim.now, &mut sim.sent);
+            if sim.worker.next_timeout() > sim.now.instant {
+                break;
+            }
+            at_once += 1;
+        }
+        assert!(at_once <= 1, "{at_once}");
+        assert!(sim.worker.next_timeout() - sim.now.instant > every, "a wake-up between two voices");
+        reports += sim.sent.len();
+        sim.now = sim.now.after(every);
+    }
+    assert!(
+        (10..=20).contains(&reports),
+        "{reports} reports to ten, of whom each has one a second, from the first on"
+    );
+    let silence = sim.worker.next_timeout() - sim.now.instant;
+    assert!(silence <= Duration::from_millis(75), "{silence:?}");
+}
+
 /// After a pause of the machine all reports are due at once; that must not last.
 #[test]
 fn reports_that_fell_together_come_apart() {
