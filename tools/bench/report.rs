@@ -53,11 +53,16 @@ impl About {
             LoadCpu::Awake => " The load's CPU is kept from sleeping.",
         };
         let janus = if self.without_janus { " Janus was not there to be measured." } else { "" };
+        let About { commit, machine, seconds, .. } = self;
+        let runs = match self.runs {
+            1 => format!("one run of {seconds} s"),
+            runs => format!(
+                "medians of {runs} runs of {seconds} s by turns, of ratios and differences those of each turn"
+            ),
+        };
         format!(
-            "Commit {}, {}; medians of {} runs of {} s by turns, of ratios and \
-             differences those of each turn; server and load in network namespaces of their own, \
-             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.{load_cpu}{janus}",
-            self.commit, self.machine, self.runs, self.seconds
+            "Commit {commit}, {machine}; {runs}; server and load in network namespaces of their own, \
+             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.{load_cpu}{janus}"
         )
     }
 }
