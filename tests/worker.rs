@@ -614,14 +614,12 @@ fn one_voice_wakes_the_worker_often_enough() {
         sim.flush();
         sim.sent.clear();
         let mut at_once = 0;
-        loop {
-            sim.worker.handle_timeout(sim.now, &mut sim.sent);
-            if sim.worker.next_timeout() > sim.now.instant {
-                break;
-            }
+        sim.worker.handle_timeout(sim.now, &mut sim.sent);
+        while sim.worker.next_timeout() <= sim.now.instant {
             at_once += 1;
+            assert_eq!(at_once, 1, "what voices leave for later takes one go more");
+            sim.worker.handle_timeout(sim.now, &mut sim.sent);
         }
-        assert!(at_once <= 1, "{at_once}");
         assert!(sim.worker.next_timeout() - sim.now.instant > every, "a wake-up between two voices");
         reports += sim.sent.len();
         sim.now = sim.now.after(every);
@@ -630,7 +628,7 @@ fn one_voice_wakes_the_worker_often_enough() {
         (10..=20).contains(&reports),
         "{reports} reports to ten, of whom each has one a second, from the first on"
     );
-    let silence = sim.worker.next_timeout() - sim.now.instant;
+    let silence = every + (sim.worker.next_timeout() - sim.now.instant);
     assert!(silence <= Duration::from_millis(75), "{silence:?}");
 }
 

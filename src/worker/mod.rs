@@ -52,9 +52,9 @@ const BATCH_LEN_MAX: usize = 64 * 1024;
 const FOREIGN_COUNT_MAX: usize = 1 << 17;
 /// How often counters are published.
 const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
-/// What is due at an interval's end waits so long for a wake-up that comes anyway: longer than a talker's packets are apart,
-/// so that a call needs none besides those of its voices, each of which would find the caches cold.
-const INTERVAL_SLACK: Duration = Duration::from_millis(25);
+/// What is due waits so long for a wake-up that comes anyway, which is longer than a talker's packets are apart: a wake-up
+/// between two of them would find the caches cold again.
+const WAKE_UP_SLACK: Duration = Duration::from_millis(25);
 /// Peers looked after in one wake-up, at most: each may be sent a report, and a voice that comes meanwhile waits.
 const LOOK_COUNT_MAX: usize = 16;
 
@@ -361,8 +361,8 @@ impl Worker {
         self.counters.bytes_out += bytes.len() as u64;
     }
 
-    /// When to call [`Worker::handle_timeout`] and [`Worker::flush`] at the latest. The former may have something to do up
-    /// to 25 ms earlier, if it is called then.
+    /// When to call [`Worker::handle_timeout`] and [`Worker::flush`] at the latest. After a wake-up for anything else the
+    /// former finds what is due up to 25 ms earlier.
     pub fn next_timeout(&self) -> Instant {
         if let Some(asked) = &self.asked {
             return asked.at;
@@ -372,7 +372,7 @@ impl Worker {
         }
         let due =
             if self.peers.is_empty() { self.counters_at } else { self.interval_at.min(self.counters_at) };
-        let due = due + INTERVAL_SLACK;
+        let due = due + WAKE_UP_SLACK;
         self.waiting.front().map_or(due, |(flush_at, _)| due.min(*flush_at))
     }
 
