@@ -137,8 +137,8 @@ fn nothing_is_reported_before_the_first_packet() {
     assert_eq!(stream.reception.report_block(stream.now), None);
     assert_eq!((stream.reception.received_count(), stream.reception.cumulative_lost()), (0, 0));
     stream.packet(7);
-    assert_eq!(stream.report().highest_seq, 7);
-    assert_eq!(stream.report().ssrc, Ssrc(5));
+    let report = stream.report();
+    assert_eq!((report.ssrc, report.highest_seq), (Ssrc(5), 7));
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn losses_count_once_and_a_late_packet_takes_one_back() {
     let report = stream.report();
     assert_eq!((report.cumulative_lost, report.fraction_lost), (2, (2 * 256 / 6) as u8));
     assert_eq!(report.highest_seq, 0x1_0002);
-    assert_eq!(stream.report().fraction_lost, 0, "nothing since");
+    assert_eq!(stream.reception.report_block(stream.now), None, "nothing since");
 
     stream.packet(65_535);
     let report = stream.report();
@@ -171,10 +171,12 @@ fn a_single_packet_out_of_nowhere_changes_nothing_and_two_are_a_new_beginning() 
     stream.packet(30_000);
     assert_eq!(stream.report().highest_seq, 9);
     stream.packet(10);
-    assert_eq!((stream.report().highest_seq, stream.report().cumulative_lost), (10, 0));
+    let report = stream.report();
+    assert_eq!((report.highest_seq, report.cumulative_lost), (10, 0));
     stream.packet(30_000);
     stream.packet(30_001);
-    assert_eq!((stream.report().highest_seq, stream.report().cumulative_lost), (30_001, 0));
+    let report = stream.report();
+    assert_eq!((report.highest_seq, report.cumulative_lost), (30_001, 0));
     assert_eq!(stream.reception.received_count(), 1);
 }
 
@@ -205,7 +207,8 @@ fn a_pause_of_days_is_no_jitter_where_media_time_went_on() {
 fn the_last_sender_report_and_the_time_since() {
     let mut stream = Stream::new();
     stream.packet(0);
-    assert_eq!((stream.report().last_sr, stream.report().delay_since_last_sr), (0, 0));
+    let report = stream.report();
+    assert_eq!((report.last_sr, report.delay_since_last_sr), (0, 0));
     let sent = NtpTime(0x1234_5678_9ABC_DEF0);
     stream.reception.handle_sender_report(stream.now, sent);
     stream.now += Duration::from_millis(1500);

@@ -21,6 +21,8 @@ pub struct Reception {
     /// Nothing before the first packet.
     stream: Option<Stream>,
     last_sr: Option<LastSenderReport>,
+    /// A packet or a report has come since the last block.
+    has_news: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -56,7 +58,7 @@ struct LastSenderReport {
 impl Reception {
     /// Nothing received yet.
     pub fn new(ssrc: Ssrc) -> Reception {
-        Reception { ssrc, stream: None, last_sr: None }
+        Reception { ssrc, stream: None, last_sr: None, has_news: false }
     }
 
     /// The stream.
@@ -66,6 +68,7 @@ impl Reception {
 
     /// A media packet came at `now`; `clock_rate` is its payload type's, in Hz.
     pub fn handle_packet(&mut self, now: Instant, rtp_time: RtpTime, seq: u16, clock_rate: u32) {
+        self.has_news = true;
         let Some(stream) = &mut self.stream else {
             let (sequence, transit) = (Sequence::new(seq), rtp_time.0.wrapping_neg());
             self.stream = Some(Stream { origin: now, sequence, transit, jitter_16ths: 0 });
@@ -82,13 +85,17 @@ impl Reception {
 
     /// A sender report of the stream came at `now`.
     pub fn handle_sender_report(&mut self, now: Instant, ntp: NtpTime) {
+        self.has_news = true;
         self.last_sr = Some(LastSenderReport { middle: ntp.middle(), at: now });
     }
 
     /// The report on everything so far; the next one's `fraction_lost` counts from here. `None` before
-    /// the first packet.
+    /// the first packet, and where nothing has come since the last (RFC 3550 §6.4).
     pub fn report_block(&mut self, now: Instant) -> Option<ReportBlock> {
         let stream = self.stream.as_mut()?;
+        if !std::mem::take(&mut self.has_news) {
+            return None;
+        }
         let (last_sr, delay_since_last_sr) = match self.last_sr {
             Some(sr) => (sr.middle, to_65536ths(now.saturating_duration_since(sr.at))),
             None => (0, 0),

@@ -175,6 +175,7 @@ impl Worker {
             capture: None,
             rtcp_bucket: TokenBucket::new(now.instant),
             report_at: now.instant + FIRST_REPORT,
+            sender_report_at: now.instant,
         });
         self.by_transport.insert(id, key);
         self.look_soon(key);

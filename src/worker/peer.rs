@@ -28,7 +28,10 @@ pub(super) struct Peer {
     pub ufrags: Vec<LocalUfrag>,
     /// Ours, in receiver reports.
     pub ssrc: Ssrc,
+    /// When its rates are counted, and what it publishes is reported on.
     pub report_at: Instant,
+    /// When what it is sent is reported on, if something is.
+    pub sender_report_at: Instant,
     pub traffic: Traffic,
     pub capture: Option<Box<Capture>>,
     pub rtcp_bucket: TokenBucket,

@@ -16,11 +16,12 @@ use crate::sdp::local::CNAME;
 use crate::srtp::context::SRTCP_OVERHEAD_MAX;
 use crate::time::Now;
 
-/// Between two reports to a peer, at least: often enough that a browser shows a fresh round trip.
-const REPORT_INTERVAL_MIN: Duration = Duration::from_millis(750);
-/// So much longer at random (RFC 3550 §6.3.1): reports that once fell together, as after a pause of the machine, do not
-/// stay so for ever.
-const REPORT_INTERVAL_SPREAD: Duration = Duration::from_millis(500);
+/// Between two reports on what a peer publishes: a speaker's browser suits its redundancy to the loss that they tell, and
+/// shows the round trip.
+const RECEIVER_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two reports on what a peer is sent, which a browser only shows: what RFC 3550 §6.2 recommends, and browsers
+/// themselves do for audio.
+const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Plaintext of one datagram of reports.
 const COMPOUND_LEN_MAX: usize = 1_100;
@@ -97,12 +98,10 @@ impl Worker {
         }
     }
 
-    /// Reports on what the peer publishes, and on the slots that carried something since the last time.
+    /// Reports on what the peer publishes, and at times on the slots that carried something since the last time.
     pub(super) fn report(&mut self, now: Now, key: PeerKey, out: &mut impl Egress) {
         let peer = &mut self.peers[key];
-        let spread = REPORT_INTERVAL_SPREAD.as_micros() as u64;
-        peer.report_at =
-            now.instant + REPORT_INTERVAL_MIN + Duration::from_micros(self.random.number() % spread);
+        peer.report_at = now.instant + about(RECEIVER_REPORT_INTERVAL, self.random.number());
         peer.traffic.rate(now.instant);
         let (ssrc, receiver) = (peer.ssrc, peer.receiver);
         let Some(room) = self.rooms.get_mut(peer.room) else { return };
@@ -112,16 +111,21 @@ impl Worker {
             // The block of who publishes it now: a track may have moved to another transport.
             let reception = track.reception.as_mut();
             let block = reception
-                .filter(|reception| Some(reception.ssrc()) == publication.ssrc)?
-                .report_block(now.instant)?;
-            track.fraction_lost = block.fraction_lost;
-            Some(block)
+                .filter(|reception| Some(reception.ssrc()) == publication.ssrc)
+                .and_then(|reception| reception.report_block(now.instant));
+            track.fraction_lost = block.as_ref().map_or(0, |block| block.fraction_lost);
+            block
         });
         let mut reports = std::mem::take(&mut self.reports);
         reports.blocks.clear();
         reports.blocks.extend(blocks);
         reports.infos.clear();
-        sender_infos(now, room, receiver, &mut reports.infos);
+        if now.instant >= peer.sender_report_at {
+            sender_infos(now, room, receiver, &mut reports.infos);
+        }
+        if !reports.infos.is_empty() {
+            peer.sender_report_at = now.instant + about(SENDER_REPORT_INTERVAL, self.random.number());
+        }
         self.send_reports(now, key, ssrc, &mut reports, out);
         self.reports = reports;
     }
@@ -202,6 +206,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// Three to five quarters of an interval: reports that once fell together, as after a pause of the machine, do not stay so
+/// for ever (RFC 3550 §6.3.1).
+fn about(interval: Duration, random: u64) -> Duration {
+    interval * 3 / 4 + Duration::from_micros(random % (interval.as_micros() as u64 / 2))
 }
 
 /// A report with the name that says whose it is, or neither.

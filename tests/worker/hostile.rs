@@ -65,7 +65,7 @@ fn a_flood_of_bad_tags_has_no_effect_at_all() {
         sim.speak(&mut callers[0], 127, b"voice");
         sim.flush();
         seqs.extend(sim.heard(&mut callers[1]).iter().map(|heard| heard.seq));
-        let blocks = reports_to(&sim, &mut callers[0]);
+        let (blocks, _) = reports_to(&sim, &mut callers[0]);
         for block in blocks {
             assert_eq!((block.fraction_lost, block.cumulative_lost), (0, 0), "no loss was seen");
             assert!(block.highest_seq < 1_000, "no sequence number was believed");
