@@ -107,7 +107,8 @@ pub(crate) struct Load {
     #[arg(long, help_heading = "What is said", default_value_t = 1, value_name = "NUMBER")]
     pub(crate) seed: u64,
 
-    /// Decrypts one packet in 100 and counts the others by their clear headers: far more listeners on one core
+    /// Decrypts one packet in 100 and counts the others by their clear headers: far more listeners on one core.
+    /// What they report to the server knows of the decrypted ones only: its /debug shows some 99 % lost
     #[arg(long, help_heading = "How")]
     pub(crate) light: bool,
     /// Of so many listeners one goes on hearing: the kernel keeps voices from the others, more of whom fit on one core
