@@ -111,8 +111,8 @@ impl Worker {
             // The block of who publishes it now: a track may have moved to another transport.
             let reception = track.reception.as_mut();
             let block = reception
-                .filter(|reception| Some(reception.ssrc()) == publication.ssrc)
-                .and_then(|reception| reception.report_block(now.instant));
+                .filter(|reception| Some(reception.ssrc()) == publication.ssrc)?
+                .report_block(now.instant);
             track.fraction_lost = block.as_ref().map_or(0, |block| block.fraction_lost);
             block
         });
