@@ -145,6 +145,30 @@ fn the_light_ones_hear_what_the_others_hear() {
     assert_eq!(number("/joins/lost"), 0.0, "{found:#}");
 }
 
+/// What is put beside the server carries what the server would: speakers hear each other, and not themselves.
+#[test]
+fn the_bare_fan_out_carries_each_voice_to_all_others_of_its_room() {
+    let results = file("bare.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sfu-load"));
+    let mut relay = Ended(command.arg("fan-out").stdout(Stdio::piped()).spawn().expect("sfu-load starts"));
+    let mut address = String::new();
+    BufReader::new(relay.0.stdout.take().unwrap()).read_line(&mut address).expect("it says where it is");
+    let arguments = format!(
+        "{address} --rooms 2 --speakers 3 --listeners 4 --seconds 3 --pid {} --json {}",
+        relay.0.id(),
+        results.display()
+    );
+    let (status, said) = run("bare", &arguments);
+    assert_eq!(status, Some(0), "{said}");
+    let found = json(&results);
+    let number = |pointer: &str| found.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    let each = number("/packets/received") / number("/packets/sent");
+    assert!(
+        (each - 6.0).abs() < 0.2,
+        "{each} heard each voice, of two more speakers and four listeners: {found:#}"
+    );
+}
+
 /// Janus leaves the loopback interface alone: both live in a network of their own.
 #[test]
 fn the_same_voices_go_through_janus() {

@@ -54,11 +54,11 @@ impl Load {
         self.rooms * (self.speakers + self.listeners)
     }
 
-    /// Packets that are sent for each that is heard. With this server the speakers hear each other, too.
+    /// Packets that are sent for each that is heard. The speakers hear each other, too, but with Janus.
     pub(crate) fn sent_for_heard(&self, subject: &Subject) -> f64 {
         let others = match subject {
-            Subject::Floor | Subject::Janus => 0,
-            Subject::Server(_) | Subject::Unsteered(_) => self.speakers.saturating_sub(1),
+            Subject::Janus => 0,
+            Subject::Floor | Subject::Server(_) | Subject::Unsteered(_) => self.speakers.saturating_sub(1),
         };
         let hearing = self.listeners.div_ceil(self.hear_every) + others;
         f64::from(self.listeners + others) / f64::from(hearing.max(1))

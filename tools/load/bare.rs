@@ -77,6 +77,7 @@ impl Settings {
 }
 
 struct Speaker {
+    port: Port,
     room: u16,
     number: u32,
     next_at: Instant,
@@ -92,14 +93,16 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
     let _inside = runtime.enter();
     let target = SocketAddr::V4(settings.target);
     let own = super::udp::local_ip(target)?;
-    let mut voice = Port::bind(own)?;
-    voice.sleep()?;
-    let (mut listeners, mut deaf) = (Vec::new(), Vec::new());
-    for i in 0..u32::from(settings.rooms) * settings.listeners {
+    let register = |room: u16| -> Result<Port> {
         let mut port = Port::bind(own)?;
         port.sleep()?;
-        let [high, low] = ((i / settings.listeners) as u16).to_be_bytes();
+        let [high, low] = room.to_be_bytes();
         port.send(&[REGISTER, high, low], target);
+        Ok(port)
+    };
+    let (mut listeners, mut deaf) = (Vec::new(), Vec::new());
+    for i in 0..u32::from(settings.rooms) * settings.listeners {
+        let port = register((i / settings.listeners) as u16)?;
         if (i % settings.listeners).is_multiple_of(settings.hear_every) {
             listeners.push(port);
         } else {
@@ -109,20 +112,17 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
     }
     let started = Now::read().instant;
     let count = u32::from(settings.rooms) * settings.speakers;
-    let mut speakers: Vec<Speaker> = (0..count)
-        .map(|number| Speaker {
-            room: (number / settings.speakers) as u16,
+    let mut speakers = Vec::new();
+    for number in 0..count {
+        let (room, turn) = (number / settings.speakers, number % settings.speakers);
+        speakers.push(Speaker {
+            port: register(room as u16)?,
+            room: room as u16,
             number,
-            next_at: started
-                + phase(
-                    number % settings.speakers,
-                    settings.speakers,
-                    number / settings.speakers,
-                    settings.rooms.into(),
-                ),
+            next_at: started + phase(turn, settings.speakers, room, settings.rooms.into()),
             counter: 0,
-        })
-        .collect();
+        });
+    }
     speakers.sort_by_key(|speaker| speaker.next_at);
 
     let mut hearing = Hearing { batch: Batch::new(), counts: Counts::default() };
@@ -165,21 +165,22 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
         while speakers[turn].next_at <= now {
             let speaker = &mut speakers[turn];
             let packet = &packets[speaker.counter as usize % packets.len()];
-            speaker.say(&voice, target, packet.payload.len());
+            speaker.say(target, packet.payload.len());
             speaker.next_at += INTERVAL;
             hearing.counts.sent += 1;
             turn = (turn + 1) % speakers.len();
         }
         if drained_at <= now {
-            let len = listeners.len().div_ceil(DRAIN_PARTS as usize);
-            listeners.chunks(len).nth(part).into_iter().flatten().for_each(|port| hearing.drain(port));
+            part_of(&listeners, part).iter().for_each(|port| hearing.drain(port));
+            part_of(&speakers, part).iter().for_each(|speaker| hearing.drain(&speaker.port));
             part = (part + 1) % DRAIN_PARTS as usize;
             drained_at = (drained_at + DRAIN_EVERY / DRAIN_PARTS).max(now);
         }
         let next = speakers[turn].next_at.min(drained_at).min(second_at);
         std::thread::sleep(next.saturating_duration_since(Now::read().instant));
     }
-    let expected = total.sent * u64::from(settings.listeners.div_ceil(settings.hear_every));
+    let hearing_each = settings.listeners.div_ceil(settings.hear_every) + settings.speakers - 1;
+    let expected = total.sent * u64::from(hearing_each);
     outcome.duration_seconds = last.duration_since(started).as_secs_f64();
     outcome.packets = Packets {
         sent: total.sent,
@@ -194,8 +195,13 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
     Ok(outcome)
 }
 
+/// Of those who are drained, the ones whose turn it is.
+fn part_of<T>(all: &[T], part: usize) -> &[T] {
+    all.chunks(all.len().div_ceil(DRAIN_PARTS as usize)).nth(part).unwrap_or_default()
+}
+
 impl Speaker {
-    fn say(&mut self, voice: &Port, target: SocketAddr, payload_len: usize) {
+    fn say(&mut self, target: SocketAddr, payload_len: usize) {
         let mut datagram = [0; 1_500];
         datagram[0] = RTP_VERSION;
         let len = (payload_len + OVERHEAD).clamp(END_AT, 1_500);
@@ -203,7 +209,7 @@ impl Speaker {
         datagram[SPEAKER_AT..COUNTER_AT].copy_from_slice(&self.number.to_be_bytes());
         datagram[COUNTER_AT..TIME_AT].copy_from_slice(&self.counter.to_be_bytes());
         datagram[TIME_AT..END_AT].copy_from_slice(&Clocks::read().wall().to_be_bytes());
-        voice.send(&datagram[..len], target);
+        self.port.send(&datagram[..len], target);
         self.counter += 1;
     }
 }

@@ -1,4 +1,4 @@
-//! The least that a server on this kernel could do: every datagram to every listener of its room, as it came.
+//! The least that a server on this kernel could do: every datagram to all others of its room, as it came.
 
 use std::io::Write;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, ensure};
 
-/// A datagram of this byte and a room's number, two bytes, makes its sender a listener of that room.
+/// A datagram of this byte and a room's number, two bytes, makes its sender a member of that room.
 pub(crate) const REGISTER: u8 = 0x4C;
 /// Before the room's number, in a datagram of a voice.
 pub(crate) const ROOM_AT: usize = 2;
@@ -15,7 +15,7 @@ pub(crate) const ROOM_AT: usize = 2;
 const BATCH: usize = 64;
 const DATAGRAM_LEN_MAX: usize = 2_000;
 
-/// Sends what comes to all who registered for its room, until it is killed.
+/// Sends what comes to all who registered for its room but whom it is from, until it is killed.
 pub(crate) fn run(bind: SocketAddrV4) -> Result<()> {
     let socket = UdpSocket::bind(bind).with_context(|| format!("{bind} cannot be bound"))?;
     let address = socket.local_addr()?;
@@ -28,21 +28,21 @@ pub(crate) fn run(bind: SocketAddrV4) -> Result<()> {
         inbox.fill(&socket)?;
         for i in 0..inbox.lens.len() {
             let datagram = &mut inbox.bytes[i][..inbox.lens[i]];
-            let (is_listener, room) = match datagram {
+            let (is_member, room) = match datagram {
                 [REGISTER, high, low] => (true, u16::from_be_bytes([*high, *low])),
                 [_, _, high, low, ..] => (false, u16::from_be_bytes([*high, *low])),
                 _ => continue,
             };
             let room = usize::from(room);
-            if is_listener {
+            if is_member {
                 if rooms.len() <= room {
                     rooms.resize(room + 1, Vec::new());
                 }
                 rooms[room].push(inbox.sources[i]);
                 continue;
             }
-            for batch in rooms.get_mut(room).into_iter().flat_map(|listeners| listeners.chunks_mut(BATCH)) {
-                send(&socket, datagram, batch);
+            for batch in rooms.get_mut(room).into_iter().flat_map(|members| members.chunks_mut(BATCH)) {
+                send(&socket, datagram, &inbox.sources[i], batch);
             }
         }
     }
@@ -107,21 +107,25 @@ impl Inbox {
     }
 }
 
-/// One datagram to each of at most [`BATCH`]; what the kernel does not take is lost.
-fn send(socket: &UdpSocket, datagram: &mut [u8], to: &mut [libc::sockaddr_in]) {
+/// One datagram to each of at most [`BATCH`] but whom it is from; what the kernel does not take is lost.
+fn send(socket: &UdpSocket, datagram: &mut [u8], from: &libc::sockaddr_in, to: &mut [libc::sockaddr_in]) {
     assert!(to.len() <= BATCH);
+    let place = |address: &libc::sockaddr_in| (address.sin_addr.s_addr, address.sin_port);
+    let mut others = to.iter_mut().filter(|address| place(address) != place(from));
     let mut part = libc::iovec { iov_base: datagram.as_mut_ptr().cast(), iov_len: datagram.len() };
-    let mut messages: [libc::mmsghdr; BATCH] = std::array::from_fn(|i| {
+    let mut count = 0;
+    let mut messages: [libc::mmsghdr; BATCH] = std::array::from_fn(|_| {
         // SAFETY: all zeros is a valid `mmsghdr`: null pointers with zero lengths.
         let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
-        if let Some(address) = to.get_mut(i) {
+        if let Some(address) = others.next() {
             message.msg_hdr.msg_name = std::ptr::from_mut(address).cast();
             message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
             message.msg_hdr.msg_iov = &raw mut part;
             message.msg_hdr.msg_iovlen = 1;
+            count += 1;
         }
         message
     });
     // SAFETY: every pointer is to a local or a borrowed value that outlives the call; the count is that of the addresses.
-    unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), to.len() as u32, 0) };
+    unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
 }
