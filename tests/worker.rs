@@ -211,7 +211,19 @@ fn a_voice_is_reported_on_each_second_and_a_slot_each_five_and_silence_not_at_al
     // The first within 1.25 s.
     assert!((5..=9).contains(&infos), "{infos} sender reports in 30 s");
 
+    callers[0].next.0 += 10; // Lost.
+    sim.speak(&mut callers[0], 20, b"voice");
+    let fraction_lost = |sim: &mut Sim| {
+        let peers = snapshot(sim);
+        peers.iter().flat_map(|peer| &peer.published).map(|published| published.fraction_lost).max()
+    };
+    let told = (0..65).any(|_| {
+        sim.pass(MS20);
+        fraction_lost(&mut sim) > Some(0)
+    });
+    assert!(told, "within 1.25 s, looked at each 50 ms");
     sim.pass(Duration::from_secs(7)); // What came last may still be reported on, and no more.
+    assert_eq!(fraction_lost(&mut sim), Some(0), "it is of the last second");
     sim.sent.clear();
     callers.iter().for_each(|caller| sim.consent(caller));
     sim.pass(Duration::from_secs(15));
