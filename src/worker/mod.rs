@@ -407,14 +407,15 @@ impl Worker {
         let has_sealed = std::mem::take(&mut self.has_sealed);
         for _ in 0..LOOK_COUNT_MAX {
             let Some(Round { next, late_at }) = self.round else { return };
-            if has_sealed && now.instant < late_at {
-                return;
-            }
             let is_due = |key: &PeerKey| self.look_at[*key] <= now.instant && self.peers.contains(*key);
             let Some(key) = (next..self.look_at.len()).find(is_due) else {
                 self.round = None;
                 return;
             };
+            if has_sealed && now.instant < late_at {
+                self.round = Some(Round { next: key, late_at });
+                return;
+            }
             self.round = Some(Round { next: key + 1, late_at });
             self.look_after(now, key, out);
         }
