@@ -94,14 +94,19 @@ pub(super) fn run<B: Backend>(
             (false, false) => due.min(RETRY),
             (false, true) => due,
         };
-        backend.wait(Some(timeout))?;
+        let woken = backend.wait(Some(timeout))?.woken;
         now = Now::read();
         let datagrams_before = worker.counters.datagrams_in;
 
+        // A queue is looked into when there is something in it: each look is at memory that another thread wrote last.
+        let has_orders = woken || is_behind;
         is_behind = false;
         let mut is_shared = queues.relays_in.iter().any(|(_, queue)| !queue.is_empty());
         // Each part is taken up again after a fault that ended a room in it.
-        while worker.contain(|worker| is_behind |= obey(worker, now, &queues, &mut backend, &mut orders)) {}
+        while has_orders
+            && worker.contain(|worker| is_behind |= obey(worker, now, &queues, &mut backend, &mut orders))
+        {
+        }
         while worker.contain(|worker| is_behind |= take_relays(worker, now, &queues, &mut backend)) {}
         while worker.contain(|worker| {
             while let Some((datagram, egress)) = backend.next() {
