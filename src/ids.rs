@@ -57,6 +57,11 @@ impl Mid {
         &self.bytes[..usize::from(self.len)]
     }
 
+    /// [`Mid::as_bytes`], and zeros behind them.
+    pub const fn padded(&self) -> &[u8; MID_LEN_MAX] {
+        &self.bytes
+    }
+
     /// The tag as text.
     pub fn as_str(&self) -> &str {
         // Only token characters get in, and those are ASCII.

@@ -26,6 +26,7 @@ const ABS_CAPTURE_TIME_LEN_MAX: usize = 16;
 pub struct Values {
     audio_level: Option<u8>,
     mid: Option<Mid>,
+    /// Zeros where it is shorter.
     abs_capture_time: [u8; ABS_CAPTURE_TIME_LEN_MAX],
     abs_capture_time_len: u8,
 }
@@ -60,6 +61,7 @@ impl Values {
 
     fn set_abs_capture_time(&mut self, time: &[u8]) {
         if matches!(time.len(), 8 | 16) {
+            self.abs_capture_time = [0; ABS_CAPTURE_TIME_LEN_MAX];
             self.abs_capture_time[..time.len()].copy_from_slice(time);
             self.abs_capture_time_len = time.len() as u8;
         }
@@ -106,37 +108,52 @@ impl Values {
     }
 }
 
+/// Longest block that is written: three elements of the two-byte form, made a multiple of 4.
+pub(super) const WRITTEN_LEN_MAX: usize = 4 + 3 * (2 + 16) + 2;
+
 /// Writes an extension block into `out` and returns its length: 0 without elements, else a multiple of 4.
-pub(super) fn write(out: &mut [u8], ids: &ExtensionIds, mid: &Mid, values: &Values) -> usize {
-    let level = values.audio_level.map(|level| [level]);
-    let elements = [
-        ids.mid.map(|id| (id, mid.as_bytes())),
-        ids.audio_level.zip(level.as_ref().map(<[u8; 1]>::as_slice)),
-        ids.abs_capture_time.zip(values.abs_capture_time()),
-    ];
-    if elements.iter().all(Option::is_none) {
-        return 0;
-    }
-    let is_one_byte = elements.iter().flatten().all(|(id, _)| *id < 15);
+///
+/// A value is written with all the room that it could take, and zeros where it is shorter: as many bytes each time, so
+/// that no loop is needed for a few of them.
+pub(super) fn write(
+    out: &mut [u8; WRITTEN_LEN_MAX],
+    ids: &ExtensionIds,
+    mid: &Mid,
+    values: &Values,
+) -> usize {
+    let level = ids.audio_level.zip(values.audio_level);
+    let time_len = usize::from(values.abs_capture_time_len);
+    let time = ids.abs_capture_time.filter(|_| time_len > 0);
+    let carried = [ids.mid, level.map(|(id, _)| id), time];
+    let Some(highest) = carried.into_iter().flatten().max() else { return 0 };
+    let is_one_byte = highest < 15;
+    let profile = if is_one_byte { ONE_BYTE } else { TWO_BYTE };
+    *out = [0; WRITTEN_LEN_MAX];
     let mut at = 4;
-    for (id, value) in elements.into_iter().flatten() {
+    let mut put = |id: u8, value: &[u8], len: usize| {
         if is_one_byte {
-            out[at] = id << 4 | (value.len() - 1) as u8;
+            out[at] = id << 4 | (len - 1) as u8;
             at += 1;
         } else {
-            out[at] = id;
-            out[at + 1] = value.len() as u8;
+            out[at..at + 2].copy_from_slice(&[id, len as u8]);
             at += 2;
         }
         out[at..at + value.len()].copy_from_slice(value);
-        at += value.len();
+        at += len;
+    };
+    if let Some(id) = ids.mid {
+        put(id, mid.padded(), mid.as_bytes().len());
     }
-    let padded = at.next_multiple_of(4);
-    out[at..padded].fill(0);
-    let profile = if is_one_byte { ONE_BYTE } else { TWO_BYTE };
+    if let Some((id, level)) = level {
+        put(id, &[level], 1);
+    }
+    if let Some(id) = time {
+        put(id, &values.abs_capture_time, time_len);
+    }
+    let len = at.next_multiple_of(4);
     out[0..2].copy_from_slice(&profile.to_be_bytes());
-    out[2..4].copy_from_slice(&(((padded - 4) / 4) as u16).to_be_bytes());
-    padded
+    out[2..4].copy_from_slice(&((len / 4 - 1) as u16).to_be_bytes());
+    len
 }
 
 #[cfg(test)]
@@ -160,5 +177,31 @@ mod tests {
         assert_eq!(Values::read(TWO_BYTE | 7, &[1, 1, 9, 1, 0], &IDS).audio_level(), None);
         assert_eq!(Values::read(TWO_BYTE | 7, &[1, 1, 9], &IDS).audio_level(), Some(9));
         assert_eq!(Values::read(0xABCD, &[0x10, 9], &IDS).audio_level(), None);
+    }
+
+    #[test]
+    fn what_stands_behind_the_elements_is_zero_whatever_was_said_before() {
+        let mut twice = vec![0x3F];
+        twice.extend([0xEE; 16]);
+        twice.push(0x37);
+        twice.extend([0xDD; 8]);
+        let values = Values::read(ONE_BYTE, &twice, &IDS);
+        let ids = ExtensionIds { audio_level: None, mid: None, ..IDS };
+        let mut out = [0xFF; WRITTEN_LEN_MAX];
+        let len = write(&mut out, &ids, &Mid::parse("a").unwrap(), &values);
+        assert_eq!(
+            out[..len],
+            [0xBE, 0xDE, 0, 3, 0x37, 0xDD, 0xDD, 0xDD, 0xDD, 0xDD, 0xDD, 0xDD, 0xDD, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn the_longest_block_is_as_long_as_is_said() {
+        let ids = ExtensionIds { audio_level: Some(255), mid: Some(254), abs_capture_time: Some(253) };
+        let values = Values::new(Some(1), Some(&[1; 16]));
+        let mut out = [0xFF; WRITTEN_LEN_MAX];
+        let len = write(&mut out, &ids, &Mid::parse("sixteen_chars_16").unwrap(), &values);
+        assert_eq!(len, (4_usize + 18 + 3 + 18).next_multiple_of(4));
+        assert_eq!(out[len..], [0; WRITTEN_LEN_MAX][len..]);
     }
 }

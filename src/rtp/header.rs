@@ -15,7 +15,7 @@ pub const FIXED_LEN: usize = 12;
 pub const PADDING_BIT: u8 = 0x20;
 
 /// Longest header that [`OutgoingHeader::write_to`] makes: fixed part and three two-byte elements of 16 bytes.
-pub const OUTGOING_LEN_MAX: usize = FIXED_LEN + 4 + 3 * (2 + 16) + 2;
+pub const OUTGOING_LEN_MAX: usize = FIXED_LEN + extension::WRITTEN_LEN_MAX;
 
 /// An RTP header that lies wholly inside its packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +128,8 @@ pub struct OutgoingHeader<'a> {
 impl OutgoingHeader<'_> {
     /// Writes the header and returns its length, a multiple of 4.
     pub fn write_to(&self, out: &mut [u8; OUTGOING_LEN_MAX]) -> usize {
-        let (fixed, rest) = out.split_at_mut(FIXED_LEN);
+        let (fixed, rest) = out.split_first_chunk_mut::<FIXED_LEN>().expect("longer");
+        let rest = rest.first_chunk_mut().expect("as long");
         let extension_len = extension::write(rest, self.ids, self.mid, self.values);
         fixed[0] = if extension_len > 0 { 0x90 } else { 0x80 };
         fixed[1] = u8::from(self.marker) << 7 | self.payload_type.get();
