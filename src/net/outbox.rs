@@ -29,17 +29,18 @@ pub(super) const MESSAGE_COUNT: usize = 128;
 
 const _: () = assert!(MEMORY_LEN >= 2 * DATAGRAM_LEN_MAX);
 const _: () = assert!(TRAIN_LEN_MAX <= MESSAGE_COUNT && MESSAGE_COUNT <= u16::MAX as usize);
-const _: () = assert!(mem::offset_of!(Message, header) == 0);
+// One cache line, which is all that most sends need.
+const _: () = assert!(mem::size_of::<Message>() == 64);
 
 /// What one send points to, in memory that does not move.
-#[repr(C)]
+#[repr(C, align(64))]
 struct Message {
-    header: libc::msghdr,
-    bytes: libc::iovec,
     name: Name,
-    control: Control,
+    bytes: libc::iovec,
     train: Train,
     socket: SocketId,
+    /// There are control messages, at the same place among them.
+    has_control: bool,
 }
 
 /// Where a run goes.
@@ -64,9 +65,7 @@ impl Destination {
         }
         Destination { socket: path.socket, name: Name::new(path.remote), control }
     }
-}
 
-impl Message {
     /// Where it was to go: read back, so that only a message that is refused pays for it.
     fn path(&self, sources: &[Option<IpAddr>; SOCKET_COUNT_MAX]) -> Option<Path> {
         let remote = self.name.address()?;
@@ -98,6 +97,7 @@ pub struct Outbox {
     /// Where the next segment goes; everything before is queued, or being committed.
     cursor: usize,
     messages: Slab,
+    controls: Slab,
     message_count: usize,
     run: Option<OpenRun>,
     /// Sockets whose path cuts sends into segments.
@@ -121,6 +121,7 @@ impl Outbox {
             memory: Slab::new(MEMORY_LEN)?,
             cursor: 0,
             messages: Slab::new(MESSAGE_COUNT * mem::size_of::<Message>())?,
+            controls: Slab::new(MESSAGE_COUNT * mem::size_of::<Control>())?,
             message_count: 0,
             run: None,
             has_segmentation,
@@ -153,7 +154,7 @@ impl Outbox {
     /// Sends the datagrams of a refused train, or a refused datagram, one by one, and in fragments where one is longer
     /// than its path's MTU.
     fn repeat(&mut self, mut destination: Destination, train: Train) {
-        if train.count > 1 {
+        if train.count() > 1 {
             destination.control.pop_segment_len();
         }
         self.post.set_may_fragment(destination.socket, true);
@@ -165,26 +166,32 @@ impl Outbox {
     /// Gives the kernel what is queued, and sorts what it refused: to be counted, or to be repeated.
     fn hand_over(&mut self, may_repeat: bool) {
         // Taken out of `self` for the loop's time, so that the rest can be changed meanwhile.
-        let Self { post, counters, unsent, messages, has_segmentation, sources, refused, .. } = self;
+        let Self { post, counters, unsent, messages, controls, has_segmentation, sources, refused, .. } =
+            self;
         for refusal in post.submit() {
             let errno = refusal.errno;
-            let message = message_at(messages, usize::from(refusal.message));
+            let index = usize::from(refusal.message);
             // SAFETY: initialised when it was queued, and not overwritten since.
-            let message = unsafe { message.as_ref() };
+            let message = unsafe { place::<Message>(messages, index).as_ref() };
+            let mut control = Control::new();
+            if message.has_control {
+                // SAFETY: as the message.
+                control = unsafe { place::<Control>(controls, index).read() };
+            }
+            let destination = Destination { socket: message.socket, name: message.name, control };
             let train = message.train;
-            let is_train_refused = train.count > 1 && is_refusal_of_segments(errno);
+            let is_train_refused = train.count() > 1 && is_refusal_of_segments(errno);
             if is_train_refused {
                 counters.segmentation_refused += 1;
                 has_segmentation[usize::from(message.socket.0)] &= !is_refusal_for_good(errno);
             }
             if may_repeat && (is_train_refused || errno == libc::EMSGSIZE) {
-                let (name, control) = (message.name, message.control);
-                refused.push_back((Destination { socket: message.socket, name, control }, train));
+                refused.push_back((destination, train));
             } else {
                 let reason = send_drop_reason(errno);
-                counters.drop(reason, train.count.into());
-                if let Some(path) = message.path(sources) {
-                    unsent.add(path, reason, train.count.into());
+                counters.drop(reason, train.count().into());
+                if let Some(path) = destination.path(sources) {
+                    unsent.add(path, reason, train.count().into());
                 }
             }
         }
@@ -196,9 +203,9 @@ impl Outbox {
         let Some(run) = &mut self.run else { return };
         let Some(train) = run.train.take() else { return };
         let destination = run.destination;
-        self.counters.trains[usize::from(train.count)] += 1;
-        self.counters.datagrams_sent += u64::from(train.count);
-        self.counters.bytes_sent += train.len as u64;
+        self.counters.trains[usize::from(train.count())] += 1;
+        self.counters.datagrams_sent += u64::from(train.count());
+        self.counters.bytes_sent += train.bytes().len() as u64;
         self.queue(destination, train);
         if self.message_count == MESSAGE_COUNT {
             self.submit();
@@ -207,29 +214,34 @@ impl Outbox {
 
     /// Writes a message and queues its send.
     fn queue(&mut self, destination: Destination, train: Train) {
-        assert!(self.message_count < MESSAGE_COUNT && train.start + train.len <= self.memory.len());
+        let bytes = train.bytes();
+        assert!(self.message_count < MESSAGE_COUNT && bytes.end <= self.memory.len());
         let Destination { socket, name, mut control } = destination;
-        if train.count > 1 {
-            control.push_segment_len(train.segment_len as u16);
+        if train.count() > 1 {
+            control.push_segment_len(train.segment_len());
         }
-        let place = message_at(&self.messages, self.message_count);
-        let field =
-            |offset| self.messages.at(self.message_count * mem::size_of::<Message>() + offset).as_ptr();
+        let index = self.message_count;
+        let field = |offset| self.messages.at(index * mem::size_of::<Message>() + offset).as_ptr();
         // SAFETY: all zeroes is a valid msghdr.
         let mut header: libc::msghdr = unsafe { mem::zeroed() };
         header.msg_name = field(mem::offset_of!(Message, name)).cast();
         header.msg_namelen = name.len();
         header.msg_iov = field(mem::offset_of!(Message, bytes)).cast();
         header.msg_iovlen = 1;
-        header.msg_control = field(mem::offset_of!(Message, control)).cast();
-        header.msg_controllen = control.len() as _;
-        let bytes = libc::iovec { iov_base: self.memory.at(train.start).as_ptr().cast(), iov_len: train.len };
+        let has_control = control.len() > 0;
+        if has_control {
+            let place = place::<Control>(&self.controls, index);
+            // SAFETY: as for the message.
+            unsafe { place.write(control) };
+            header.msg_control = place.as_ptr().cast();
+            header.msg_controllen = control.len() as _;
+        }
+        let iov_base = self.memory.at(bytes.start).as_ptr().cast();
+        let bytes = libc::iovec { iov_base, iov_len: bytes.len() };
         // SAFETY: aligned and inside the slab, and free: nothing that is queued points to it, since messages
         // are handed out once between two empty queues.
-        unsafe { place.write(Message { header, bytes, name, control, train, socket }) };
-        let message = self.message_count as u16;
-        // The header comes first in a message.
-        let posted = Posted { header: place.cast(), socket, message };
+        unsafe { place(&self.messages, index).write(Message { name, bytes, train, socket, has_control }) };
+        let posted = Posted { header, socket, message: index as u16 };
         // SAFETY: message and bytes stay until they are submitted.
         unsafe { self.post.push(posted) };
         self.message_count += 1;
@@ -268,10 +280,8 @@ impl Egress for Outbox {
             return;
         }
         let has_segmentation = self.has_segmentation[usize::from(run.destination.socket.0)];
-        if let Some(train) = run.train.as_mut().filter(|train| has_segmentation && train.takes(len)) {
-            train.len += len;
-            train.count += 1;
-        } else {
+        let is_taken = has_segmentation && run.train.as_mut().is_some_and(|train| train.push(len));
+        if !is_taken {
             self.queue_train();
             let train = Train::new(self.cursor, len);
             self.run.as_mut().expect("still open").train = Some(train);
@@ -306,9 +316,10 @@ fn is_refusal_for_good(errno: i32) -> bool {
     errno == libc::EIO
 }
 
-fn message_at(messages: &Slab, index: usize) -> NonNull<Message> {
+/// Of the message with this index: itself, or its control messages.
+fn place<T>(slab: &Slab, index: usize) -> NonNull<T> {
     assert!(index < MESSAGE_COUNT);
-    messages.at(index * mem::size_of::<Message>()).cast()
+    slab.at(index * mem::size_of::<T>()).cast()
 }
 
 #[cfg(test)]

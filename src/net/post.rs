@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::ptr::NonNull;
 
 use super::outbox::MESSAGE_COUNT;
 use super::socket::set_may_fragment;
@@ -26,10 +25,10 @@ struct Lane {
 }
 
 /// A message to be sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Posted {
-    /// All of it, in the kernel's layout.
-    pub(super) header: NonNull<libc::msghdr>,
+    /// In the kernel's layout; points to the rest of it.
+    pub(super) header: libc::msghdr,
     /// What it leaves by.
     pub(super) socket: SocketId,
     /// Its number.
@@ -59,12 +58,10 @@ impl Post {
     /// Queues a message.
     ///
     /// # Safety
-    /// Header, and what it points to, stay unchanged until [`Post::submit`].
+    /// What the header points to stays, unchanged, until [`Post::submit`].
     pub(super) unsafe fn push(&mut self, message: Posted) {
         let lane = &mut self.lanes[usize::from(message.socket.0)];
-        // SAFETY: a header by the caller's word.
-        let msg_hdr = unsafe { message.header.read() };
-        lane.headers.push(libc::mmsghdr { msg_hdr, msg_len: 0 });
+        lane.headers.push(libc::mmsghdr { msg_hdr: message.header, msg_len: 0 });
         lane.numbers.push(message.message);
     }
 

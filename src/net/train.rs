@@ -1,6 +1,8 @@
 //! Datagrams that leave together. The kernel cuts a send into segments of one length (`UDP_SEGMENT`), so
 //! only equal ones can, and one shorter one at the end.
 
+use std::ops::Range;
+
 use crate::net::backend::TRAIN_LEN_MAX;
 use crate::packet::DATAGRAM_LEN_MAX;
 
@@ -12,34 +14,54 @@ const _: () = assert!(SEGMENT_COUNT_MAX as usize * DATAGRAM_LEN_MAX <= 65_535 - 
 /// Datagrams that leave in one send: all of `segment_len` bytes, the last perhaps shorter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Train {
-    /// Where its bytes begin in the send memory.
-    pub(super) start: usize,
-    /// All of its bytes.
-    pub(super) len: usize,
-    /// Those of each datagram but the last.
-    pub(super) segment_len: usize,
-    pub(super) count: u16,
+    start: u32,
+    len: u32,
+    segment_len: u16,
+    count: u16,
 }
 
 impl Train {
-    /// One that begins with a datagram of `len` bytes.
+    /// One that begins with a datagram of `len` bytes, at `start` in the send memory.
     pub(super) fn new(start: usize, len: usize) -> Train {
-        Train { start, len, segment_len: len, count: 1 }
+        assert!(start <= u32::MAX as usize && (1..=DATAGRAM_LEN_MAX).contains(&len));
+        Train { start: start as u32, len: len as u32, segment_len: len as u16, count: 1 }
     }
 
-    /// A datagram of `len` bytes may follow.
-    pub(super) fn takes(&self, len: usize) -> bool {
-        let is_last_full = self.len == self.segment_len * usize::from(self.count);
-        is_last_full && len <= self.segment_len && self.count < SEGMENT_COUNT_MAX
+    /// Takes a datagram of `len` bytes that lies behind it, if it may follow.
+    pub(super) fn push(&mut self, len: usize) -> bool {
+        let is_last_full = self.len == u32::from(self.segment_len) * u32::from(self.count);
+        let takes = is_last_full && len <= usize::from(self.segment_len) && self.count < SEGMENT_COUNT_MAX;
+        if takes {
+            self.len += len as u32;
+            self.count += 1;
+        }
+        takes
+    }
+
+    /// Where its bytes lie in the send memory.
+    pub(super) fn bytes(&self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.len as usize
+    }
+
+    /// Bytes of each datagram but the last.
+    pub(super) fn segment_len(&self) -> u16 {
+        self.segment_len
+    }
+
+    /// Datagrams.
+    pub(super) fn count(&self) -> u16 {
+        self.count
     }
 
     /// Each datagram by itself.
     pub(super) fn singles(self) -> impl Iterator<Item = Train> {
-        (0..usize::from(self.count)).map(move |index| {
-            let offset = index * self.segment_len;
-            let len = self.segment_len.min(self.len - offset);
-            Train::new(self.start + offset, len)
-        })
+        let bytes = self.bytes();
+        let segment_len = usize::from(self.segment_len);
+        bytes
+            .clone()
+            .step_by(segment_len)
+            .map(move |start| Train::new(start, segment_len.min(bytes.end - start)))
     }
 }
 
@@ -50,23 +72,24 @@ mod tests {
     #[test]
     fn a_train_ends_with_its_first_shorter_datagram() {
         let mut train = Train::new(10, 100);
-        assert!(train.takes(100) && train.takes(1) && !train.takes(101));
-        train.len += 99;
-        train.count += 1;
-        assert!(!train.takes(99) && !train.takes(1));
+        assert!(!train.push(101) && train.push(100) && train.push(99));
+        assert_eq!((train.bytes(), train.count(), train.segment_len()), (10..309, 3, 100));
+        assert!(!train.push(99) && !train.push(1));
     }
 
     #[test]
     fn a_train_has_its_longest() {
-        let train = Train { start: 0, len: 16 * 50, segment_len: 50, count: SEGMENT_COUNT_MAX };
-        assert!(!train.takes(50));
+        let mut train = Train::new(0, DATAGRAM_LEN_MAX);
+        assert!((1..SEGMENT_COUNT_MAX).all(|_| train.push(DATAGRAM_LEN_MAX)));
+        assert!(!train.push(DATAGRAM_LEN_MAX));
+        assert_eq!(train.count(), SEGMENT_COUNT_MAX);
     }
 
     #[test]
     fn singles_of_a_train_are_its_datagrams() {
-        let train = Train { start: 10, len: 250, segment_len: 100, count: 3 };
-        let singles: Vec<_> =
-            train.singles().map(|single| (single.start, single.len, single.count)).collect();
-        assert_eq!(singles, [(10, 100, 1), (110, 100, 1), (210, 50, 1)]);
+        let mut train = Train::new(10, 100);
+        assert!(train.push(100) && train.push(50));
+        let singles: Vec<_> = train.singles().map(|single| (single.bytes(), single.count())).collect();
+        assert_eq!(singles, [(10..110, 1), (110..210, 1), (210..260, 1)]);
     }
 }
