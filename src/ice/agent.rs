@@ -125,6 +125,8 @@ enum Proof {
     Verified,
 }
 
+/// In a cache line of its own, as it is asked for with each packet.
+#[repr(align(64))]
 enum Selection {
     /// DTLS has not finished.
     Handshaking,
@@ -136,6 +138,8 @@ enum Selection {
         generation: u32,
     },
 }
+
+const _: () = assert!(size_of::<Selection>() == vector::LINE_LEN);
 
 impl Agent {
     /// `transaction_seed` makes our transaction ids unpredictable; 32 random bytes.
@@ -287,7 +291,7 @@ impl Agent {
 
     /// [`Agent::selected`] is asked in a moment of the one that lies `distance` bytes behind this one.
     pub fn fetch_selected(&self, distance: isize) {
-        vector::fetch_behind(&self.selection, distance);
+        vector::fetch_start_behind(&self.selection, distance);
     }
 
     /// Freshness of the peer's consent.

@@ -103,7 +103,7 @@ impl Batch {
             let at =
                 |ahead: usize| (step + ahead).checked_sub(SOON).filter(|turn| *turn < places).map(key_at);
             if let Some(receiver) = at(SOON).and_then(|key| receivers.get(key)) {
-                vector::fetch_behind(receiver, FAR_BEHIND);
+                vector::fetch_start_behind(receiver, FAR_BEHIND);
                 let fetched = self.packets.iter().take(FETCHED_COUNT_MAX);
                 fetched.for_each(|packet| receiver.fetch_table(packet.track));
                 serve(Turn::Soon(receiver.peer), &self.packets, &self.payloads);

@@ -1,5 +1,6 @@
 //! One listener: its slots and what they carry.
 
+use std::mem;
 use std::time::Instant;
 
 use super::PeerKey;
@@ -15,41 +16,43 @@ use crate::vector;
 /// Place of a receiver in its room; reused after the receiver's end.
 pub type ReceiverKey = usize;
 
-/// A line of packets towards a receiver, for the life of its transport.
+/// A line of packets towards a receiver, for the life of its transport. What each packet takes comes first.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Slot {
-    /// Its place.
-    pub slot: SlotIndex,
-    /// The m-line's tag.
-    pub mid: Mid,
     /// Unique on the transport, never used before under the same keys.
     pub ssrc: Ssrc,
+    /// The m-line's tag.
+    pub mid: Mid,
     /// Opus, as the receiver numbers it.
     pub payload_type: PayloadType,
     /// Header extensions, as the receiver numbers them.
     pub extensions: ExtensionIds,
+    /// Its place.
+    pub slot: SlotIndex,
     /// What it carries first; `None` keeps it closed until it is given to a track.
     pub source: Option<TrackId>,
 }
 
-/// A slot in use.
+/// A slot in use. What each packet takes lies in the first two cache lines.
+#[repr(C, align(64))]
 pub struct Seat {
-    /// What was negotiated.
-    pub slot: Slot,
     /// Where its packets stand.
     pub line: Line,
-    /// What it carries now.
-    pub source: Option<TrackKey>,
-    /// Its m-line is inactive: whatever the room decides, nothing may be sent on it.
-    pub(super) is_closed: bool,
-    /// Since when.
-    since: Instant,
     /// Packets sealed on it (RFC 3550 §6.4.1, wraps).
     pub packet_count: u32,
     /// Payload bytes sealed on it (RFC 3550 §6.4.1, wraps).
     pub octet_count: u32,
     /// Something was sealed since the last sender report.
     pub is_active: bool,
+    /// What was negotiated.
+    pub slot: Slot,
+    /// What it carries now.
+    pub source: Option<TrackKey>,
+    /// Its m-line is inactive: whatever the room decides, nothing may be sent on it.
+    pub(super) is_closed: bool,
+    /// Since when.
+    since: Instant,
     /// What its receiver said of it last, and when.
     pub report: Option<(ReportBlock, Instant)>,
 }
@@ -75,38 +78,44 @@ impl Seat {
     }
 }
 
+const _: () = assert!(mem::offset_of!(Seat, slot.slot) <= 2 * vector::LINE_LEN);
+
 const NO_SEAT: u16 = u16::MAX;
 
-/// A listener of the room.
+/// A listener of the room. What each packet takes lies in the first cache line.
+#[repr(C, align(64))]
 pub struct Receiver {
     /// Whose it is, as the owner of the room numbers it.
     pub peer: PeerKey,
+    seats: Vec<Seat>,
     /// It is sent no media.
     pub deafened: bool,
     /// The seat that carries each track.
     seat_of: SeatTable,
-    seats: Vec<Seat>,
 }
 
+const _: () = assert!(mem::offset_of!(Receiver, seat_of.far) <= vector::LINE_LEN);
+
 /// Tracks that find their seat without a way to the heap, where every listener's table would be on a page of its own:
-/// in most rooms, all of them.
-const NEAR_TRACK_COUNT: usize = 16;
+/// in most rooms, all of them. As many as fit into a listener's first cache line.
+const NEAR_TRACK_COUNT: usize = 12;
 
 /// By track: a seat, or [`NO_SEAT`].
+#[repr(C)]
 struct SeatTable {
     near: [u16; NEAR_TRACK_COUNT],
-    far: Vec<u16>,
+    far: Box<[u16]>,
 }
 
 impl SeatTable {
-    const fn new() -> SeatTable {
-        SeatTable { near: [NO_SEAT; NEAR_TRACK_COUNT], far: Vec::new() }
+    fn new() -> SeatTable {
+        SeatTable { near: [NO_SEAT; NEAR_TRACK_COUNT], far: Box::default() }
     }
 
     fn get(&self, track: TrackKey) -> Option<usize> {
         let seat = match self.near.get(track) {
             Some(seat) => Some(seat),
-            None => self.far.get(track - NEAR_TRACK_COUNT),
+            None => self.far(track),
         };
         seat.filter(|&&seat| seat != NO_SEAT).map(|&seat| usize::from(seat))
     }
@@ -118,15 +127,26 @@ impl SeatTable {
         }
         let track = track - NEAR_TRACK_COUNT;
         if self.far.len() <= track {
-            self.far.resize(track + 1, NO_SEAT);
+            let mut far = mem::take(&mut self.far).into_vec();
+            far.resize(track + 1, NO_SEAT);
+            self.far = far.into();
         }
         self.far[track] = seat;
     }
 
     fn fetch(&self, track: TrackKey) {
-        if let Some(seat) = track.checked_sub(NEAR_TRACK_COUNT).and_then(|track| self.far.get(track)) {
+        if track >= NEAR_TRACK_COUNT
+            && let Some(seat) = self.far(track)
+        {
             vector::fetch(seat);
         }
+    }
+
+    /// A call, as the compiler reads where `far` is before it knows whether that is asked for, and another cache line
+    /// costs more.
+    #[inline(never)]
+    fn far(&self, track: TrackKey) -> Option<&u16> {
+        self.far.get(track.checked_sub(NEAR_TRACK_COUNT)?)
     }
 }
 
@@ -195,7 +215,8 @@ impl Receiver {
     /// And then the seat.
     pub(super) fn fetch_seat(&self, track: TrackKey) {
         if let Some(seat) = self.seat_of(track).and_then(|seat| self.seats.get(seat)) {
-            vector::fetch(seat);
+            vector::fetch(&seat.line);
+            vector::fetch(&seat.slot.extensions);
         }
     }
 

@@ -11,6 +11,7 @@ use super::streams::Streams;
 use crate::dtls::keying::{MasterKey, SrtpProfile};
 use crate::ids::Ssrc;
 use crate::packet::DropReason;
+use crate::vector;
 
 /// Most bytes that protecting adds to an RTP packet.
 pub const SRTP_OVERHEAD_MAX: usize = 16;
@@ -35,7 +36,8 @@ type RtpStreams = Streams<16, 16>;
 /// of its own.
 type RtcpStreams = Streams<2, 64>;
 
-/// What we send with.
+/// What we send with. What each RTP packet takes, but for its key, lies in the first cache line.
+#[repr(C, align(64))]
 pub struct SrtpTx {
     rtp: Transform,
     rtcp: Transform,
@@ -45,6 +47,8 @@ pub struct SrtpTx {
     #[cfg(debug_assertions)]
     spent: Spent,
 }
+
+const _: () = assert!(size_of::<Transform>() <= vector::LINE_LEN);
 
 /// What we receive with.
 pub struct SrtpRx {

@@ -45,7 +45,7 @@ impl Gcm {
     /// The key is wanted in a moment.
     pub(super) fn fetch(&self) {
         match &self.key {
-            Key::Vector(key) => vector::fetch(&**key),
+            Key::Vector(key) => key.fetch(),
             Key::Portable(key) => vector::fetch(key),
         }
     }

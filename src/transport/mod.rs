@@ -220,7 +220,7 @@ impl Transport {
     /// [`Transport::sending`] is asked in a moment of the one that lies `distance` bytes behind this one.
     pub fn fetch_sending(&self, distance: isize) {
         self.agent.fetch_selected(distance);
-        vector::fetch_behind(&self.tx, distance);
+        vector::fetch_start_behind(&self.tx, distance);
     }
 
     /// And then something is sealed.

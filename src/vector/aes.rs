@@ -4,47 +4,52 @@ use std::arch::x86_64::*;
 
 use zeroize::Zeroize;
 
-use super::memory::{Block, load, load_twice, store, turn_pair};
+use super::memory::{Block, fetch, load, load_twice, store, turn_pair};
 
 /// Rounds of AES-128.
-pub(super) const ROUNDS_SHORT: usize = 10;
+const ROUNDS_SHORT: usize = 10;
 /// Rounds of AES-256.
-pub(super) const ROUNDS_LONG: usize = 14;
+const ROUNDS_LONG: usize = 14;
 /// Round keys of AES-256.
 const ROUND_KEY_COUNT_MAX: usize = ROUNDS_LONG + 1;
 
-/// An expanded key.
+/// An expanded key. What AES-128 has of it comes first, so that it lies in as few cache lines as it takes.
+#[repr(C)]
 pub(super) struct Schedule {
-    /// The last one stands at the end, those of AES-128 before it leave a gap.
-    pub(super) keys: [Block; ROUND_KEY_COUNT_MAX],
+    /// The last round's.
+    pub(super) last: Block,
+    /// Of those before it, as many as AES-128 has.
+    pub(super) short: [Block; ROUNDS_SHORT],
     /// AES-256, which is no secret.
     pub(super) is_long: bool,
+    /// And what that has besides.
+    pub(super) long: [Block; ROUNDS_LONG - ROUNDS_SHORT],
 }
 
 /// An array of registers, each of its blocks encrypted. No function, as the compiler can only be made to put it where it
 /// is used, with the registers as they are, by not asking.
 macro_rules! encrypt {
     ($schedule:expr, $blocks:expr) => {{
-        let (keys, mut blocks) = (&$schedule.keys, $blocks);
-        let key = load_twice(&keys[0]);
+        let (schedule, mut blocks): (&Schedule, _) = (&$schedule, $blocks);
+        let key = load_twice(&schedule.short[0]);
         for block in &mut blocks {
             *block = _mm256_xor_si256(*block, key);
         }
-        for key in &keys[1..ROUNDS_SHORT] {
+        for key in &schedule.short[1..] {
             let key = load_twice(key);
             for block in &mut blocks {
                 *block = _mm256_aesenc_epi128(*block, key);
             }
         }
-        if $schedule.is_long {
-            for key in &keys[ROUNDS_SHORT..ROUNDS_LONG] {
+        if schedule.is_long {
+            for key in &schedule.long {
                 let key = load_twice(key);
                 for block in &mut blocks {
                     *block = _mm256_aesenc_epi128(*block, key);
                 }
             }
         }
-        let key = load_twice(&keys[ROUNDS_LONG]);
+        let key = load_twice(&schedule.last);
         for block in &mut blocks {
             *block = _mm256_aesenclast_epi128(*block, key);
         }
@@ -85,14 +90,23 @@ impl Schedule {
             *bytes = word.to_le_bytes();
         }
         words.zeroize();
-        keys[ROUNDS_LONG] = keys[rounds];
-        Schedule { keys, is_long: len == 8 }
+        let short = std::array::from_fn(|at| keys[at]);
+        let long = std::array::from_fn(|at| keys[ROUNDS_SHORT + at]);
+        let schedule = Schedule { last: keys[rounds], short, is_long: len == 8, long };
+        keys.zeroize();
+        schedule
+    }
+
+    /// What AES-128 has is wanted in a moment.
+    pub(super) fn fetch_short(&self) {
+        fetch(&self.last);
+        fetch(&self.short);
     }
 
     /// One block, encrypted.
     #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     pub(super) fn encrypt_block(&self, block: &Block) -> Block {
-        let [pair] = encrypt!(self, [_mm256_zextsi128_si256(load(block))]);
+        let [pair] = encrypt!(*self, [_mm256_zextsi128_si256(load(block))]);
         let mut block = [0; 16];
         store(&mut block, _mm256_castsi256_si128(pair));
         block
@@ -101,7 +115,9 @@ impl Schedule {
 
 impl Drop for Schedule {
     fn drop(&mut self) {
-        self.keys.zeroize();
+        self.last.zeroize();
+        self.short.zeroize();
+        self.long.zeroize();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::aes::{Counter, ROUNDS_LONG, ROUNDS_SHORT, Schedule, encrypt};
+use super::aes::{Counter, Schedule, encrypt};
 use super::cpu::Vaes;
 use super::memory::{
     BLOCK_LEN, PAIR_LEN, array_at, array_at_mut, first, load, load_pair, load_twice, load_up_to_block, pair,

@@ -1,17 +1,18 @@
 //! AES-GCM (NIST SP 800-38D §7), for nonces of 96 bits and tags of 128.
 
 use std::arch::x86_64::*;
+use std::mem;
 
 use subtle::ConstantTimeEq;
 
-use super::Forged;
-use super::aes::{Counter, ROUNDS_LONG, ROUNDS_SHORT, Schedule, encrypt};
+use super::aes::{Counter, Schedule, encrypt};
 use super::cpu::Vaes;
 use super::ghash::{Powers, Sum};
 use super::memory::{
-    BLOCK_LEN, Block, PAIR_LEN, Pair, array_at, array_at_mut, first, load, load_end, load_pair, load_twice,
-    load_up_to_block, ones, pair, second, store, store_pair,
+    BLOCK_LEN, Block, PAIR_LEN, Pair, array_at, array_at_mut, fetch, first, load, load_end, load_pair,
+    load_twice, load_up_to_block, ones, pair, second, store, store_pair,
 };
+use super::{Forged, LINE_LEN};
 
 /// Length of a tag.
 const TAG_LEN: usize = BLOCK_LEN;
@@ -23,12 +24,16 @@ const PAIR_COUNT: usize = 8;
 /// Bytes of one go.
 const STRIDE: usize = PAIR_COUNT * PAIR_LEN;
 
-/// One key, expanded.
+/// One key, expanded. In cache lines of its own; those that a packet of some hundred bytes takes stand side by side: the
+/// low powers, and the round keys behind them.
+#[repr(C, align(64))]
 pub struct Gcm {
-    schedule: Schedule,
     powers: Powers,
+    schedule: Schedule,
     made_with: Vaes,
 }
+
+const _: () = assert!(mem::offset_of!(Gcm, schedule).is_multiple_of(LINE_LEN));
 
 /// Begins the hash: all of `aad` but its last block, which is given back to be paired with what comes next.
 /// `behind` blocks stand behind that. No function, for the reason that [`encrypt`] is none.
@@ -56,7 +61,7 @@ impl Gcm {
     pub fn new(vaes: Vaes, key: &[u8]) -> Gcm {
         // SAFETY: `vaes` is proof that the processor has what this asks for.
         let (schedule, powers) = unsafe { expand(key) };
-        Gcm { schedule, powers, made_with: vaes }
+        Gcm { powers, schedule, made_with: vaes }
     }
 
     /// Encrypts `plaintext` into `out`, which is longer by 16 bytes, and writes the tag behind it. The nonce is a
@@ -81,6 +86,12 @@ impl Gcm {
         assert!(bytes.len() >= TAG_LEN, "a tag");
         // SAFETY: `self` was made with proof that the processor has what this asks for.
         unsafe { self.open_vector(nonce << 32, aad, bytes) }
+    }
+
+    /// A short packet is sealed or opened in a moment.
+    pub fn fetch(&self) {
+        fetch(self.powers.low());
+        self.schedule.fetch_short();
     }
 
     /// What it was made with.

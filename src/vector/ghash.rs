@@ -12,10 +12,15 @@ use super::memory::{BLOCK_LEN, Block, PAIR_LEN, array_at, load, load_pair, store
 /// Blocks that one sum takes: four of associated data, sixteen of ciphertext and the lengths, made even.
 pub(super) const SUM_BLOCK_COUNT_MAX: usize = 22;
 
+/// Places for the powers and for the zeros behind them, by whole cache lines.
+const PLACE_COUNT: usize = (SUM_BLOCK_COUNT_MAX + 1).next_multiple_of(4);
+/// Places of those that a short packet takes: a header of three blocks, ten of payload and the lengths.
+const LOW_PLACE_COUNT: usize = 16;
+
 /// The powers of one key.
 pub(super) struct Powers {
     /// The highest first, the key itself last but one, then zeros for the second place of a pair that has none.
-    powers: [Block; SUM_BLOCK_COUNT_MAX + 1],
+    powers: [Block; PLACE_COUNT],
 }
 
 impl Powers {
@@ -26,9 +31,9 @@ impl Powers {
         let key = u128::from_be_bytes(*key);
         let carried = (key >> 127).wrapping_neg() & (0xC2 << 120 | 1);
         let key = load(&(key << 1 ^ carried).to_le_bytes());
-        let mut powers = [[0; BLOCK_LEN]; SUM_BLOCK_COUNT_MAX + 1];
+        let mut powers = [[0; BLOCK_LEN]; PLACE_COUNT];
         let mut power = key;
-        for place in powers[..SUM_BLOCK_COUNT_MAX].iter_mut().rev() {
+        for place in powers[..PLACE_COUNT - 1].iter_mut().rev() {
             store(place, power);
             power = product(power, key);
         }
@@ -46,11 +51,17 @@ impl Powers {
         turn(state)
     }
 
+    /// Those that a short packet takes.
+    #[inline]
+    pub(super) fn low(&self) -> &[Block; LOW_PLACE_COUNT] {
+        self.powers.last_chunk().expect("fewer than all")
+    }
+
     /// The power `n` of the key, and behind it the next lower.
     #[inline]
     #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     fn pair(&self, n: usize) -> __m256i {
-        load_pair(array_at::<PAIR_LEN>(self.powers.as_flattened(), BLOCK_LEN * (SUM_BLOCK_COUNT_MAX - n)))
+        load_pair(array_at::<PAIR_LEN>(self.powers.as_flattened(), BLOCK_LEN * (PLACE_COUNT - 1 - n)))
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::arch::x86_64::*;
 
+use super::LINE_LEN;
+
 /// Length of a block of AES, and of half a register.
 pub(super) const BLOCK_LEN: usize = 16;
 /// Length of a register.
 pub(super) const PAIR_LEN: usize = 2 * BLOCK_LEN;
-
-/// Of the cache.
-const LINE_LEN: usize = 64;
 
 /// One block.
 pub(super) type Block = [u8; BLOCK_LEN];
@@ -46,21 +45,15 @@ pub(super) fn store_pair(pair: &mut Pair, value: __m256i) {
 /// Has a value brought near that is wanted in a moment, without waiting for it. A hint: it reads nothing.
 #[inline]
 pub fn fetch<T>(value: &T) {
-    fetch_behind(value, 0);
-}
-
-/// As [`fetch`], of what lies `distance` bytes behind `value`, for one of many side by side. Whether there is something
-/// matters as little as what it is.
-#[inline]
-pub fn fetch_behind<T>(value: &T, distance: isize) {
-    let start = (&raw const *value).cast::<i8>().wrapping_offset(distance);
+    let start = (&raw const *value).cast::<i8>();
     let head = start.addr() % LINE_LEN;
     for line in 0..(head + size_of::<T>()).div_ceil(LINE_LEN) {
         fetch_line(start.wrapping_sub(head).wrapping_add(line * LINE_LEN));
     }
 }
 
-/// As [`fetch_behind`], of its start alone.
+/// As [`fetch`], of the cache line in which something begins that lies `distance` bytes behind `value`, for one of many
+/// side by side. Whether there is something matters as little as what it is.
 #[inline]
 pub fn fetch_start_behind<T>(value: &T, distance: isize) {
     fetch_line((&raw const *value).cast::<i8>().wrapping_offset(distance));

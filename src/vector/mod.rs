@@ -29,7 +29,7 @@ mod memory;
 mod sha1;
 
 #[cfg(not(target_arch = "x86_64"))]
-pub use absent::{Ctr, Gcm, HmacSha1, Vaes, fetch, fetch_behind, fetch_start_behind};
+pub use absent::{Ctr, Gcm, HmacSha1, Vaes, fetch, fetch_start_behind};
 #[cfg(target_arch = "x86_64")]
 pub use cpu::Vaes;
 #[cfg(target_arch = "x86_64")]
@@ -37,9 +37,12 @@ pub use ctr::Ctr;
 #[cfg(target_arch = "x86_64")]
 pub use gcm::Gcm;
 #[cfg(target_arch = "x86_64")]
-pub use memory::{fetch, fetch_behind, fetch_start_behind};
+pub use memory::{fetch, fetch_start_behind};
 #[cfg(target_arch = "x86_64")]
 pub use sha1::HmacSha1;
+
+/// Bytes of a cache line: what memory gives at once.
+pub const LINE_LEN: usize = 64;
 
 /// A tag that does not verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,12 +18,15 @@ use crate::vector;
 /// Place of a room on its worker; reused after the room's end.
 pub(super) type RoomKey = usize;
 
-/// One participant's connection.
+/// One participant's connection. What packets take of it here comes first, in one cache line.
+#[repr(C)]
 pub(super) struct Peer {
-    pub transport: Transport,
+    pub capture: Option<Box<Capture>>,
     pub room: RoomKey,
     pub receiver: ReceiverKey,
     pub publications: Vec<Publication>,
+    pub traffic: Traffic,
+    pub transport: Transport,
     /// As they stand in the worker's table.
     pub ufrags: Vec<LocalUfrag>,
     /// Ours, in receiver reports.
@@ -32,8 +35,6 @@ pub(super) struct Peer {
     pub report_at: Instant,
     /// When what it is sent is reported on, if something is.
     pub sender_report_at: Instant,
-    pub traffic: Traffic,
-    pub capture: Option<Box<Capture>>,
     pub rtcp_bucket: TokenBucket,
 }
 
@@ -55,13 +56,9 @@ impl Peer {
     /// [`Transport::fetch_keys`] comes between.
     pub(super) fn fetch_behind(&self, places: isize) {
         let distance = places * size_of::<Peer>() as isize;
-        let Peer { transport, traffic, capture, .. } = self;
-        // Where its place says whether it is there.
         vector::fetch_start_behind(self, distance);
-        transport.fetch_sending(distance);
-        vector::fetch_behind(&traffic.rtp_out, distance);
-        vector::fetch_behind(&traffic.bytes_out, distance);
-        vector::fetch_behind(capture, distance);
+        vector::fetch_start_behind(&self.traffic, distance);
+        self.transport.fetch_sending(distance);
     }
 
     /// When there may be something to do for it, unless something comes meanwhile.

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::packet::DropReason;
 
-/// Counted since the transport was made. What comes in counts once it has verified.
+/// Counted since the transport was made. What comes in counts once it has verified. What each packet changes comes first,
+/// in one cache line.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct Traffic {
     /// RTP packets from the peer.
     pub rtp_in: u64,
