@@ -32,6 +32,9 @@ const RELAY_COUNT_MAX: usize = 256;
 const RETRY: Duration = Duration::from_millis(1);
 /// How often the backend is asked what it counted, which takes system calls.
 const COUNT_INTERVAL: Duration = Duration::from_millis(100);
+/// Where that was of fewer datagrams, in and out, it is soon enough when counters are published: some tens of µs each,
+/// so that no worker comes near its limit by them.
+const COUNT_DATAGRAMS_MIN: u64 = 500;
 /// What may wait for a worker in the queues of all others together: 6 MiB.
 const RELAY_COUNT_TOTAL: usize = 4096;
 /// What may wait for a worker in one other's queue, where there are few.
@@ -85,7 +88,7 @@ pub(super) fn run<B: Backend>(
     worker.counters.backend = Some(B::NAME);
     let mut now = Now::read();
     let mut is_behind = false;
-    let mut count_at = now.instant;
+    let (mut count_at, mut counted) = (now.instant, 0);
     let mut orders = 0;
     while !worker.is_stopped() {
         let due = worker.next_timeout().saturating_duration_since(now.instant);
@@ -121,6 +124,16 @@ pub(super) fn run<B: Backend>(
         while worker.contain(|worker| worker.flush(now, backend.egress())) {
             is_behind = true;
         }
+        let handled = worker.counters.datagrams_in + worker.counters.datagrams_out;
+        let is_worth_it = handled - counted >= COUNT_DATAGRAMS_MIN || worker.publishes_counters(now);
+        if now.instant >= count_at && is_worth_it {
+            (count_at, counted) = (now.instant + COUNT_INTERVAL, handled);
+            count(&mut worker, &mut backend);
+            if let Some(overload) = &mut overload {
+                worker.set_tick(overload.look(now.instant, Duration::from_nanos(worker.counters.cpu_ns)));
+                worker.counters.overload_ns = overload.lasted().as_nanos() as u64;
+            }
+        }
         while worker.contain(|worker| worker.handle_timeout(now, backend.egress())) {
             is_behind = true;
         }
@@ -131,14 +144,6 @@ pub(super) fn run<B: Backend>(
         let batch_len = datagrams - datagrams_before;
         if batch_len > 0 {
             worker.counters.batches.record(batch_len);
-        }
-        if now.instant >= count_at {
-            count_at = now.instant + COUNT_INTERVAL;
-            count(&mut worker, &mut backend);
-            if let Some(overload) = &mut overload {
-                worker.set_tick(overload.look(now.instant, Duration::from_nanos(worker.counters.cpu_ns)));
-                worker.counters.overload_ns = overload.lasted().as_nanos() as u64;
-            }
         }
         send_events(&mut worker, &queues, &mut backlog);
         let end = Now::read();

@@ -386,6 +386,11 @@ impl Worker {
         self.settings.tick = tick;
     }
 
+    /// [`Worker::handle_timeout`] tells what is counted now.
+    pub fn publishes_counters(&self, now: Now) -> bool {
+        now.instant >= self.counters_at
+    }
+
     /// Does what is due: consent, checks of ours, reports, who speaks, counters. A part of it if it is much; comes after
     /// [`Worker::flush`], as what that has sealed leaves before peers are looked after.
     pub fn handle_timeout(&mut self, now: Now, out: &mut impl Egress) {
