@@ -86,6 +86,14 @@ for component in fmt clippy; do
         rustup component add "${component/fmt/rustfmt}" || { echo "cargo $component is missing"; exit 2; }
 done
 
+top_level() { # What lies there by accident gets into a commit by accident.
+    git rev-parse --is-inside-work-tree >/dev/null 2>&1 || return 0
+    local strangers
+    strangers=$(git ls-files | cut -d/ -f1 | sort -u | grep -vxE \
+        '\.(ci|clippy\.toml|dockerignore|gitignore|rustfmt\.toml)|Cargo\.(lock|toml)|Dockerfile|LICENSE|README\.md|benches|deny\.toml|env\.example|src|tests|tools')
+    [ -z "$strangers" ] || { echo "tracked, and not what the top level is for: $strangers"; return 1; }
+}
+
 deny() {
     # Unoptimised: builds in a third of the time, and checks this tree in a second all the same.
     if ! cargo deny --version >/dev/null 2>&1; then
@@ -108,6 +116,7 @@ wscat() { # For README's own lines (tests/integration.rs); anew when its version
 }
 
 say "$(uname -sr), $(nproc) CPUs, $(rustc --version)"
+step "top level" top_level
 step "fmt" cargo fmt --check
 step "clippy" cargo clippy --locked --all-targets --all-features -- -D warnings
 step "linters" linters

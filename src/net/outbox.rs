@@ -230,10 +230,10 @@ impl Outbox {
         header.msg_iovlen = 1;
         let has_control = control.len() > 0;
         if has_control {
-            let place = place::<Control>(&self.controls, index);
-            // SAFETY: as for the message.
-            unsafe { place.write(control) };
-            header.msg_control = place.as_ptr().cast();
+            let at = place::<Control>(&self.controls, index);
+            // SAFETY: as for the message below.
+            unsafe { at.write(control) };
+            header.msg_control = at.as_ptr().cast();
             header.msg_controllen = control.len() as _;
         }
         let iov_base = self.memory.at(bytes.start).as_ptr().cast();

@@ -32,8 +32,8 @@ const RELAY_COUNT_MAX: usize = 256;
 const RETRY: Duration = Duration::from_millis(1);
 /// How often the backend is asked what it counted, which takes system calls.
 const COUNT_INTERVAL: Duration = Duration::from_millis(100);
-/// Where that was of fewer datagrams, in and out, it is soon enough when counters are published: some tens of µs each,
-/// so that no worker comes near its limit by them.
+/// After fewer datagrams than that, in and out, it is soon enough when counters are published: at some tens of µs each they
+/// bring no worker near its limit.
 const COUNT_DATAGRAMS_MIN: u64 = 500;
 /// What may wait for a worker in the queues of all others together: 6 MiB.
 const RELAY_COUNT_TOTAL: usize = 4096;

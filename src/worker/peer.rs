@@ -1,5 +1,6 @@
 //! A transport in its room: what it publishes there, and which receiver it is.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::capture::Capture;
@@ -47,6 +48,8 @@ pub(super) struct Publication {
     pub ssrc: Option<Ssrc>,
     pub bucket: TokenBucket,
 }
+
+const _: () = assert!(mem::offset_of!(Peer, traffic) == vector::LINE_LEN);
 
 // A slab keeps what is in it side by side, without a word between that says so: `Peer::fetch_behind` counts on it.
 const _: () = assert!(size_of::<Option<Peer>>() == size_of::<Peer>());

@@ -1,8 +1,10 @@
 //! What passes between a worker and one peer: plain fields on the packet path, rates once a second.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::packet::DropReason;
+use crate::vector;
 
 /// Counted since the transport was made. What comes in counts once it has verified. What each packet changes comes first,
 /// in one cache line.
@@ -27,6 +29,8 @@ pub struct Traffic {
     rated: [u64; 4],
     drops: [u64; DropReason::COUNT],
 }
+
+const _: () = assert!(mem::offset_of!(Traffic, round_trip) <= vector::LINE_LEN);
 
 /// How much a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
