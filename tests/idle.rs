@@ -10,6 +10,7 @@ use tokio::net::UdpSocket;
 use tokio::time::interval;
 
 const WAKEUPS: &str = "gryt_sfu_wakeups_total";
+const CPU_SECONDS: &str = "gryt_sfu_worker_cpu_seconds_total";
 const DATAGRAMS: &str = "gryt_sfu_datagrams_in_total";
 
 #[tokio::test]
@@ -21,6 +22,9 @@ async fn without_peers_a_worker_sleeps() {
     let ([after], took) = (server.metrics([WAKEUPS]), now() - begun);
     let most = 3.0 * (took.as_secs_f64() + 1.0);
     assert!(after - before <= most, "{} wake-ups in {took:?}", after - before);
+    // What that takes is counted all the same.
+    let cpu = server.metric(CPU_SECONDS, &[]);
+    server.metric_reaches(CPU_SECONDS, &[], cpu + 0.000_001).await;
 }
 
 #[tokio::test]
