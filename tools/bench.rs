@@ -6,6 +6,8 @@
 //! medians are kept. Before each turn both CPUs spin, to see what the host takes of them. Where several workers are
 //! compared, both ends share all CPUs, and only the server's own CPU time says something.
 
+#[path = "bench/books.rs"]
+mod books;
 #[path = "bench/host.rs"]
 mod host;
 #[path = "bench/janus.rs"]

@@ -2,13 +2,12 @@
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use gryt_sfu::net::thread::pin_to;
 use gryt_sfu::time::Now;
 use serde_json::Value;
 
+use super::books::{Sample, at_rest, samples};
 use super::host::Absence;
 use super::network::Network;
 use super::plan::{Case, Table};
@@ -200,61 +199,6 @@ fn run(
     Ok((figures, steal))
 }
 
-/// The machine's own books at one moment.
-struct Sample {
-    at: f64,
-    /// Time for which the server's CPU was busy, from some moment on, and which was stolen of all.
-    busy: f64,
-    stolen: f64,
-    /// Taken by the load's CPU, ever.
-    interrupts: f64,
-}
-
-/// Taken on the load's CPU: reading them is work, too.
-fn samples(network: &Network, began: Instant, is_over: impl Fn() -> bool) -> Result<Vec<Sample>> {
-    pin_to(&[network.load_cpu])?;
-    let mut samples = Vec::new();
-    while !is_over() {
-        let stat = std::fs::read_to_string("/proc/stat")?;
-        let ticks = |name: &str| -> Vec<f64> {
-            let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.unwrap_or_default().split_whitespace().filter_map(|ticks| ticks.parse().ok()).collect()
-        };
-        // user nice system idle iowait irq softirq steal, in 1/100 s. What is not idle is busy: time that was spent
-        // idle is measured, the rest is guessed from what ran at each tick, and voices keep step with ticks.
-        let (own, all) = (ticks(&format!("cpu{}", network.server_cpu)), ticks("cpu"));
-        let idle: f64 = own.iter().skip(3).take(2).sum();
-        let stolen = all.get(7).copied().unwrap_or_default();
-        let at = began.elapsed().as_secs_f64();
-        let interrupts = function_calls(&std::fs::read_to_string("/proc/interrupts")?, network.load_cpu);
-        samples.push(Sample { at, busy: at - idle / 100.0, stolen: stolen / 100.0, interrupts });
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(samples)
-}
-
-/// Interrupts by which other CPUs asked this one to do something; none where the kernel does not count them.
-fn function_calls(table: &str, cpu: usize) -> f64 {
-    let mut lines = table.lines();
-    let heads = lines.next().unwrap_or_default();
-    let column = heads.split_whitespace().position(|head| head == format!("CPU{cpu}"));
-    let row = lines.find(|line| line.ends_with("Function call interrupts"));
-    let count =
-        row.zip(column).and_then(|(row, column)| row.split_whitespace().nth(1 + column)?.parse().ok());
-    count.unwrap_or_default()
-}
-
-/// How busy the server's CPU is without server and load, in percent.
-fn at_rest(network: &Network, seconds: u32) -> Result<f64> {
-    let (began, length) = (Now::read().instant, Duration::from_secs(seconds.into()));
-    let sampler = || samples(network, began, || began.elapsed() > length);
-    // A thread of its own, as it is pinned.
-    let samples = std::thread::scope(|scope| scope.spawn(sampler).join());
-    let samples = samples.map_err(|_| anyhow::anyhow!("the sampler panicked"))??;
-    let (first, last) = samples.first().zip(samples.last()).context("no samples")?;
-    Ok(100.0 * (last.busy - first.busy) / (last.at - first.at).max(0.001))
-}
-
 fn figures(
     outcome: &Value,
     subject: &Subject,
@@ -345,13 +289,5 @@ mod tests {
         assert_eq!((figures.p99_ms, figures.loss_percent, figures.load_cpu_percent), (2.0, 0.5, 10.0));
         assert!((steal - 0.1).abs() < 1e-6, "{steal}");
         assert!((figures.interrupts - 0.05).abs() < 1e-6, "{figures:?}");
-    }
-
-    #[test]
-    fn interrupts_are_read_in_their_cpus_column() {
-        let table = "           CPU0       CPU2\n  1:   7   8   IO-APIC   1-edge   i8042\n\
-            RES:   3   4   Rescheduling interrupts\nCAL:   11   1200345   Function call interrupts\n";
-        assert_eq!([0, 1, 2].map(|cpu| function_calls(table, cpu)), [11.0, 0.0, 1_200_345.0]);
-        assert_eq!(function_calls("", 0), 0.0);
     }
 }
