@@ -2,9 +2,39 @@
 # What a delivered voice packet costs the server, beside what it costs the kernel alone. As root, on a quiet machine with
 # two CPUs: everything takes hours; --list names the tables, --only picks some. Writes target/bench/bench.md
 # and bench.html. Arguments go to sfu-bench: bash tools/bench.sh --only tick --runs 3
+#
+# Meanwhile every task that may run on all CPUs, the kernel's own included, keeps off the first one, which is the
+# server's; in the end all are let back.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
+
+allowed() { "$@" awk '/^Cpus_allowed_list:/ { print $2 }' /proc/self/status; }
+
+tasks_on() { # Just these CPUs, by their list.
+    { grep -sH '^Cpus_allowed_list:' /proc/[0-9]*/task/[0-9]*/status || true; } |
+        awk -F '[/:\t]' -v cpus="$1" '$NF == cpus { print $5 }' | sort
+}
+
+move() { # Standard input's tasks to these CPUs. Some are gone, some are bound to theirs.
+    while read -r task; do
+        taskset -cp "$1" "$task" >/dev/null 2>&1 || true
+    done
+}
+
+clear_first_cpu() {
+    all=$(allowed)
+    [[ $all == *[-,]* ]] || return 0
+    first=${all%%[-,]*}
+    others=$(allowed taskset -c "$(seq -s , $((first + 1)) "$(($(getconf _NPROCESSORS_CONF) - 1))")")
+    were_there=$(tasks_on "$others")
+    trap let_back EXIT
+    tasks_on "$all" | grep -vx $$ | move "$others"
+}
+
+let_back() { # What was started meanwhile as well.
+    tasks_on "$others" | grep -vxF "${were_there:-none}" | move "$all"
+}
 
 clean() { # Of a run that was ended in its middle.
     for namespace in $(ip netns list | sed -n "s/^\(sfu-bench-$bench-[a-z]*\).*/\1/p"); do
@@ -14,6 +44,10 @@ clean() { # Of a run that was ended in its middle.
 }
 
 cargo build --release --features tools --bin sfu --bin sfu-load --bin sfu-bench
+case " $* " in
+*" --list "* | *" --help "* | *" -h "* | *" --version "* | *" -V "*) ;;
+*) clear_first_cpu ;;
+esac
 "${CARGO_TARGET_DIR:-target}/release/sfu-bench" "$@" &
 bench=$!
 trap 'kill $bench 2>/dev/null || true; wait $bench || true; clean; exit 130' INT TERM
