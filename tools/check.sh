@@ -119,6 +119,7 @@ say "$(uname -sr), $(nproc) CPUs, $(rustc --version)"
 step "top level" top_level
 step "fmt" cargo fmt --check
 step "clippy" cargo clippy --locked --all-targets --all-features -- -D warnings
+step "other processors" cargo rustc --locked --lib --profile check -- --cfg vector_absent -D warnings
 step "linters" linters
 step "wscat" wscat
 step "test" cargo test --locked --no-fail-fast

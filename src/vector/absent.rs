@@ -4,7 +4,10 @@ use super::Forged;
 
 /// Proof of what there is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vaes {}
+pub struct Vaes(Nobody);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nobody {}
 
 impl Vaes {
     /// There is none.
@@ -19,7 +22,7 @@ pub struct Gcm(Vaes);
 impl Gcm {
     /// Nobody can call this.
     pub fn new(vaes: Vaes, _: &[u8]) -> Gcm {
-        match vaes {}
+        match vaes.0 {}
     }
 
     /// Nobody can call this.
@@ -29,12 +32,12 @@ impl Gcm {
 
     /// Nobody can call this.
     pub fn fetch(&self) {
-        match self.0 {}
+        match self.0.0 {}
     }
 
     /// Nobody can call this.
     pub fn seal(&self, _: u128, _: &[u8], _: &[u8], _: &mut [u8]) {
-        match self.0 {}
+        match self.0.0 {}
     }
 
     /// Nobody can call this.
@@ -42,7 +45,7 @@ impl Gcm {
     /// # Errors
     /// None.
     pub fn open(&self, _: u128, _: &[u8], _: &mut [u8]) -> Result<(), Forged> {
-        match self.0 {}
+        match self.0.0 {}
     }
 }
 
@@ -52,7 +55,7 @@ pub struct Ctr(Vaes);
 impl Ctr {
     /// Nobody can call this.
     pub fn new(vaes: Vaes, _: &[u8]) -> Ctr {
-        match vaes {}
+        match vaes.0 {}
     }
 
     /// Nobody can call this.
@@ -62,12 +65,12 @@ impl Ctr {
 
     /// Nobody can call this.
     pub fn apply(&self, _: u128, _: &[u8], _: &mut [u8]) {
-        match self.0 {}
+        match self.0.0 {}
     }
 
     /// Nobody can call this.
     pub fn apply_in_place(&self, _: u128, _: &mut [u8]) {
-        match self.0 {}
+        match self.0.0 {}
     }
 }
 
@@ -77,12 +80,12 @@ pub struct HmacSha1(Vaes);
 impl HmacSha1 {
     /// Nobody can call this.
     pub fn new(vaes: Vaes, _: &[u8]) -> HmacSha1 {
-        match vaes {}
+        match vaes.0 {}
     }
 
     /// Nobody can call this.
     pub fn digest(&self, _: &[u8], _: &[u8]) -> [u8; 20] {
-        match self.0 {}
+        match self.0.0 {}
     }
 }
 

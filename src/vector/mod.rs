@@ -9,37 +9,18 @@
 //! * *Secrets.* No branch and no address depends on a key, a plaintext or a tag; lengths are public. Keys and what is
 //!   made of them are wiped when dropped.
 //!
-//! Other processors get types of the same names that nobody can make: they lose speed, nothing else.
+//! Other processors get types of the same names that nobody can make: they lose speed, nothing else. `--cfg
+//! vector_absent` gives them to any, for the check.
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(not(target_arch = "x86_64"), vector_absent))]
 mod absent;
-#[cfg(target_arch = "x86_64")]
-mod aes;
-#[cfg(target_arch = "x86_64")]
-mod cpu;
-#[cfg(target_arch = "x86_64")]
-mod ctr;
-#[cfg(target_arch = "x86_64")]
-mod gcm;
-#[cfg(target_arch = "x86_64")]
-mod ghash;
-#[cfg(target_arch = "x86_64")]
-mod memory;
-#[cfg(target_arch = "x86_64")]
-mod sha1;
+#[cfg(all(target_arch = "x86_64", not(vector_absent)))]
+mod x86_64;
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(not(target_arch = "x86_64"), vector_absent))]
 pub use absent::{Ctr, Gcm, HmacSha1, Vaes, fetch, fetch_start_behind};
-#[cfg(target_arch = "x86_64")]
-pub use cpu::Vaes;
-#[cfg(target_arch = "x86_64")]
-pub use ctr::Ctr;
-#[cfg(target_arch = "x86_64")]
-pub use gcm::Gcm;
-#[cfg(target_arch = "x86_64")]
-pub use memory::{fetch, fetch_start_behind};
-#[cfg(target_arch = "x86_64")]
-pub use sha1::HmacSha1;
+#[cfg(all(target_arch = "x86_64", not(vector_absent)))]
+pub use x86_64::{Ctr, Gcm, HmacSha1, Vaes, fetch, fetch_start_behind};
 
 /// Bytes of a cache line: what memory gives at once.
 pub const LINE_LEN: usize = 64;

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::LINE_LEN;
+use crate::vector::LINE_LEN;
 
 /// Length of a block of AES, and of half a register.
 pub(super) const BLOCK_LEN: usize = 16;

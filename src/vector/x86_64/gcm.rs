@@ -12,7 +12,7 @@ use super::memory::{
     BLOCK_LEN, Block, PAIR_LEN, Pair, array_at, array_at_mut, fetch, first, load, load_end, load_pair,
     load_twice, load_up_to_block, ones, pair, second, store, store_pair,
 };
-use super::{Forged, LINE_LEN};
+use crate::vector::{Forged, LINE_LEN};
 
 /// Length of a tag.
 const TAG_LEN: usize = BLOCK_LEN;
