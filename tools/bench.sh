@@ -16,6 +16,8 @@ tasks_on() { # Just these CPUs, by their list.
         awk -F '[/:\t]' -v cpus="$1" '$NF == cpus { print $5 }' | sort
 }
 
+without() { grep -vxF "$1" || true; }
+
 move() { # Standard input's tasks to these CPUs. Some are gone, some are bound to theirs.
     while read -r task; do
         taskset -cp "$1" "$task" >/dev/null 2>&1 || true
@@ -29,11 +31,11 @@ clear_first_cpu() {
     others=$(allowed taskset -c "$(seq -s , $((first + 1)) "$(($(getconf _NPROCESSORS_CONF) - 1))")")
     were_there=$(tasks_on "$others")
     trap let_back EXIT
-    tasks_on "$all" | grep -vx $$ | move "$others"
+    tasks_on "$all" | without $$ | move "$others"
 }
 
 let_back() { # What was started meanwhile as well.
-    tasks_on "$others" | grep -vxF "${were_there:-none}" | move "$all"
+    tasks_on "$others" | without "${were_there:-none}" | move "$all"
 }
 
 clean() { # Of a run that was ended in its middle.
