@@ -13,7 +13,7 @@ allowed() { "$@" awk '/^Cpus_allowed_list:/ { print $2 }' /proc/self/status; }
 
 tasks_on() { # Just these CPUs, by their list.
     { grep -sH '^Cpus_allowed_list:' /proc/[0-9]*/task/[0-9]*/status || true; } |
-        awk -F '[/:\t]' -v cpus="$1" '$NF == cpus { print $5 }' | sort
+        awk -F '[/:\t]' -v cpus="$1" '$NF == cpus { print $5 }'
 }
 
 without() { grep -vxF "$1" || true; }

@@ -4,7 +4,7 @@
 //! The contract. Everything public is safe and takes slices; wrong lengths panic before anything is written.
 //! * *Processor.* A function that needs more than x86-64 has `#[target_feature]`, and is entered only through a
 //!   value that was made with [`Vaes`], which exists only where the processor was asked.
-//! * *Memory.* Loads and stores take a reference to an array of just their width (`memory`), which only a
+//! * *Memory.* Loads and stores take a reference to an array of just their width (`x86_64::memory`), which only a
 //!   bounds-checked split of a slice gives. So nothing before or behind a slice is ever touched.
 //! * *Secrets.* No branch and no address depends on a key, a plaintext or a tag; lengths are public. Keys and what is
 //!   made of them are wiped when dropped.
