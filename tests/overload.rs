@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +15,10 @@ const TICK: f64 = 0.015;
 
 /// Packets, of which 50 are a second: what /metrics tells is a second old at most.
 const PUBLISHED_WITHIN: u64 = 60;
+
+/// Of the flood, in bytes, and how many datagrams leave in one send.
+const SEGMENT_LEN: libc::c_int = 100;
+const SEGMENT_COUNT: usize = 60;
 
 /// How long 50 voice packets, soon, wait in the worker on the average, in seconds.
 async fn wait_of_a_second(server: &Server, listener: &Client, speaker: &Client) -> f64 {
@@ -28,6 +33,18 @@ async fn wait_of_a_second(server: &Server, listener: &Client, speaker: &Client) 
     (after[0] - before[0]) / (after[1] - before[1])
 }
 
+/// Of what it is given to send the kernel makes datagrams of `SEGMENT_LEN`.
+fn segmenting_socket() -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let (fd, value) = (socket.as_raw_fd(), SEGMENT_LEN);
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` is a live integer of `len` bytes.
+    let result =
+        unsafe { libc::setsockopt(fd, libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const value).cast(), len) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    socket
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_without_cpu_time_saves_some_until_it_has_enough() {
     let tick_ms = (TICK * 1e3).to_string();
@@ -39,14 +56,14 @@ async fn a_worker_without_cpu_time_saves_some_until_it_has_enough() {
     assert!(at_rest < TICK / 2.0, "{at_rest} s without a reason");
     assert_eq!(server.metric(OVERLOAD, &[]), 0.0);
 
-    // Of nobody it knows: as many as the kernel takes from one thread.
+    // Of nobody it knows, and more in each send than a worker gets done meanwhile.
     let is_over = Arc::new(AtomicBool::new(false));
     let (media, is_flood_over) = ((Ipv4Addr::LOCALHOST, server.media), Arc::clone(&is_over));
     let flood = std::thread::spawn(move || {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let socket = segmenting_socket();
         while !is_flood_over.load(Ordering::Relaxed) {
             // A full buffer is what is wanted.
-            let _ = socket.send_to(&[0x80; 100], media);
+            let _ = socket.send_to(&[0x80; SEGMENT_COUNT * SEGMENT_LEN as usize], media);
         }
     });
     let begins = |log: &str| log.lines().find(|line| line.contains("CPU is used up")).map(str::to_owned);

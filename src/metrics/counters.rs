@@ -72,6 +72,8 @@ pub struct WorkerCounters {
     pub busy_ns: u64,
     /// Nanoseconds of CPU time of its thread.
     pub cpu_ns: u64,
+    /// Nanoseconds that its thread waited for a CPU.
+    pub cpu_wait_ns: u64,
     /// Nanoseconds that it was overloaded, and packets waited for others therefore.
     pub overload_ns: u64,
     /// System calls of the ring.
@@ -123,6 +125,7 @@ impl Default for WorkerCounters {
             wakeups: 0,
             busy_ns: 0,
             cpu_ns: 0,
+            cpu_wait_ns: 0,
             overload_ns: 0,
             enters: 0,
             sends: 0,

@@ -259,6 +259,8 @@ impl Snapshot {
         out.seconds_by_worker("busy", help, &self.workers, |worker| worker.busy_ns)?;
         let help = "CPU time of a worker's thread, by which rooms and their members are placed";
         out.seconds_by_worker("worker_cpu", help, &self.workers, |worker| worker.cpu_ns)?;
+        let help = "Time that a worker's thread waited for a CPU while others had it";
+        out.seconds_by_worker("worker_cpu_wait", help, &self.workers, |worker| worker.cpu_wait_ns)?;
         let help =
             "Time that a worker's CPU was nearly used up and packets waited for others (OVERLOAD_TICK_MS)";
         out.seconds_by_worker("overload", help, &self.workers, |worker| worker.overload_ns)?;
@@ -411,6 +413,7 @@ mod tests {
         second.transports = 3;
         second.busy_ns = 1_500_000_000;
         second.cpu_ns = 250_000_000;
+        second.cpu_wait_ns = 125_000_000;
         second.voices_relayed_out = 9;
         second.drop_one(DropReason::BadAuthTag);
         second.forwarding_latency.record(90_000);
@@ -429,6 +432,7 @@ mod tests {
             "gryt_sfu_transports_active{worker=\"1\"} 3",
             "gryt_sfu_busy_seconds_total{worker=\"1\"} 1.5",
             "gryt_sfu_worker_cpu_seconds_total{worker=\"1\"} 0.25",
+            "gryt_sfu_worker_cpu_wait_seconds_total{worker=\"1\"} 0.125",
             "gryt_sfu_voices_relayed_out_total{worker=\"1\"} 9",
             "gryt_sfu_drops_total{worker=\"1\",reason=\"bad_auth_tag\"} 1",
             "gryt_sfu_drops_total{worker=\"0\",reason=\"bad_auth_tag\"} 0",

@@ -1,8 +1,9 @@
 //! A thread's place: the CPUs that this process may use, and how to stay on one of them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::mem;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ const NICENESS: libc::c_int = -10;
 
 /// The lowest of realtime: what the kernel itself has there, such as interrupts' threads, still comes first.
 const REALTIME_PRIORITY: libc::c_int = 1;
+
+/// Three numbers of 64 bits.
+const SCHEDSTAT_LEN_MAX: usize = 3 * 21;
 
 /// Where control groups of version 2 are mounted, also beside version 1.
 const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -64,6 +68,29 @@ pub fn cpu_time() -> Duration {
     // SAFETY: the kernel writes one `timespec`.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     if result == 0 { Duration::new(time.tv_sec as u64, time.tv_nsec as u32) } else { Duration::ZERO }
+}
+
+/// How long the calling thread waited for a CPU while others had it, or while its control group had used up its share.
+#[derive(Debug)]
+pub struct CpuWait(Option<File>);
+
+impl CpuWait {
+    /// Of the calling thread, also where another one reads it.
+    pub fn of_this_thread() -> CpuWait {
+        CpuWait(File::open("/proc/thread-self/schedstat").ok())
+    }
+
+    /// Until now. Zero where the kernel does not say.
+    pub fn read(&self) -> Duration {
+        let mut text = [0; SCHEDSTAT_LEN_MAX];
+        let len = self.0.as_ref().and_then(|file| file.read_at(&mut text, 0).ok());
+        Duration::from_nanos(parse_wait(&text[..len.unwrap_or(0)]).unwrap_or(0))
+    }
+}
+
+/// Of a line of nanoseconds on a CPU, nanoseconds of waiting for one, times on one.
+fn parse_wait(schedstat: &[u8]) -> Option<u64> {
+    std::str::from_utf8(schedstat).ok()?.split(' ').nth(1)?.parse().ok()
 }
 
 /// Asks for the calling thread to run whenever it can, before all that is not realtime (`SCHED_FIFO`). What it starts
@@ -141,6 +168,34 @@ mod tests {
             std::hint::spin_loop();
         }
         assert!(idle.join().unwrap() < Duration::from_millis(20));
+    }
+
+    #[test]
+    fn one_that_shares_a_cpu_waits_for_it() {
+        const WORK: Duration = Duration::from_millis(60);
+        let last = *allowed_cpus().unwrap().last().unwrap();
+        let work = move || {
+            pin_to(&[last]).unwrap();
+            let wait = CpuWait::of_this_thread();
+            while cpu_time() < WORK {
+                std::hint::spin_loop();
+            }
+            wait.read()
+        };
+        let waited =
+            [std::thread::spawn(work), std::thread::spawn(work)].map(|thread| thread.join().unwrap());
+        assert!(waited.iter().sum::<Duration>() > WORK / 2, "{waited:?}");
+    }
+
+    #[test]
+    fn a_wait_is_the_second_number() {
+        assert_eq!(parse_wait(b"438372 49353 3\n"), Some(49353));
+        let longest = format!("{max} {max} {max}\n", max = u64::MAX);
+        assert_eq!(longest.len(), SCHEDSTAT_LEN_MAX);
+        assert_eq!(parse_wait(longest.as_bytes()), Some(u64::MAX));
+        for strange in [&b""[..], b"1", b"1 ", b"1 x 3", b"\xff 1 2"] {
+            assert_eq!(parse_wait(strange), None, "{strange:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! One worker and its backend on one thread: the loop of the house.
 //!
-//! A wake-up does, in this order: 1 orders of control, 2 what other workers relay, 3 datagrams, 4 what is due,
-//! 5 relaying, so that others seal while we do, 6 sealing and sending, 7 news. Each is bounded, so that none starves the
-//! next.
+//! A wake-up does, in this order: 1 orders of control, 2 what other workers relay, 3 datagrams, 4 relaying, so that
+//! others seal while we do, 5 sealing and sending, 6 what is due, 7 news. Each is bounded, so that none starves the next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use super::overload::Overload;
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
 use crate::metrics::counters::WorkerCounters;
 use crate::net::backend::Backend;
-use crate::net::thread;
+use crate::net::thread::{self, CpuWait};
 use crate::net::wake::Waker;
 use crate::packet::DropReason;
 use crate::throttle::throttled;
@@ -85,6 +84,7 @@ pub(super) fn run<B: Backend>(
     mut overload: Option<Overload>,
 ) -> std::io::Result<()> {
     let mut backlog: VecDeque<Event> = VecDeque::new();
+    let cpu_wait = CpuWait::of_this_thread();
     worker.counters.backend = Some(B::NAME);
     let mut now = Now::read();
     let mut is_behind = false;
@@ -128,9 +128,10 @@ pub(super) fn run<B: Backend>(
         let is_worth_it = handled - counted >= COUNT_DATAGRAMS_MIN || worker.publishes_counters(now);
         if now.instant >= count_at && is_worth_it {
             (count_at, counted) = (now.instant + COUNT_INTERVAL, handled);
-            count(&mut worker, &mut backend);
+            count(&mut worker, &mut backend, &cpu_wait);
             if let Some(overload) = &mut overload {
-                worker.set_tick(overload.look(now.instant, Duration::from_nanos(worker.counters.cpu_ns)));
+                let wanted = worker.counters.cpu_ns + worker.counters.cpu_wait_ns;
+                worker.set_tick(overload.look(now.instant, Duration::from_nanos(wanted)));
                 worker.counters.overload_ns = overload.lasted().as_nanos() as u64;
             }
         }
@@ -190,10 +191,11 @@ fn take_relays<B: Backend>(worker: &mut Worker, now: Now, queues: &Queues, backe
 }
 
 /// Adds what the backend saw. What it received and sent the worker has counted itself.
-fn count<B: Backend>(worker: &mut Worker, backend: &mut B) {
+fn count<B: Backend>(worker: &mut Worker, backend: &mut B, cpu_wait: &CpuWait) {
     let counted = backend.take_counters();
     let counters = &mut worker.counters;
     counters.cpu_ns = thread::cpu_time().as_nanos() as u64;
+    counters.cpu_wait_ns = cpu_wait.read().as_nanos() as u64;
     counters.enters += counted.enters;
     counters.sends += counted.sends();
     counters.segmentation_refused += counted.segmentation_refused;

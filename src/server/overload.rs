@@ -1,13 +1,14 @@
 //! A worker that has hardly any CPU time left saves some: its packets wait for others, so that more leave in one send.
 //!
-//! Without that they would wait all the same, in the socket, and sooner or later be lost there.
+//! Without that they would wait all the same, in the socket, and sooner or later be lost there. That holds as well where
+//! others, or the limit of its control group, leave it less than a CPU: what counts is how long it would have run.
 
 use std::time::{Duration, Instant};
 
 use crate::ids::WorkerId;
 use crate::throttle::throttled;
 
-/// A worker that works for so many percent of the time is overloaded.
+/// A worker that works, or waits for a CPU to do so, for so many percent of the time is overloaded.
 const HIGH: u128 = 90;
 /// Looks in a row that have to say so: a burst of joins is no overload.
 const HIGH_COUNT: u32 = 3;
@@ -23,7 +24,7 @@ pub(super) struct Overload {
     tick: Duration,
     overload_tick: Duration,
     looked_at: Instant,
-    cpu: Duration,
+    wanted: Duration,
     /// Looks in a row at a worker that does not save and is overloaded.
     count: u32,
     /// Since when it saves or does not.
@@ -38,7 +39,7 @@ impl Overload {
     pub(super) fn new(
         worker: WorkerId,
         now: Instant,
-        cpu: Duration,
+        wanted: Duration,
         tick: Duration,
         overload_tick: Duration,
     ) -> Overload {
@@ -47,7 +48,7 @@ impl Overload {
             tick,
             overload_tick: overload_tick.max(tick),
             looked_at: now,
-            cpu,
+            wanted,
             count: 0,
             since: now,
             is_on: false,
@@ -56,13 +57,14 @@ impl Overload {
         }
     }
 
-    /// What packets are to wait for others from now on. `cpu`: the CPU time of the worker's thread.
-    pub(super) fn look(&mut self, now: Instant, cpu: Duration) -> Duration {
+    /// What packets are to wait for others from now on. `wanted`: the CPU time of the worker's thread,
+    /// and what it waited for a CPU.
+    pub(super) fn look(&mut self, now: Instant, wanted: Duration) -> Duration {
         if self.overload_tick == self.tick {
             return self.tick;
         }
         let passed = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
-        let worked = cpu.saturating_sub(std::mem::replace(&mut self.cpu, cpu));
+        let worked = wanted.saturating_sub(std::mem::replace(&mut self.wanted, wanted));
         let works = |percent: u128| worked.as_nanos() * 100 >= passed.as_nanos() * percent;
         let stayed = now.saturating_duration_since(self.since);
         if self.is_on {
@@ -103,8 +105,8 @@ mod tests {
     /// The ticks, where the worker works for these parts of the time.
     fn ticks(overload: &mut Overload, percents: impl IntoIterator<Item = u32>) -> Vec<Duration> {
         let look = |percent: u32| {
-            let (now, cpu) = (overload.looked_at + LOOK, overload.cpu + LOOK / 100 * percent);
-            overload.look(now, cpu)
+            let (now, wanted) = (overload.looked_at + LOOK, overload.wanted + LOOK / 100 * percent);
+            overload.look(now, wanted)
         };
         percents.into_iter().map(look).collect()
     }
