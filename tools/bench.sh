@@ -30,12 +30,20 @@ clear_first_cpu() {
     first=${all%%[-,]*}
     others=$(allowed taskset -c "$(seq -s , $((first + 1)) "$(($(getconf _NPROCESSORS_CONF) - 1))")")
     were_there=$(tasks_on "$others")
-    trap let_back EXIT
+    # Reads until this script has ended, however that did.
+    local functions
+    functions=$(declare -f tasks_on without move let_back)
+    exec 3> >(all=$all others=$others were_there=$were_there \
+        exec setsid bash -c "$functions; read -r; let_back" >/dev/null 2>&1)
+    guard=$!
+    trap 'exec 3>&-; wait $guard || true' EXIT
     tasks_on "$all" | without $$ | move "$others"
 }
 
-let_back() { # What was started meanwhile as well.
-    tasks_on "$others" | without "${were_there:-none}" | move "$all"
+let_back() { # What was started meanwhile as well; one that forks just then has a child that is found the next time.
+    for _ in 1 2 3; do
+        tasks_on "$others" | without "${were_there:-none}" | move "$all"
+    done
 }
 
 clean() { # Of a run that was ended in its middle.
@@ -50,7 +58,7 @@ case " $* " in
 *" --list "* | *" --help "* | *" -h "* | *" --version "* | *" -V "*) ;;
 *) clear_first_cpu ;;
 esac
-"${CARGO_TARGET_DIR:-target}/release/sfu-bench" "$@" &
+"${CARGO_TARGET_DIR:-target}/release/sfu-bench" "$@" 3>&- &
 bench=$!
 trap 'kill $bench 2>/dev/null || true; wait $bench || true; clean; exit 130' INT TERM
 wait $bench
