@@ -114,7 +114,7 @@ pub(crate) struct Load {
     /// Of so many listeners one goes on hearing: the kernel keeps voices from the others, more of whom fit on one core
     #[arg(long, help_heading = "How", default_value_t = 1, value_name = "COUNT", requires = "light", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) hear_every: u32,
-    /// Threads that members are spread over
+    /// Threads that listeners are spread over, and as many that speakers are, which come first on their CPU
     #[arg(long, help_heading = "How", default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) threads: u32,
     /// Voices that the server sends to one client at most (its AUDIO_SLOTS): beyond, unheard speakers are no loss

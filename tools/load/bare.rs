@@ -2,14 +2,15 @@
 //! and count, datagram for datagram, so that both can be put side by side.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use gryt_sfu::net::thread::raise_priority;
 use gryt_sfu::time::Now;
 
 use super::fan_out::{REGISTER, ROOM_AT, address};
-
 use super::outcome::{Latency, Outcome, Packets, Second, Setting};
 use super::process::{Usage, cpu_time, this_thread};
 use super::tally::Counts;
@@ -28,7 +29,7 @@ const TIME_AT: usize = COUNTER_AT + 4;
 const END_AT: usize = TIME_AT + 8;
 /// As often as a light member does.
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
-/// Parts in which all are drained, so that speakers keep their time.
+/// Parts in which all are drained: light members do it each at its own time.
 const DRAIN_PARTS: u32 = 50;
 /// Before the first second that counts.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -62,6 +63,10 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    fn members(&self) -> u64 {
+        u64::from(self.rooms) * u64::from(self.listeners + self.speakers)
+    }
+
     fn in_words(&self) -> Setting {
         Setting {
             url: self.target.to_string(),
@@ -80,13 +85,12 @@ struct Speaker {
     port: Port,
     room: u16,
     number: u32,
-    next_at: Instant,
-    counter: u32,
+    phase: Duration,
 }
 
 /// Speaks and listens.
 pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcome> {
-    let members = u64::from(settings.rooms) * u64::from(settings.listeners + settings.speakers);
+    let members = settings.members();
     ensure!(members <= MEMBER_COUNT_MAX, "{members} members: up to {MEMBER_COUNT_MAX} have a port");
     // A port needs a runtime to be born in; asleep, as all are here, it needs none.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -110,7 +114,6 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
             deaf.push(port);
         }
     }
-    let started = Now::read().instant;
     let count = u32::from(settings.rooms) * settings.speakers;
     let mut speakers = Vec::new();
     for number in 0..count {
@@ -119,33 +122,84 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
             port: register(room as u16)?,
             room: room as u16,
             number,
-            next_at: started + phase(turn, settings.speakers, room, settings.rooms.into()),
-            counter: 0,
+            phase: phase(turn, settings.speakers, room, settings.rooms.into()),
         });
     }
-    speakers.sort_by_key(|speaker| speaker.next_at);
+    speakers.sort_by_key(|speaker| speaker.phase);
+    let (sent, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (speakers, sent, is_over) = (&speakers[..], &sent, &is_over);
+        let speak = move || {
+            let _ = raise_priority(); // As speakers of a server do.
+            let _ = tell.send(this_thread()); // The other end waits for it.
+            speak(speakers, packets, target, sent, is_over);
+        };
+        std::thread::Builder::new().name("speakers".into()).spawn_scoped(scope, speak)?;
+        let outcome = told.recv().context("the thread runs").and_then(|theirs| {
+            let threads = [this_thread()?, theirs?];
+            listen(settings, &listeners, speakers, &threads, sent)
+        });
+        // Whatever came of it: the thread is waited for.
+        is_over.store(true, Ordering::Relaxed);
+        outcome
+    })
+}
 
+/// Each speaker's packets, when they are due.
+fn speak(
+    speakers: &[Speaker],
+    packets: &[VoicePacket],
+    target: SocketAddr,
+    sent: &AtomicU64,
+    is_over: &AtomicBool,
+) {
+    let started = Now::read().instant;
+    for counter in 0.. {
+        for speaker in speakers {
+            let at = started + INTERVAL * counter + speaker.phase;
+            std::thread::sleep(at.saturating_duration_since(Now::read().instant));
+            if is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            let packet = &packets[counter as usize % packets.len()];
+            speaker.say(counter, target, packet.payload.len());
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Counts what comes, and what it costs the process.
+fn listen(
+    settings: &Settings,
+    listeners: &[Port],
+    speakers: &[Speaker],
+    threads: &[String],
+    sent: &AtomicU64,
+) -> Result<Outcome> {
     let mut hearing = Hearing { batch: Batch::new(), counts: Counts::default() };
     let mut total = Counts::default();
     let mut outcome = Outcome { setting: settings.in_words(), ..Outcome::default() };
-    let (mut drained_at, mut part, mut turn) = (started, 0, 0);
+    let started = Now::read().instant;
+    let (mut drained_at, mut part) = (started, 0);
     let mut second_at = started + WARM_UP;
     let ends = second_at + Duration::from_secs(settings.seconds.into());
     let (mut usage, mut last) = (None, started);
-    let own = this_thread()?;
-    let mut own_before = cpu_time(&own)?;
+    let own = || threads.iter().map(|folder| cpu_time(folder)).sum::<Result<Duration>>();
+    let mut own_before = own()?;
     loop {
         let now = Now::read().instant;
         if now >= second_at {
             let after = Usage::of(settings.pid)?;
-            let own_after = cpu_time(&own)?;
+            let own_after = own()?;
             let own_spent = own_after.saturating_sub(std::mem::replace(&mut own_before, own_after));
+            hearing.counts.sent = sent.swap(0, Ordering::Relaxed);
             let passed = now.duration_since(last).as_secs_f64();
             if let Some(before) = usage.replace(after) {
                 let spent: Duration = after.cpu.saturating_sub(before.cpu);
                 outcome.seconds.push(Second {
                     at: now.duration_since(started).as_secs_f64(),
-                    connected: members,
+                    connected: settings.members(),
                     received_per_second: hearing.counts.received as f64 / passed,
                     latency_ms: Latency::of(&hearing.counts.latency),
                     server_cpu_percent: Some(100.0 * spent.as_secs_f64() / passed),
@@ -162,21 +216,13 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
                 break;
             }
         }
-        while speakers[turn].next_at <= now {
-            let speaker = &mut speakers[turn];
-            let packet = &packets[speaker.counter as usize % packets.len()];
-            speaker.say(target, packet.payload.len());
-            speaker.next_at += INTERVAL;
-            hearing.counts.sent += 1;
-            turn = (turn + 1) % speakers.len();
-        }
         if drained_at <= now {
-            part_of(&listeners, part).iter().for_each(|port| hearing.drain(port));
-            part_of(&speakers, part).iter().for_each(|speaker| hearing.drain(&speaker.port));
+            part_of(listeners, part).iter().for_each(|port| hearing.drain(port));
+            part_of(speakers, part).iter().for_each(|speaker| hearing.drain(&speaker.port));
             part = (part + 1) % DRAIN_PARTS as usize;
             drained_at = (drained_at + DRAIN_EVERY / DRAIN_PARTS).max(now);
         }
-        let next = speakers[turn].next_at.min(drained_at).min(second_at);
+        let next = drained_at.min(second_at);
         std::thread::sleep(next.saturating_duration_since(Now::read().instant));
     }
     let hearing_each = settings.listeners.div_ceil(settings.hear_every) + settings.speakers - 1;
@@ -201,16 +247,15 @@ fn part_of<T>(all: &[T], part: usize) -> &[T] {
 }
 
 impl Speaker {
-    fn say(&mut self, target: SocketAddr, payload_len: usize) {
+    fn say(&self, counter: u32, target: SocketAddr, payload_len: usize) {
         let mut datagram = [0; 1_500];
         datagram[0] = RTP_VERSION;
         let len = (payload_len + OVERHEAD).clamp(END_AT, 1_500);
         datagram[ROOM_AT..SPEAKER_AT].copy_from_slice(&self.room.to_be_bytes());
         datagram[SPEAKER_AT..COUNTER_AT].copy_from_slice(&self.number.to_be_bytes());
-        datagram[COUNTER_AT..TIME_AT].copy_from_slice(&self.counter.to_be_bytes());
+        datagram[COUNTER_AT..TIME_AT].copy_from_slice(&counter.to_be_bytes());
         datagram[TIME_AT..END_AT].copy_from_slice(&Clocks::read().wall().to_be_bytes());
         self.port.send(&datagram[..len], target);
-        self.counter += 1;
     }
 }
 

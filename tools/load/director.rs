@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use gryt_sfu::net::thread;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::http::Uri;
@@ -58,14 +59,15 @@ pub(crate) fn run(load: &Load) -> Result<Outcome> {
         let speakers = Arc::new(Speakers::default());
         let epoch = now();
         let crew: Vec<Crew> = (0..load.threads)
-            .map(|_| {
+            .flat_map(|_| [Role::Speakers, Role::Listeners])
+            .map(|role| {
                 let house = House {
                     tally: Tally::default(),
                     speakers: Arc::clone(&speakers),
                     news: news.clone(),
                     epoch,
                 };
-                Crew::start(Arc::new(house))
+                Crew::start(Arc::new(house), role)
             })
             .collect::<Result<_>>()?;
         let outcome = Run::new(load, target, packets, &crew, received)?.until_the_end().await;
@@ -118,7 +120,19 @@ pub(crate) fn voice(voice: &Voice) -> Result<Arc<[VoicePacket]>> {
     Ok(packets.into())
 }
 
-/// A thread that members live on.
+/// Speakers come first on their CPU: what a server is to send then comes when it is due, and not in bunches after what
+/// listeners have to do.
+#[derive(Clone, Copy)]
+enum Role {
+    Speakers,
+    Listeners,
+}
+
+impl Role {
+    const COUNT: usize = 2;
+}
+
+/// A thread that members of one role live on; as many for each role as threads are asked for.
 struct Crew {
     house: Arc<House>,
     handle: Handle,
@@ -129,12 +143,19 @@ struct Crew {
 }
 
 impl Crew {
-    fn start(house: Arc<House>) -> Result<Crew> {
+    fn start(house: Arc<House>, role: Role) -> Result<Crew> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (ends, ended) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new().name("members".into()).spawn(move || {
+        let name = match role {
+            Role::Speakers => "speakers",
+            Role::Listeners => "listeners",
+        };
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            if let Role::Speakers = role {
+                let _ = thread::raise_priority(); // Without the right to it they are as good as listeners.
+            }
             let _ = tell.send(process::this_thread()); // The other end waits for it.
             let _ = runtime.block_on(ended); // Sent or dropped: the end either way.
         })?;
@@ -333,7 +354,8 @@ impl<'a> Run<'a> {
             seed: self.random.next(),
         };
         let (orders, received) = mpsc::unbounded_channel();
-        let crew = &self.crew[index % self.crew.len()];
+        let role = if kind == "speaker" { Role::Speakers } else { Role::Listeners };
+        let crew = &self.crew[(index * Role::COUNT + role as usize) % self.crew.len()];
         crew.handle.spawn(member::run(plan, Arc::clone(&crew.house), received));
         self.members.push(Member { orders, state: State::Joining });
         self.outcome.joins.started += 1;
@@ -557,7 +579,10 @@ impl Sample {
     fn take(pid: Option<u32>, crew: &[Crew]) -> Result<Sample> {
         // A server that ends meanwhile is seen by its members; its figures end with it.
         let server = pid.and_then(|pid| Usage::of(pid).ok());
-        let crew = crew.iter().map(|crew| process::cpu_time(&crew.folder)).collect::<Result<_>>()?;
+        let crew = crew
+            .chunks(Role::COUNT)
+            .map(|thread| thread.iter().map(|crew| process::cpu_time(&crew.folder)).sum())
+            .collect::<Result<_>>()?;
         Ok(Sample { at: now(), server, crew })
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Second {
     pub(crate) latency_ms: Option<Latency>,
     pub(crate) server_cpu_percent: Option<f64>,
     pub(crate) server_mib: Option<f64>,
-    /// Of the busiest thread.
+    /// Of the busiest thread of listeners with one of speakers.
     pub(crate) own_cpu_percent: f64,
     pub(crate) overflowed: u64,
 }
@@ -103,7 +103,7 @@ pub(crate) struct Server {
 /// The program that measures.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Own {
-    /// Of the busiest thread in its busiest second, and over the run.
+    /// Of the busiest thread of listeners with one of speakers, in its busiest second and over the run.
     pub(crate) cpu_percent_max: f64,
     pub(crate) cpu_percent_mean: f64,
     /// Datagrams that came but were dropped because we did not read them in time.
