@@ -82,23 +82,36 @@ fn main() -> Result<()> {
     let network = Network::new().context("two network namespaces (as root, with iproute2)")?;
     let mut found = Vec::new();
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
-    let mut without_janus = false;
+    let (mut missing, mut is_whole) = (Vec::new(), true);
     for table in tables.iter().filter(|table| wanted(table.name)) {
         println!("{}", table.title);
         if table.has_janus() && !janus::is_installed() {
             println!("  not measured: Janus is not installed (Debian: apt-get install janus)");
-            without_janus = true;
+            missing.push("Janus was not there to be measured.".to_owned());
             continue;
         }
         network.take_in(if table.is_spread { Receive::Sender } else { arguments.receive })?;
         let is_kept_awake = arguments.load_cpu == LoadCpu::Awake && !table.is_spread;
         let mut awake = is_kept_awake.then(|| network.keep_awake()).transpose()?;
-        let rows: Vec<Row> = table
-            .cases
-            .iter()
-            .filter(|case| arguments.at.is_empty() || arguments.at.contains(&case.x))
-            .map(|case| measure(&network, table, case, arguments.runs, arguments.seconds))
-            .collect::<Result<_>>()?;
+        let mut rows: Vec<Row> = Vec::new();
+        for case in &table.cases {
+            if !arguments.at.is_empty() && !arguments.at.contains(&case.x) {
+                continue;
+            }
+            match measure(&network, table, case, arguments.runs, arguments.seconds) {
+                Ok(row) => rows.push(row),
+                // Loads grow: what is too much now is so for those that follow.
+                Err(error) => {
+                    is_whole = false;
+                    eprintln!("  {}: not measured, nor what follows: {error:?}", case.label);
+                    missing.push(format!(
+                        "{}, {} and what follows could not be measured.",
+                        table.name, case.label
+                    ));
+                    break;
+                }
+            }
+        }
         if rows.is_empty() {
             continue;
         }
@@ -109,7 +122,7 @@ fn main() -> Result<()> {
         // After each table, so that an hour is not lost with the last minute.
         let mut about =
             report::About::read(arguments.runs, arguments.seconds, arguments.receive, arguments.load_cpu);
-        about.without_janus = without_janus;
+        about.missing.clone_from(&missing);
         for (file, text) in
             [("bench.md", report::markdown(&about, &found)), ("bench.html", report::page(&about, &found))]
         {
@@ -119,5 +132,6 @@ fn main() -> Result<()> {
     }
     ensure!(!found.is_empty(), "nothing was measured");
     println!("{0}/bench.md and {0}/bench.html", arguments.out.display());
+    ensure!(is_whole, "not all was measured: {}", missing.join(" "));
     Ok(())
 }

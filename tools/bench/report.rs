@@ -18,8 +18,8 @@ pub(crate) struct About {
     seconds: u32,
     receive: Receive,
     load_cpu: LoadCpu,
-    /// It was to be measured, and the machine has none.
-    pub(crate) without_janus: bool,
+    /// What was to be measured and could not be, a sentence each.
+    pub(crate) missing: Vec<String>,
 }
 
 impl About {
@@ -39,7 +39,7 @@ impl About {
             seconds,
             receive,
             load_cpu,
-            without_janus: false,
+            missing: Vec::new(),
         }
     }
 
@@ -52,7 +52,7 @@ impl About {
             LoadCpu::Asleep => "",
             LoadCpu::Awake => " The load's CPU is kept from sleeping.",
         };
-        let janus = if self.without_janus { " Janus was not there to be measured." } else { "" };
+        let missing: String = self.missing.iter().map(|sentence| format!(" {sentence}")).collect();
         let About { commit, machine, seconds, .. } = self;
         let runs = match self.runs {
             1 => format!("one run of {seconds} s"),
@@ -62,7 +62,7 @@ impl About {
         };
         format!(
             "Commit {commit}, {machine}; {runs}; server and load in network namespaces of their own, \
-             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.{load_cpu}{janus}"
+             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.{load_cpu}{missing}"
         )
     }
 }
