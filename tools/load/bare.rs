@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use gryt_sfu::net::thread::raise_priority;
 use gryt_sfu::time::Now;
 
 use super::fan_out::{REGISTER, ROOM_AT, address};
 use super::outcome::{Latency, Outcome, Packets, Second, Setting};
-use super::process::{Usage, cpu_time, this_thread};
+use super::process::{Usage, come_first, cpu_time, this_thread};
 use super::tally::Counts;
 use super::udp::{BATCH_LEN, Batch, Clocks, Port};
 use super::voice::{INTERVAL, phase};
@@ -131,7 +130,7 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
         let (tell, told) = std::sync::mpsc::channel();
         let (speakers, sent, is_over) = (&speakers[..], &sent, &is_over);
         let speak = move || {
-            let _ = raise_priority(); // As speakers of a server do.
+            come_first(); // As speakers of a server do.
             let _ = tell.send(this_thread()); // The other end waits for it.
             speak(speakers, packets, target, sent, is_over);
         };

@@ -7,7 +7,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use gryt_sfu::net::thread;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::http::Uri;
@@ -154,7 +153,7 @@ impl Crew {
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             if let Role::Speakers = role {
-                let _ = thread::raise_priority(); // Without the right to it they are as good as listeners.
+                process::come_first();
             }
             let _ = tell.send(process::this_thread()); // The other end waits for it.
             let _ = runtime.block_on(ended); // Sent or dropped: the end either way.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use gryt_sfu::net::thread;
 
 /// CPU time and memory of a process, all its threads.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,14 @@ pub(crate) fn cpu_time(folder: &str) -> Result<Duration> {
     let (_, rest) = stat.rsplit_once(") ").context("a stat line")?;
     let ticks: u64 = rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum();
     Ok(Duration::from_millis(ticks * 10)) // USER_HZ is 100 on every Linux.
+}
+
+/// Puts the calling thread before others where that is allowed, and nobody has chosen another priority for us (`nice`).
+pub(crate) fn come_first() {
+    // SAFETY: takes no pointer. 0 is the calling thread.
+    if unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) } == 0 {
+        let _ = thread::raise_priority();
+    }
 }
 
 /// Where the kernel tells of the calling thread.
