@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use gryt_sfu::net::thread;
 use support::{Client, Options, Server};
 
 const OVERLOAD: &str = "gryt_sfu_overload_seconds_total";
@@ -19,6 +20,9 @@ const PUBLISHED_WITHIN: u64 = 60;
 /// Of the flood, in bytes, and how many datagrams leave in one send.
 const SEGMENT_LEN: libc::c_int = 100;
 const SEGMENT_COUNT: usize = 60;
+
+/// Busy threads beside a worker that comes before them: together they get a fourth of the CPU at least.
+const OTHER_COUNT: usize = 3;
 
 /// How long 50 voice packets, soon, wait in the worker on the average, in seconds.
 async fn wait_of_a_second(server: &Server, listener: &Client, speaker: &Client) -> f64 {
@@ -48,7 +52,10 @@ fn segmenting_socket() -> UdpSocket {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_without_cpu_time_saves_some_until_it_has_enough() {
     let tick_ms = (TICK * 1e3).to_string();
-    let mut server = Server::spawn(&[("WORKERS", "1"), ("OVERLOAD_TICK_MS", &tick_ms)]);
+    let cpu = *thread::allowed_cpus().expect("the kernel says").last().expect("one at least");
+    let worker_cpu = cpu.to_string();
+    let mut server =
+        Server::spawn(&[("WORKERS", "1"), ("WORKER_CPUS", &worker_cpu), ("OVERLOAD_TICK_MS", &tick_ms)]);
     let speaker = Client::join(&server, "hall", "ada", Options::default()).await;
     let listener = Client::join(&server, "hall", "bob", Options::listener()).await;
     speaker.speak(20);
@@ -60,17 +67,31 @@ async fn a_worker_without_cpu_time_saves_some_until_it_has_enough() {
     let is_over = Arc::new(AtomicBool::new(false));
     let (media, is_flood_over) = ((Ipv4Addr::LOCALHOST, server.media), Arc::clone(&is_over));
     let flood = std::thread::spawn(move || {
+        let _ = thread::raise_priority(); // Where there is one CPU for all of them.
         let socket = segmenting_socket();
         while !is_flood_over.load(Ordering::Relaxed) {
             // A full buffer is what is wanted.
             let _ = socket.send_to(&[0x80; SEGMENT_COUNT * SEGMENT_LEN as usize], media);
         }
     });
+    // On the worker's CPU, so that it never has 90 % of it, however much it wants.
+    let others = [(); OTHER_COUNT].map(|()| {
+        let is_over = Arc::clone(&is_over);
+        std::thread::spawn(move || {
+            thread::pin_to(&[cpu]).expect("a CPU of ours");
+            while !is_over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        })
+    });
     let begins = |log: &str| log.lines().find(|line| line.contains("CPU is used up")).map(str::to_owned);
     let line = server.wait_for_log("overload", begins);
     assert!(line.contains("worker=0") && line.contains("tick_ms=15"), "{line}");
     is_over.store(true, Ordering::Relaxed);
     flood.join().expect("no panic");
+    for other in others {
+        other.join().expect("no panic");
+    }
 
     // It goes on for a while, as nobody knows yet what the worker takes otherwise.
     let saving = wait_of_a_second(&server, &listener, &speaker).await;

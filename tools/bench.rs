@@ -103,7 +103,7 @@ fn main() -> Result<()> {
                 // Loads grow: what is too much now is so for those that follow.
                 Err(error) => {
                     is_whole = false;
-                    eprintln!("  {}: not measured, nor what follows: {error:?}", case.label);
+                    eprintln!("  {}: not measured, nor what follows: {error:#}", case.label);
                     missing.push(format!(
                         "{}, {} and what follows could not be measured.",
                         table.name, case.label
@@ -120,18 +120,24 @@ fn main() -> Result<()> {
         }
         found.push((table, rows));
         // After each table, so that an hour is not lost with the last minute.
-        let mut about =
-            report::About::read(arguments.runs, arguments.seconds, arguments.receive, arguments.load_cpu);
-        about.missing.clone_from(&missing);
-        for (file, text) in
-            [("bench.md", report::markdown(&about, &found)), ("bench.html", report::page(&about, &found))]
-        {
-            let path = arguments.out.join(file);
-            std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
-        }
+        write(&arguments, &found, &missing)?;
     }
     ensure!(!found.is_empty(), "nothing was measured");
+    write(&arguments, &found, &missing)?; // What is missing may have come last.
     println!("{0}/bench.md and {0}/bench.html", arguments.out.display());
     ensure!(is_whole, "not all was measured: {}", missing.join(" "));
+    Ok(())
+}
+
+fn write(arguments: &Arguments, found: &[(&plan::Table, Vec<Row>)], missing: &[String]) -> Result<()> {
+    let mut about =
+        report::About::read(arguments.runs, arguments.seconds, arguments.receive, arguments.load_cpu);
+    about.missing = missing.to_vec();
+    for (file, text) in
+        [("bench.md", report::markdown(&about, found)), ("bench.html", report::page(&about, found))]
+    {
+        let path = arguments.out.join(file);
+        std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
     Ok(())
 }

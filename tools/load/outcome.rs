@@ -263,7 +263,7 @@ impl Outcome {
         row(
             "own CPU",
             format!(
-                "mean {:.1} %  max {:.1} % of a core (busiest thread)",
+                "mean {:.1} %  max {:.1} % of a core (busiest of --threads)",
                 own.cpu_percent_mean, own.cpu_percent_max
             ),
         );

@@ -64,6 +64,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_thread_comes_first_unless_under_nice() {
+        let niceness_after = |before| {
+            let body = move || {
+                // SAFETY: takes no pointer. 0 is the calling thread.
+                let failed = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, before) };
+                assert_eq!(failed, 0, "anybody may be nicer");
+                come_first();
+                // SAFETY: as above.
+                unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+            };
+            std::thread::spawn(body).join().unwrap()
+        };
+        let may = std::thread::spawn(|| thread::raise_priority().is_ok()).join().unwrap();
+        assert_eq!(niceness_after(0) < 0, may);
+        assert_eq!(niceness_after(5), 5);
+    }
+
+    #[test]
     fn we_use_memory_and_time() {
         let usage = Usage::of(std::process::id()).unwrap();
         assert!(usage.resident_kib > 500, "{usage:?}");

@@ -163,7 +163,7 @@ fn plots(outcome: &Outcome) -> Vec<Plot<'_>> {
         ),
         plot(
             "CPU",
-            "In percent of one core. When sfu-load's busiest thread is near 100 %, the figures are about sfu-load.",
+            "In percent of one core. When sfu-load's busiest of --threads is near 100 %, the figures are about sfu-load.",
             " %",
             100.0,
             match outcome.server {
