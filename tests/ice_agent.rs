@@ -75,7 +75,7 @@ impl Scene {
     fn connected() -> Scene {
         let mut scene = Scene::new();
         scene.check(HOME, true).unwrap();
-        scene.agent.handle_dtls_finished(scene.now, path(HOME));
+        scene.agent.handle_dtls_finished(scene.now, Some(path(HOME)));
         assert_eq!(scene.agent.selected(), Some(path(HOME)));
         scene
     }
@@ -209,13 +209,13 @@ fn dtls_selects_first_and_an_earlier_nomination_follows() {
     let mut scene = Scene::new();
     scene.check(HOME, false).unwrap();
     scene.check(HOME_OTHER_PORT, true).unwrap();
-    scene.agent.handle_dtls_finished(scene.now, path(HOME));
+    scene.agent.handle_dtls_finished(scene.now, Some(path(HOME)));
     assert_eq!(scene.agent.selected(), Some(path(HOME_OTHER_PORT)));
 
     let mut scene = Scene::new();
     scene.check(HOME, false).unwrap();
     scene.check(AWAY, true).unwrap();
-    scene.agent.handle_dtls_finished(scene.now, path(HOME));
+    scene.agent.handle_dtls_finished(scene.now, Some(path(HOME)));
     assert_eq!(scene.agent.selected(), Some(path(HOME)), "not verified yet");
     let checks = scene.due();
     assert_eq!(checks[0].0, path(AWAY));
@@ -227,7 +227,7 @@ fn dtls_selects_first_and_an_earlier_nomination_follows() {
 fn dtls_that_finishes_again_elsewhere_moves_nothing() {
     let mut scene = Scene::connected();
     scene.check(AWAY, false).unwrap();
-    scene.agent.handle_dtls_finished(scene.now, path(AWAY));
+    scene.agent.handle_dtls_finished(scene.now, Some(path(AWAY)));
     assert_eq!(scene.agent.selected(), Some(path(HOME)));
     scene.check(AWAY, true).unwrap();
     assert_eq!(scene.agent.selected(), Some(path(AWAY)), "verified by DTLS");
@@ -237,12 +237,29 @@ fn dtls_that_finishes_again_elsewhere_moves_nothing() {
 fn dtls_over_a_pair_that_is_gone_leaves_the_choice_to_the_next_verified_one() {
     let mut scene = Scene::new();
     scene.check(HOME, true).unwrap();
-    scene.agent.handle_dtls_finished(scene.now, path(AWAY));
+    scene.agent.handle_dtls_finished(scene.now, Some(path(AWAY)));
     assert_eq!(scene.agent.selected(), None);
     scene.check(HOME, true).unwrap();
     let checks = scene.due();
     scene.respond(HOME, &checks[0].1).unwrap();
     assert_eq!(scene.agent.selected(), Some(path(HOME)));
+}
+
+#[test]
+fn dtls_over_several_pairs_proves_none_and_the_next_that_answers_is_selected() {
+    for is_nominated in [false, true] {
+        let mut scene = Scene::new();
+        scene.check(VICTIM, false).unwrap();
+        scene.now += SECOND;
+        scene.check(HOME, is_nominated).unwrap();
+        scene.agent.handle_dtls_finished(scene.now, None);
+        assert_eq!(scene.agent.selected(), None);
+        let checks = scene.due();
+        let [(to, check)] = &checks[..] else { panic!("one check, not {}", checks.len()) };
+        assert_eq!(*to, path(HOME), "asked at once");
+        scene.respond(HOME, check).unwrap();
+        assert_eq!(scene.agent.selected(), Some(path(HOME)));
+    }
 }
 
 #[test]
@@ -374,7 +391,7 @@ fn the_table_is_bounded_and_never_gives_up_the_selected_pair() {
         scene.check(&format!("192.0.2.1:{}", 4000 + port), false).unwrap();
     }
     assert_eq!(scene.check("192.0.2.1:9999", false), Err(DropReason::StunLimit));
-    scene.agent.handle_dtls_finished(scene.now, path(HOME));
+    scene.agent.handle_dtls_finished(scene.now, Some(path(HOME)));
 
     for port in 0..100 {
         scene.pass(4 * SECOND);
@@ -577,7 +594,7 @@ fn the_same_seed_gives_the_same_run_and_another_seed_other_ids() {
         let mut scene = Scene::new();
         scene.agent = Agent::new(scene.now, local(0), parsed(&remote(0)), [seed; 32]);
         scene.check(HOME, true).unwrap();
-        scene.agent.handle_dtls_finished(scene.now, path(HOME));
+        scene.agent.handle_dtls_finished(scene.now, Some(path(HOME)));
         scene.check(AWAY, true).unwrap();
         scene.check(VICTIM, true).unwrap();
         scene.pass(SECOND).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>()

@@ -86,7 +86,7 @@ fn a_request_is_verified_and_answered_without_allocation() {
             let ufrag = request.local_ufrag().unwrap();
             request.verify(&secret.password(&ufrag)).unwrap(); // As a worker that does not own it.
             agent.handle_request(now, path, &request, &mut out).unwrap();
-            agent.handle_dtls_finished(now, paths[0]);
+            agent.handle_dtls_finished(now, Some(paths[0]));
         }
         let mut check = [0; CHECK_LEN_MAX];
         assert!(agent.next_check(now, &mut check).is_some());

@@ -77,7 +77,7 @@ impl Net {
         let mut net = Net::new(true);
         net.run(Duration::from_millis(100));
         let path = net.agent.paths().next().expect("an authenticated pair");
-        net.agent.handle_dtls_finished(net.now, path);
+        net.agent.handle_dtls_finished(net.now, Some(path));
         net.run(Duration::from_secs(2));
         assert_eq!(net.selected(), Some(net.public));
         assert!(matches!(net.peer.state(), IceConnectionState::Connected | IceConnectionState::Completed));
@@ -218,7 +218,7 @@ fn a_peer_that_takes_itself_for_controlled_learns_better() {
     net.run(Duration::from_secs(2));
     assert!(net.peer.controlling(), "after our 487");
     let path = net.agent.paths().next().expect("an authenticated pair");
-    net.agent.handle_dtls_finished(net.now, path);
+    net.agent.handle_dtls_finished(net.now, Some(path));
     net.run(Duration::from_secs(2));
     assert_eq!(net.selected(), Some(net.public));
 }

@@ -126,7 +126,7 @@ impl World {
                 if self.authenticated.contains(&path) {
                     self.proven.insert(path.remote.ip());
                 }
-                self.agent.handle_dtls_finished(self.now, path);
+                self.agent.handle_dtls_finished(self.now, Some(path));
             }
             Step::Restart if self.generation < 250 => {
                 self.generation += 1;

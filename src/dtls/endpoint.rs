@@ -1,5 +1,9 @@
-//! One peer's server side, from the first datagram to the last: attempts one after the other, our last
-//! flight again when the peer missed it, and keys that outlive every attempt that fails.
+//! One peer's server side, from the first datagram to the last: attempts one after the other until there are keys,
+//! then our last flight again when the peer missed it.
+//!
+//! There are no second keys. An association that takes the place of one is agreed on in SDP (RFC 8842 §4), with a
+//! transport of its own here; one that only a hello asks for would begin the SRTP streams of both sides again in the
+//! middle of a call, where listeners are still sealed for with the indices that the publisher could then repeat.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -24,9 +28,9 @@ use crate::ids::Fingerprint;
 const TURN_COUNT: usize = 4;
 /// From an attempt's first turn to keys.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Attempts of a peer after its first, in [`RESTART_WINDOW`].
-const RESTART_COUNT_MAX: usize = 5;
-const RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// Attempts of a peer after its first, in [`RETRY_WINDOW`].
+const RETRY_COUNT_MAX: usize = 5;
+const RETRY_WINDOW: Duration = Duration::from_secs(60);
 /// A peer may miss our last flight for this long (RFC 6347 §4.2.4: twice the segment life time of TCP).
 const LAST_FLIGHT_KEPT: Duration = Duration::from_secs(240);
 /// Most times that it is sent again.
@@ -36,10 +40,9 @@ const LAST_FLIGHT_COUNT_MAX: u32 = 64;
 pub enum Output {
     /// To be sent to the peer, over the pair that its last datagram came on.
     Datagram(Bytes),
-    /// Keys. A peer may begin again later; then its new keys replace those before.
+    /// Keys, once: no hello begins anything any more.
     Established(Box<KeyingMaterial>),
-    /// An attempt failed. Said only while there are no keys: what fails later changes nothing. The endpoint
-    /// listens on, for five more attempts a minute.
+    /// An attempt failed. The endpoint listens on, for five more attempts a minute.
     Failed(Error),
     // That a peer left is not told: once the keys are out nothing here can verify an alert, so a forged one
     // would end a call. ICE consent (RFC 7675) and the WebSocket tell.
@@ -179,7 +182,6 @@ struct Session {
 
 /// What stays of a handshake that succeeded.
 struct Established {
-    random: [u8; 32],
     last_flight: Bytes,
     since: Instant,
     resent_count: u32,
@@ -210,9 +212,8 @@ impl Session {
                 if fragment.message_type != CLIENT_HELLO {
                     missed_last_flight = true;
                 } else if fragment.message_seq == 0
+                    && self.established.is_none()
                     && let Some(hello) = self.hello.insert(&fragment).and_then(Hello::parse)
-                    // Else a late copy of the one that was answered.
-                    && self.established.as_ref().is_none_or(|established| established.random != hello.random)
                 {
                     return Some(hello);
                 }
@@ -232,10 +233,10 @@ impl Session {
     /// Counts an attempt; `false` when there were too many of late.
     fn may_begin(&mut self) -> bool {
         let now = Instant::now();
-        while self.attempts.front().is_some_and(|began| now - *began > RESTART_WINDOW) {
+        while self.attempts.front().is_some_and(|began| now - *began > RETRY_WINDOW) {
             self.attempts.pop_front();
         }
-        let may = self.attempts.len() <= RESTART_COUNT_MAX;
+        let may = self.attempts.len() <= RETRY_COUNT_MAX;
         if may {
             self.attempts.push_back(now);
         }
@@ -254,16 +255,10 @@ impl Session {
         .await;
         match outcome {
             Outcome::Established { keys, last_flight } => {
-                self.established = Some(Established {
-                    random: hello.random,
-                    last_flight,
-                    since: Instant::now(),
-                    resent_count: 0,
-                });
+                self.established = Some(Established { last_flight, since: Instant::now(), resent_count: 0 });
                 (self.output)(Output::Established(keys));
             }
-            Outcome::Failed(error) if self.established.is_none() => (self.output)(Output::Failed(error)),
-            Outcome::Failed(error) => tracing::debug!(%error, "DTLS restart failed, the keys before it stay"),
+            Outcome::Failed(error) => (self.output)(Output::Failed(error)),
             Outcome::Superseded(hello) => return Some(hello),
             Outcome::Abandoned => {}
         }

@@ -2,7 +2,7 @@
 //!
 //! - *authenticated*: a Binding request with our password came over the pair. DTLS and SRTP are taken
 //!   from it; nothing but answers and a few checks of ours is sent to it.
-//! - *verified*: besides, DTLS finished over it, or the peer answered a check of ours there. Whoever
+//! - *verified*: besides, all of DTLS came over it, or the peer answered a check of ours there. Whoever
 //!   receives at that address wants to.
 //! - *selected*: where media goes. First the pair that DTLS finished over; afterwards the selection
 //!   follows USE-CANDIDATE (RFC 8445 §7.3.2), at once where the pair's remote IP address is that of a
@@ -121,7 +121,7 @@ enum Proof {
     Checking { transaction_id: TransactionId, sent_count: u8, due: Instant },
     /// No answer to any of our checks.
     Refused,
-    /// DTLS finished here, or a check was answered.
+    /// All of DTLS came over it, or a check was answered.
     Verified,
 }
 
@@ -250,22 +250,28 @@ impl Agent {
         Ok(())
     }
 
-    /// DTLS finished over this pair: it is verified, and selected if none was.
+    /// DTLS finished, and all of it came over this pair: it is verified, and selected if none was. `None` when it came
+    /// over several.
     ///
-    /// DTLS finishes with a cookie and a certificate that go back and forth, so it proves the address.
-    /// Should the pair have been forgotten, the next one that qualifies is selected.
-    pub fn handle_dtls_finished(&mut self, now: Instant, path: Path) {
-        let is_known = match self.pairs.iter_mut().find(|pair| pair.path == path) {
-            Some(pair) => {
-                pair.proof = Proof::Verified;
-                true
+    /// A cookie and a certificate that go back and forth prove the address, but no part of them does: with a forged
+    /// source address, the last flight comes from a victim. Without proof, and should the pair have been forgotten,
+    /// the next one that qualifies is selected.
+    pub fn handle_dtls_finished(&mut self, now: Instant, path: Option<Path>) {
+        let proven = self.pairs.iter_mut().find(|pair| Some(pair.path) == path);
+        let proven = proven.map(|pair| {
+            pair.proof = Proof::Verified;
+            pair.path
+        });
+        match (&self.selection, proven) {
+            (Selection::Handshaking | Selection::Vacant, Some(path)) => self.select(path),
+            (Selection::Handshaking, None) => {
+                self.selection = Selection::Vacant;
+                if path.is_none() && self.nominated.is_none() {
+                    let latest = self.pairs.iter().max_by_key(|pair| pair.heard);
+                    self.nominated = latest.map(|pair| pair.path);
+                }
             }
-            None => false,
-        };
-        match self.selection {
-            Selection::Handshaking | Selection::Vacant if is_known => self.select(path),
-            Selection::Handshaking => self.selection = Selection::Vacant,
-            Selection::Vacant | Selection::On(_) | Selection::Expired { .. } => {}
+            (Selection::Vacant | Selection::On(_) | Selection::Expired { .. }, _) => {}
         }
         self.settle(now);
     }

@@ -48,6 +48,8 @@ pub struct Transport {
     rx: Option<SrtpRx>,
     tx: Option<SrtpTx>,
     dtls_path: Option<Path>,
+    /// Before there were keys, DTLS came over several pairs.
+    has_dtls_moved: bool,
     dtls_window: (Instant, u32),
     state: ConnectionState,
     since: Instant,
@@ -70,6 +72,7 @@ impl Transport {
             rx: None,
             tx: None,
             dtls_path: None,
+            has_dtls_moved: false,
             dtls_window: (now, 0),
             state: ConnectionState::New,
             since: now,
@@ -154,7 +157,8 @@ impl Transport {
         if *count > DTLS_COUNT_MAX {
             return Err(DropReason::DtlsLimit);
         }
-        self.dtls_path = Some(path);
+        let before = self.dtls_path.replace(path);
+        self.has_dtls_moved |= before.is_some_and(|before| before != path);
         Ok(())
     }
 
@@ -163,14 +167,16 @@ impl Transport {
         self.dtls_path
     }
 
-    /// The handshake finished.
+    /// The handshake finished. There is one in a transport's life: later keys are ignored, as with them a publisher could
+    /// repeat indices that its listeners have been sealed for.
     pub fn set_keys(&mut self, now: Instant, keys: &KeyingMaterial) {
+        if self.has_keys() {
+            return;
+        }
         self.profile = Some(keys.profile);
         self.rx = Some(SrtpRx::new(keys.profile, &keys.client));
         self.tx = Some(SrtpTx::new(keys.profile, &keys.server));
-        if let Some(path) = self.dtls_path {
-            self.agent.handle_dtls_finished(now, path);
-        }
+        self.agent.handle_dtls_finished(now, self.dtls_path.filter(|_| !self.has_dtls_moved));
     }
 
     /// From now on what comes in is plaintext, and what leaves too if `is_plaintext_out`: for replays of decrypted
@@ -233,6 +239,11 @@ impl Transport {
     /// Whether the handshake has finished.
     pub fn has_keys(&self) -> bool {
         self.tx.is_some()
+    }
+
+    /// As [`Agent::is_authenticated`].
+    pub fn is_authenticated(&self, path: &Path) -> bool {
+        self.agent.is_authenticated(path)
     }
 
     /// As [`Transport::update_state`] found it last.

@@ -33,6 +33,10 @@ use stun::textattrs::TextAttribute;
 pub const ROOM: RoomId = RoomId(1);
 /// What every caller calls Opus.
 pub const OPUS: u8 = 111;
+/// Where callers begin.
+const FIRST_INDEX: PacketIndex = PacketIndex(100);
+/// Something that looks like it.
+pub const DTLS: [u8; 4] = [22, 254, 253, 0];
 /// Header extensions, as every caller numbers them.
 pub const IDS: ExtensionIds = ExtensionIds { audio_level: Some(1), mid: Some(4), abs_capture_time: None };
 
@@ -213,7 +217,7 @@ impl Sim {
             tx: SrtpTx::new(profile, &master_key(profile, number, 1)),
             rx: SrtpRx::new(profile, &master_key(profile, number, 2)),
             ssrc: Ssrc(0x1000_0000 + u32::from(number)),
-            next: PacketIndex(100),
+            next: FIRST_INDEX,
         }
     }
 
@@ -226,13 +230,17 @@ impl Sim {
 
     /// Binding request, something of DTLS, keys.
     pub fn connect(&mut self, caller: &Caller) {
-        let mut request = binding_request(&caller.local, true);
-        self.deliver(caller.path, &mut request);
-        self.deliver(caller.path, &mut [22, 254, 253, 0]);
+        self.consent(caller);
+        self.deliver(caller.path, &mut DTLS.clone());
+        self.finish_dtls(caller, 1);
+    }
+
+    /// Keys of the caller's first handshake, 1, or of a later one.
+    pub fn finish_dtls(&mut self, caller: &Caller, handshake: u8) {
         let keys = KeyingMaterial {
             profile: caller.profile,
-            client: master_key(caller.profile, caller.transport.0 as u16, 1),
-            server: master_key(caller.profile, caller.transport.0 as u16, 2),
+            client: master_key(caller.profile, caller.transport.0 as u16, 2 * handshake - 1),
+            server: master_key(caller.profile, caller.transport.0 as u16, 2 * handshake),
         };
         self.command(Command::SetKeys { transport: caller.transport, keys: Box::new(keys) });
     }
@@ -243,7 +251,7 @@ impl Sim {
         let remote = RemoteCredentials::parse("peer", "aPasswordOf22Characters").unwrap();
         self.command(Command::AddTransport { transport, room: self.room, local, remote });
         self.check(path, &local);
-        self.deliver(path, &mut [22, 254, 253, 0]);
+        self.deliver(path, &mut DTLS.clone());
         self.command(Command::SetKeys { transport, keys: Box::new(keys) });
         local
     }
@@ -356,6 +364,13 @@ impl Sim {
 }
 
 impl Caller {
+    /// Speaks with the keys of another handshake, from the first index on.
+    pub fn begin_again(&mut self, handshake: u8) {
+        let key = master_key(self.profile, self.transport.0 as u16, 2 * handshake - 1);
+        self.tx = SrtpTx::new(self.profile, &key);
+        self.next = FIRST_INDEX;
+    }
+
     /// Seals one packet of this caller's voice into `out`; returns its length.
     pub fn protect(&mut self, level: u8, payload: &[u8], out: &mut [u8]) -> usize {
         let index = self.next;

@@ -50,6 +50,21 @@ enum Step {
     },
 }
 
+/// A publisher that shook hands again could repeat all its indices.
+#[test]
+fn keys_are_set_once() {
+    let (mut sim, mut callers) = room_of(2);
+    let [speaker, listener] = &mut callers[..] else { panic!("two") };
+    sim.speak(speaker, 20, b"before");
+    assert_eq!(payloads(&hear(&mut sim, listener)), [b"before"]);
+    sim.finish_dtls(speaker, 2);
+    speaker.begin_again(2);
+    sim.speak(speaker, 20, b"after!");
+    sim.speak(speaker, 20, b"after!");
+    assert_eq!(payloads(&hear(&mut sim, listener)), [b""; 0]);
+    assert_eq!((sim.drops(DropReason::Replayed), sim.drops(DropReason::BadAuthTag)), (1, 1));
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let who = 0..CALLERS;
     prop_oneof![
