@@ -48,6 +48,7 @@ on_both_backends! {
     a_run_of_any_lengths_arrives_in_order,
     a_flush_larger_than_the_queue_submits_on_its_way,
     a_datagram_that_is_too_long_or_empty_is_counted_and_the_next_one_comes,
+    empty_datagrams_keep_nothing_waiting,
     refused_destinations_are_counted_by_datagram_and_the_loop_goes_on,
     segments_that_are_refused_as_one_arrive_one_by_one,
     what_is_sent_again_one_by_one_is_overtaken_by_nothing,
@@ -336,6 +337,21 @@ fn a_datagram_that_is_too_long_or_empty_is_counted_and_the_next_one_comes<B: Sta
     assert_eq!(counters.dropped(DropReason::TooLong), 3);
     assert_eq!(counters.dropped(DropReason::TooShort), 1);
     assert_eq!(counters.datagrams_received, 1);
+}
+
+fn empty_datagrams_keep_nothing_waiting<B: Start>() {
+    let batch_wait = Duration::from_millis(100);
+    let Some(mut this) = start::<B>(Options { batch_wait, ..Options::default() }) else { return };
+    this.backend.wait(Some(Duration::ZERO)).unwrap();
+    let peer = peer("127.0.0.1:0");
+    let server = ("127.0.0.1", this.port);
+    let before = Now::read().instant;
+    for len in std::iter::repeat_n(0, 100).chain([1]) {
+        peer.send_to(&vec![7; len], server).unwrap();
+    }
+    echo(&mut this.backend, 1);
+    assert!(before.elapsed() < 10 * batch_wait, "{:?}", before.elapsed());
+    assert_eq!(this.backend.take_counters().dropped(DropReason::TooShort), 100);
 }
 
 fn a_socket_of_one_address_sends_from_it<B: Start>() {

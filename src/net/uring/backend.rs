@@ -29,7 +29,8 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 /// Calls that complete a batch, at most. The kernel takes some 32 datagrams of a socket at a time.
 const COLLECT_COUNT_MAX: usize = BATCH_LEN_MAX / 16;
 
-/// With [`Options::batch_wait`]: completions worth waiting for.
+/// With [`Options::batch_wait`]: where as many are there already, nothing is waited for. Once the worker sleeps it sleeps to
+/// the end, as the kernel then counts receives, and not what they bring.
 const BATCH_LEN_WANTED: u32 = 32;
 
 // Nothing is ever held back: buffers that completed, and the end of each multishot.
@@ -111,18 +112,18 @@ impl Uring {
         }
     }
 
-    /// Queues a receive on every socket that has none, and the poll of the waker. `true` when one of them
-    /// is left out until later, because it keeps failing.
-    fn arm(&mut self) -> bool {
-        let mut is_pausing = false;
+    /// Queues a receive on every socket that has none, and the poll of the waker.
+    fn arm(&mut self) -> Armed {
+        let mut armed = Armed::default();
         for index in 0..self.sockets.sockets().len() {
             if self.inbox.is_receiving[index] {
                 continue;
             }
             if !may_try_again(&mut self.inbox.failures[index]) {
-                is_pausing = true;
+                armed.is_pausing = true;
                 continue;
             }
+            armed.has_begun = true;
             let socket = SocketId(index as u8);
             let receive =
                 opcode::RecvMsgMulti::new(types::Fixed(index as u32), self.buffers.header(), BUFFER_GROUP)
@@ -140,8 +141,17 @@ impl Uring {
             // SAFETY: points to nothing.
             self.inbox.is_polling = unsafe { self.ring.push(&poll) };
         }
-        is_pausing
+        armed
     }
+}
+
+/// What [`Uring::arm`] did.
+#[derive(Default)]
+struct Armed {
+    /// A receive begins.
+    has_begun: bool,
+    /// One is left out until later, because it keeps failing.
+    is_pausing: bool,
 }
 
 impl Backend for Uring {
@@ -152,17 +162,19 @@ impl Backend for Uring {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Wake> {
         self.give_back_lent();
         self.egress.flush();
-        let is_pausing = self.arm();
+        let armed = self.arm();
         let sooner = if !self.inbox.received.is_empty() || self.inbox.is_woken {
             Some(Duration::ZERO)
         } else {
-            is_pausing.then_some(FAILURE_PAUSE)
+            armed.is_pausing.then_some(FAILURE_PAUSE)
         };
         let timeout = match (sooner, timeout) {
             (Some(sooner), Some(timeout)) => Some(sooner.min(timeout)),
             (sooner, timeout) => sooner.or(timeout),
         };
-        let patience = Patience { timeout, batch_wait: self.batch_wait, batch_len: BATCH_LEN_WANTED };
+        // What just begins may end at once, as it does with an empty datagram, and then nobody would listen meanwhile.
+        let batch_wait = if armed.has_begun { Duration::ZERO } else { self.batch_wait };
+        let patience = Patience { timeout, batch_wait, batch_len: BATCH_LEN_WANTED };
         self.ring.wait(patience)?;
         self.sort();
         // The kernel stops after a few dozen datagrams once there is one; the rest of the batch is wanted too.

@@ -117,7 +117,7 @@ pub(super) enum Entered {
 pub(super) struct Patience {
     /// `None`: for ever.
     pub(super) timeout: Option<Duration>,
-    /// After the first completion, how long for `batch_len` of them.
+    /// How long for `batch_len` completions; before Linux 6.12 it begins with the first.
     pub(super) batch_wait: Duration,
     /// Completions worth waiting for.
     pub(super) batch_len: u32,
