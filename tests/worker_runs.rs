@@ -139,6 +139,29 @@ fn on_a_tick_a_room_waits_for_its_other_voices_and_for_no_other_room() {
 }
 
 #[test]
+fn a_room_whose_packet_is_older_goes_before_one_that_was_looked_at_first() {
+    let (mut sim, mut callers) = room_of(2, settings(10 * MS, 64), SrtpProfile::AeadAes128Gcm);
+    sim.room = RoomId(2);
+    sim.command(Command::AddRoom(sim.room));
+    let mut others: Vec<Caller> =
+        (11..=12).map(|number| sim.join(number, SrtpProfile::AeadAes128Gcm)).collect();
+    let voice = sim.publish(&others[0]);
+    sim.add_slot(&others[1], 1, Some(voice));
+    sim.pass(MS);
+    sim.sent.clear();
+
+    let began = sim.now.instant;
+    say(&mut sim, &mut callers[0], 100);
+    sim.age = Some(8 * MS);
+    say(&mut sim, &mut others[0], 100);
+    assert_eq!(sim.worker.next_timeout(), began + 2 * MS);
+    sim.now = sim.now.after(2 * MS);
+    sim.flush();
+    assert_eq!(heard(&mut sim, &mut others).len(), 1);
+    assert_eq!(sim.worker.next_timeout(), began + 10 * MS);
+}
+
+#[test]
 fn a_tick_begins_when_the_kernel_has_the_packet() {
     for (age, left) in [(0, 10), (3, 7), (10, 0), (1_000, 0)] {
         let (mut sim, mut callers) = room_of(2, settings(10 * MS, 64), SrtpProfile::AeadAes128Gcm);

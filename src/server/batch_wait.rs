@@ -36,16 +36,25 @@ impl BatchWait {
         BatchWait { asked, lull: Lull::new(now), before: Seen::default(), shared_at: None }
     }
 
-    /// For how long the worker may wait now, if nothing is due before. `tick`: what packets wait for those they leave
-    /// with. `is_shared`: something came from other workers or went to them.
-    pub(super) fn look(&mut self, now: Instant, tick: Duration, seen: Seen, is_shared: bool) -> Duration {
+    /// For how long the worker may wait, if nothing is due before, once it has `worked` since it woke at `now`. `tick`:
+    /// what packets wait for those they leave with. `is_shared`: something came from other workers or went to them.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        worked: Duration,
+        tick: Duration,
+        seen: Seen,
+        is_shared: bool,
+    ) -> Duration {
         if is_shared {
             self.shared_at = Some(now);
         }
         let is_shared = self.shared_at.is_some_and(|at| now < at + SHARED);
         let is_pressed = seen.datagrams - self.before.datagrams >= BATCH_LEN;
         self.before = seen;
-        let settled = if is_shared || is_pressed { tick / WAKES_PER_TICK } else { tick };
+        let often = tick / WAKES_PER_TICK;
+        // What came while it worked has waited already.
+        let settled = if is_shared || is_pressed { often } else { tick.saturating_sub(worked).max(often) };
         let calm = if self.lull.look(now, seen) { LULL } else { Duration::ZERO };
         self.asked.max(settled).max(calm)
     }
@@ -99,7 +108,7 @@ mod tests {
         let mut look = |came, is_shared, later| {
             now += later;
             seen = Seen { voice: seen.voice + came, datagrams: seen.datagrams + came, ..seen };
-            wait.look(now, tick, seen, is_shared)
+            wait.look(now, Duration::ZERO, tick, seen, is_shared)
         };
         assert_eq!(look(BATCH_LEN - 1, false, tick), tick);
         assert_eq!(look(BATCH_LEN, false, tick), tick / 4);
@@ -107,7 +116,16 @@ mod tests {
         assert_eq!(look(1, true, tick), tick / 4);
         assert_eq!(look(1, false, SHARED - tick), tick / 4);
         assert_eq!(look(1, false, tick), tick);
-        assert_eq!(wait.look(now, Duration::ZERO, seen, false), Duration::from_millis(2));
+        assert_eq!(wait.look(now, Duration::ZERO, Duration::ZERO, seen, false), Duration::from_millis(2));
+    }
+
+    #[test]
+    fn what_came_during_work_has_waited_already() {
+        let tick = Duration::from_millis(20);
+        let now = Now::read().instant;
+        let mut wait = BatchWait::new(now, Duration::ZERO);
+        let mut look = |ms| wait.look(now, Duration::from_millis(ms), tick, Seen::default(), false);
+        assert_eq!([0, 6, 15, 40].map(&mut look), [20, 14, 5, 5].map(Duration::from_millis));
     }
 
     #[test]

@@ -87,11 +87,12 @@ pub(super) fn run<B: Backend>(
     let cpu_wait = CpuWait::of_this_thread();
     worker.counters.backend = Some(B::NAME);
     let mut now = Now::read();
+    let mut end = now;
     let mut is_behind = false;
     let (mut count_at, mut counted) = (now.instant, 0);
     let mut orders = 0;
     while !worker.is_stopped() {
-        let due = worker.next_timeout().saturating_duration_since(now.instant);
+        let due = worker.next_timeout().saturating_duration_since(end.instant);
         let timeout = match (is_behind, backlog.is_empty()) {
             (true, _) => Duration::ZERO,
             (false, false) => due.min(RETRY),
@@ -140,16 +141,17 @@ pub(super) fn run<B: Backend>(
         }
 
         let WorkerCounters { rtp_in: voice, datagrams_in: datagrams, .. } = worker.counters;
-        let seen = Seen { voice, orders, datagrams };
-        backend.set_batch_wait(batch_wait.look(now.instant, worker.tick(), seen, is_shared));
         let batch_len = datagrams - datagrams_before;
         if batch_len > 0 {
             worker.counters.batches.record(batch_len);
         }
         send_events(&mut worker, &queues, &mut backlog);
-        let end = Now::read();
+        end = Now::read();
+        let worked = end.instant.duration_since(now.instant);
+        let seen = Seen { voice, orders, datagrams };
+        backend.set_batch_wait(batch_wait.look(now.instant, worked, worker.tick(), seen, is_shared));
         worker.record_latencies(end);
-        worker.counters.busy_ns += end.instant.duration_since(now.instant).as_nanos() as u64;
+        worker.counters.busy_ns += worked.as_nanos() as u64;
         worker.counters.wakeups += 1;
     }
     // What says goodbye is on its way before the sockets close.
@@ -279,28 +281,40 @@ impl RelayOut {
     }
 }
 
-/// News that carry state are kept until there is room; datagrams are not.
 fn send_events(worker: &mut Worker, queues: &Queues, backlog: &mut VecDeque<Event>) {
     let before = queues.events.len();
-    let mut dropped = 0;
     backlog.extend(worker.take_events());
-    let waiting = backlog.len();
-    for _ in 0..waiting {
+    let has_news = !backlog.is_empty();
+    let dropped = hand_over(backlog, &queues.events);
+    worker.counters.drop_many(DropReason::ControlFull, dropped);
+    if queues.events.len() > before || has_news {
+        queues.control.wake();
+    }
+}
+
+/// News that carry state are kept, in their order, until there is room; datagrams are not. Returns how many of those were
+/// dropped.
+fn hand_over(backlog: &mut VecDeque<Event>, queue: &Sender<Event>) -> u64 {
+    let mut dropped = 0;
+    let mut is_full = false;
+    for _ in 0..backlog.len() {
         let Some(event) = backlog.pop_front() else { break };
-        match queues.events.try_send(event) {
+        let carries_state = !matches!(event, Event::Dtls { .. } | Event::Counters(_) | Event::Snapshot(_));
+        if is_full && carries_state {
+            backlog.push_back(event); // Even if there is room by now: what it follows waits.
+            continue;
+        }
+        match queue.try_send(event) {
             Ok(()) => {}
-            Err(TrySendError::Full(Event::Dtls { .. } | Event::Counters(_) | Event::Snapshot(_))) => {
-                dropped += 1
+            Err(TrySendError::Full(event)) => {
+                is_full = true;
+                if carries_state { backlog.push_back(event) } else { dropped += 1 }
             }
-            Err(TrySendError::Full(event)) => backlog.push_back(event),
             // Control is gone, and the process with it.
             Err(TrySendError::Disconnected(_)) => {}
         }
     }
-    worker.counters.drop_many(DropReason::ControlFull, dropped);
-    if queues.events.len() > before || !backlog.is_empty() || waiting > 0 {
-        queues.control.wake();
-    }
+    dropped
 }
 
 #[cfg(test)]
@@ -371,5 +385,28 @@ mod tests {
             let len = relay_queue_len(count);
             assert!((64..=RELAY_QUEUE_LEN_MAX).contains(&len) && len * (count - 1) <= RELAY_COUNT_TOTAL);
         }
+    }
+
+    #[test]
+    fn news_overtake_no_other_while_control_makes_room() {
+        const COUNT: u64 = 50_000;
+        let (queue, control) = bounded(2);
+        let reader = std::thread::spawn(move || {
+            for expected in 0..COUNT {
+                let Ok(Event::TrackStarted(TrackId(number))) = control.recv() else {
+                    panic!("nothing else is sent")
+                };
+                assert_eq!(number, expected);
+            }
+        });
+        let mut backlog = VecDeque::new();
+        let mut next = 0;
+        while (next < COUNT || !backlog.is_empty()) && !reader.is_finished() {
+            let count = (COUNT - next).min(8);
+            backlog.extend((next..next + count).map(|number| Event::TrackStarted(TrackId(number))));
+            next += count;
+            assert_eq!(hand_over(&mut backlog, &queue), 0);
+        }
+        reader.join().unwrap();
     }
 }

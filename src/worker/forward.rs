@@ -100,7 +100,10 @@ impl Worker {
             // Since the kernel has it: the worker may have let it lie for a while.
             let age = packet.arrived.and_then(|arrived| now.ntp.since(NtpTime::from_unix(arrived)));
             let wait = self.settings.tick.saturating_sub(age.unwrap_or_default());
-            self.waiting.push_back((now.instant + wait, room_key));
+            let due = now.instant + wait;
+            let place =
+                self.waiting.iter().rposition(|(before, _)| *before <= due).map_or(0, |last| last + 1);
+            self.waiting.insert(place, (due, room_key));
         }
         let payload = room.keep(payload);
         room.handle_packet(now.instant, Packet { payload, ..packet })
