@@ -58,6 +58,8 @@ pub struct Room {
     batch: Batch,
     stretches: u64,
     stage: Stage,
+    /// Voices outnumbered slots at some time.
+    has_staged: bool,
     speakers: Vec<TrackId>,
     speakers_at: Option<Instant>,
     /// Kept for their memory, so that an interval without news allocates nothing.
@@ -78,6 +80,7 @@ impl Room {
             batch: Batch::default(),
             stretches: 0,
             stage: Stage::default(),
+            has_staged: false,
             speakers: Vec::new(),
             speakers_at: None,
             speaking: Vec::new(),
@@ -282,15 +285,36 @@ impl Room {
         let is_closed = slot.source.is_none();
         if receiver.add_slot(now, slot, random).is_some() {
             if !is_closed {
-                self.assign_slot(now, key, index, source, changes);
+                self.seat(now, key, index, source, changes);
             }
-            self.update_stage(now, changes);
+            if self.stage.is_empty() {
+                self.update_stage(now, changes);
+            } else {
+                // This one alone: nobody else has anything new, and a room's worth of listeners joins at times.
+                self.reseat(now, key, changes);
+            }
         }
     }
 
-    /// Opens a slot and gives it to a track, or to none that is there. A slot that the track leaves for it is
-    /// told.
+    /// Opens a slot and gives it to a track, or to none that is there. A slot that the track leaves for it is told,
+    /// and, where the room has ever decided by itself, what the slot has now: that may be on its way to control still.
     pub fn assign_slot(
+        &mut self,
+        now: Instant,
+        key: ReceiverKey,
+        slot: SlotIndex,
+        source: Option<TrackKey>,
+        changes: &mut Vec<SlotChange>,
+    ) {
+        self.seat(now, key, slot, source, changes);
+        let Some(receiver) = self.receivers.get(key).filter(|_| self.has_staged) else { return };
+        if let Some(seat) = receiver.position(slot) {
+            let source = receiver.seats()[seat].source.and_then(|track| self.tracks.get(track));
+            changes.push(SlotChange { peer: receiver.peer, slot, track: source.map(|track| track.id) });
+        }
+    }
+
+    fn seat(
         &mut self,
         now: Instant,
         key: ReceiverKey,
@@ -377,6 +401,11 @@ impl Room {
                 speaking.push((track.loudness.level(now), track.id));
             }
         }
+        if speaking.len() > SPEAKER_COUNT_MAX {
+            // Who was told of before stays: else the set would change with every breath.
+            speaking.sort_unstable_by_key(|&(level, id)| (!self.speakers.contains(&id), level, id));
+            speaking.truncate(SPEAKER_COUNT_MAX);
+        }
         let is_due = self.speakers_at.is_none_or(|at| now.duration_since(at) >= SPEAKERS_INTERVAL);
         let same = speaking.len() == self.speakers.len()
             && speaking.iter().all(|(_, id)| self.speakers.contains(id));
@@ -384,7 +413,6 @@ impl Room {
             return None;
         }
         speaking.sort_unstable();
-        speaking.truncate(SPEAKER_COUNT_MAX);
         self.speakers.clear();
         self.speakers.extend(speaking.iter().map(|&(_, id)| id));
         self.speakers_at = Some(now);
@@ -397,14 +425,20 @@ impl Room {
             self.stage.clear();
             return;
         }
+        self.has_staged = true;
         self.scores.clear();
         self.scores.extend(self.tracks.iter().map(|(key, track)| (key, track.loudness.score(now))));
         // One more than slots: who is on stage does not hear itself.
         self.stage.update(now, self.audio_slots + 1, &self.scores);
-        for (key, receiver) in &mut self.receivers {
-            if receiver.seats().len() >= self.audio_slots {
-                stage::reseat(now, key, receiver, &self.stage, &self.tracks, changes);
-            }
+        for key in 0..self.receivers.capacity() {
+            self.reseat(now, key, changes);
+        }
+    }
+
+    fn reseat(&mut self, now: Instant, key: ReceiverKey, changes: &mut Vec<SlotChange>) {
+        let receiver = self.receivers.get_mut(key).filter(|it| it.seats().len() >= self.audio_slots);
+        if let Some(receiver) = receiver {
+            stage::reseat(now, key, receiver, &self.stage, &self.tracks, changes);
         }
     }
 }
@@ -617,6 +651,43 @@ mod tests {
         assert_eq!(reports, [[TrackId(0)]]);
         let (_, reports) = scene.speak(&[]);
         assert_eq!(reports, [[]]);
+    }
+
+    #[test]
+    fn of_more_speakers_than_are_told_the_same_stay_while_they_speak() {
+        let mut scene = Scene::new(64);
+        let members: Vec<_> = (0..20).map(|_| scene.join(0)).collect();
+        let voices: Vec<_> = members.iter().map(|&key| scene.publish(key)).collect();
+        let loud = |from: usize| {
+            voices.iter().enumerate().map(|(at, &v)| (v, 20 + ((at + from) % 20) as u8)).collect()
+        };
+        let levels: Vec<_> = loud(0);
+        let (_, reports) = scene.speak(&levels);
+        assert_eq!(reports.last().map(Vec::len), Some(SPEAKER_COUNT_MAX));
+        for from in 1..5 {
+            let levels: Vec<_> = loud(from);
+            assert_eq!(scene.speak(&levels).1, Vec::<Vec<TrackId>>::new(), "whoever is loudest now");
+        }
+    }
+
+    #[test]
+    fn where_the_room_decides_control_is_told_what_its_own_orders_came_to() {
+        let mut scene = Scene::new(2);
+        let members: Vec<_> = (0..3).map(|_| scene.join(2)).collect();
+        let voices: Vec<_> = members.iter().map(|&key| scene.publish(key)).collect();
+        let listener = scene.join(2);
+        let peer = scene.room.receivers[listener].peer;
+        scene.speak(&[(voices[0], 20), (voices[1], 30), (voices[2], 40)]);
+        // The slot's new voice is on its way to control, which has just given it to another.
+        scene.room.unpublish(scene.now, voices[0], &mut scene.changes);
+        let mut changes = Vec::new();
+        let given = Some(voices[1]);
+        for slot in [SlotIndex(0), SlotIndex(1)] {
+            scene.room.assign_slot(scene.now, listener, slot, given, &mut changes);
+            let told =
+                changes.iter().rev().find(|change| change.peer == peer && change.slot == slot).cloned();
+            assert_eq!(told, Some(SlotChange { peer, slot, track: Some(TrackId(voices[1] as u64)) }));
+        }
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Stage {
         self.seats.iter().any(|(key, _)| *key == track)
     }
 
+    /// Whether nobody is.
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
     /// Who is on stage.
     pub fn tracks(&self) -> impl Iterator<Item = TrackKey> {
         self.seats.iter().map(|(track, _)| *track)
