@@ -401,12 +401,18 @@ fn reports_on_the_other_part_go_by_the_publishers_clock_too() {
         packet_count: 1,
         octet_count: 5,
     };
-    let mut report = [0; 64];
+    let mut report = [0; 600];
     let mut writer = Writer::new(&mut report);
-    writer.sender_report(&info(a.ssrc), []).unwrap();
+    // However many say it: the way between parts is for voices.
+    (0..20).for_each(|_| writer.sender_report(&info(a.ssrc), []).unwrap());
     let len = writer.len();
     let mut sealed = a.protect_rtcp(&report[..len]);
     span.parts[0].deliver(a.path, &mut sealed);
+    let relays = span.parts[0].relays();
+    assert!(matches!(&relays[..], [(_, Relay::Clock { .. })]), "{} of them", relays.len());
+    for (_, relay) in relays {
+        span.parts[1].hand_over(WorkerId(0), relay);
+    }
     let reported_at = span.parts[1].now;
     span.carry();
     span.parts[1].sent.clear();

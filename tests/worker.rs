@@ -482,6 +482,26 @@ fn media_goes_to_no_address_that_a_member_forged() {
 }
 
 #[test]
+fn little_of_dtls_goes_where_a_member_moves_it() {
+    let mut sim = Sim::new(8);
+    let member = sim.add(1, GCM);
+    let victim = path(9, 40_000);
+    sim.consent(&member);
+    sim.check(victim, &member.local);
+    sim.sent.clear();
+    let flight = || Command::SendDtls { transport: member.transport, datagram: vec![22; 300].into() };
+    sim.deliver(member.path, &mut DTLS.clone());
+    (0..9).for_each(|_| sim.command(flight()));
+    assert_eq!(sim.sent.len(), 9, "the pair that it began over");
+    let mut hello = [22; 250];
+    sim.deliver(victim, &mut hello);
+    sim.sent.clear();
+    (0..9).for_each(|_| sim.command(flight()));
+    assert_eq!(sim.sent.datagrams().filter(|(path, _)| *path == victim).count(), 2);
+    assert_eq!((sim.sent.len(), sim.drops(DropReason::DtlsLimit)), (2, 7));
+}
+
+#[test]
 fn a_path_that_another_peer_took_comes_back_with_the_next_check() {
     let (mut sim, mut callers) = room_of(3);
     let other = callers[1].local;

@@ -191,6 +191,7 @@ impl Room {
                 loudness: Loudness::default(),
                 reception: None,
                 last_report: None,
+                clock_relayed_at: None,
                 packet_count: 0,
                 octet_count: 0,
                 fraction_lost: 0,

@@ -15,17 +15,23 @@ pub const OPUS_CLOCK_RATE: u32 = 48_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch(pub u64);
 
-/// A jump of the publisher's index beyond this is taken for a new stretch, so that no publisher can push a
-/// receiver's rollover counter out of step (RFC 3711 §3.3.1 allows 2^15 at most).
+/// Indices that a publisher may leave out at once, and in a second. What leaves out more is taken for a new stretch, so that
+/// no publisher can push the rollover counter of a receiver that misses a while of it out of step (RFC 3711 §3.3.1
+/// allows 2^15 at most).
 const INDEX_GAP_MAX: u64 = 3_000;
+const INDEX_RATE_MAX: u64 = 400;
 
 /// Where the packets of a slot stand.
 #[derive(Clone, Debug)]
 pub struct Line {
     /// Greater than every index handed out.
     next_index: PacketIndex,
-    /// Of the newest packet, with the time at which it passed.
-    newest: (RtpTime, Instant),
+    /// Of the newest packet.
+    newest: RtpTime,
+    /// Indices that could be left out after it.
+    gap: u32,
+    /// When it passed.
+    newest_at: Instant,
     base: Option<Base>,
 }
 
@@ -54,7 +60,8 @@ impl Line {
     /// misses the first packets still guesses rollover counter 0 (RFC 3711 §3.3.1).
     pub fn new(now: Instant, random: u64) -> Line {
         let first = PacketIndex(random & 0x7FFF);
-        Line { next_index: first, newest: (RtpTime((random >> 32) as u32), now), base: None }
+        let newest = RtpTime((random >> 32) as u32);
+        Line { next_index: first, newest, gap: INDEX_GAP_MAX as u32, newest_at: now, base: None }
     }
 
     /// Places a publisher's packet on the line; `None` for one from before the line took up its stretch.
@@ -66,17 +73,20 @@ impl Line {
         timestamp: RtpTime,
         marker: bool,
     ) -> Option<Rewritten> {
+        let elapsed = now.saturating_duration_since(self.newest_at).as_millis() as u64;
+        let gap_max = INDEX_GAP_MAX.min(u64::from(self.gap) + elapsed.saturating_mul(INDEX_RATE_MAX) / 1000);
         let base = match &mut self.base {
-            Some(base) if base.stretch == stretch && index.0 <= base.newest_in.0 + INDEX_GAP_MAX => base,
+            Some(base) if base.stretch == stretch && index.0 <= base.newest_in.0 + 1 + gap_max => base,
             _ => return Some(self.take_up(now, stretch, index, timestamp)),
         };
         let distance = index.0.checked_sub(base.first_in.0)?;
         let out = PacketIndex(base.first_out.0 + distance);
         let timestamp = RtpTime(timestamp.0.wrapping_add(base.timestamp_offset));
         if index > base.newest_in {
+            self.gap = (gap_max - (index.0 - base.newest_in.0 - 1)) as u32;
             base.newest_in = index;
             self.next_index = PacketIndex(out.0 + 1);
-            self.newest = (timestamp, now);
+            (self.newest, self.newest_at) = (timestamp, now);
         }
         Some(Rewritten { index: out, timestamp, marker })
     }
@@ -89,9 +99,8 @@ impl Line {
         index: PacketIndex,
         timestamp: RtpTime,
     ) -> Rewritten {
-        let (newest, at) = self.newest;
         // At least one tick, so that two stretches never share a timestamp.
-        let continued = RtpTime(newest.after(now.duration_since(at), OPUS_CLOCK_RATE).0.wrapping_add(1));
+        let continued = RtpTime(self.timestamp_at(now).0.wrapping_add(1));
         let out = self.next_index;
         self.base = Some(Base {
             stretch,
@@ -101,7 +110,7 @@ impl Line {
             timestamp_offset: continued.0.wrapping_sub(timestamp.0),
         });
         self.next_index = PacketIndex(out.0 + 1);
-        self.newest = (continued, now);
+        (self.newest, self.newest_at) = (continued, now);
         Rewritten { index: out, timestamp: continued, marker: true }
     }
 
@@ -112,8 +121,7 @@ impl Line {
 
     /// Where the line's media time stands at `now`, by its newest packet.
     pub fn timestamp_at(&self, now: Instant) -> RtpTime {
-        let (newest, at) = self.newest;
-        newest.after(now.duration_since(at), OPUS_CLOCK_RATE)
+        self.newest.after(now.duration_since(self.newest_at), OPUS_CLOCK_RATE)
     }
 
     /// What a sender report says of `media` of the publisher's stretch on this line; `None` while another
@@ -168,6 +176,25 @@ mod tests {
         line.rewrite(t0, Stretch(1), PacketIndex(100), RtpTime(0), false);
         let leapt = line.rewrite(t0, Stretch(1), PacketIndex(100 + 32_767), RtpTime(9), false).unwrap();
         assert_eq!((leapt.index.0, leapt.marker), (1, true));
+    }
+
+    #[test]
+    fn many_leaps_of_the_publisher_do_not_add_up_on_the_line() {
+        let t0 = start();
+        let mut line = Line::new(t0, 0);
+        let (mut now, mut last) = (t0, 0);
+        for packet in 0..250 {
+            now += Duration::from_millis(4);
+            let index = PacketIndex(100 + packet * INDEX_GAP_MAX);
+            last = line.rewrite(now, Stretch(1), index, RtpTime(0), false).unwrap().index.0;
+        }
+        assert!((250..INDEX_GAP_MAX + INDEX_RATE_MAX + 250).contains(&last), "{last} in a second");
+        // A publisher of whom nothing came for a minute may go on where it is.
+        let mut line = Line::new(t0, 0);
+        line.rewrite(t0, Stretch(1), PacketIndex(100), RtpTime(0), false);
+        let later = t0 + Duration::from_secs(60);
+        let after = line.rewrite(later, Stretch(1), PacketIndex(3_000), RtpTime(0), false).unwrap();
+        assert_eq!((after.index.0, after.marker), (2_900, false));
     }
 
     #[test]

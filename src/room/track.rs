@@ -29,6 +29,8 @@ pub struct Track {
     pub reception: Option<Reception>,
     /// What its publisher's last sender report said, and when it came (RFC 3550 §6.4.1).
     pub last_report: Option<(RtpTime, Instant)>,
+    /// When other parts were last told of one.
+    pub clock_relayed_at: Option<Instant>,
     /// Packets that verified, muted ones included.
     pub packet_count: u64,
     /// Their payload's bytes.

@@ -38,6 +38,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// DTLS datagrams that a transport hands to control, at most, in each [`DTLS_INTERVAL`].
 const DTLS_COUNT_MAX: u32 = 64;
+/// Bytes that go back for each that came over a pair that DTLS has moved to (QUIC has three, too: RFC 9000 §8).
+const DTLS_GAIN_MAX: usize = 3;
 const DTLS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A peer's transport.
@@ -48,8 +50,10 @@ pub struct Transport {
     rx: Option<SrtpRx>,
     tx: Option<SrtpTx>,
     dtls_path: Option<Path>,
-    /// Before there were keys, DTLS came over several pairs.
+    /// DTLS came over several pairs.
     has_dtls_moved: bool,
+    /// Bytes that may go back over the latest of these, if so.
+    dtls_credit: usize,
     dtls_window: (Instant, u32),
     state: ConnectionState,
     since: Instant,
@@ -73,6 +77,7 @@ impl Transport {
             tx: None,
             dtls_path: None,
             has_dtls_moved: false,
+            dtls_credit: 0,
             dtls_window: (now, 0),
             state: ConnectionState::New,
             since: now,
@@ -141,11 +146,11 @@ impl Transport {
         self.agent.next_check(now, out)
     }
 
-    /// A DTLS datagram came over `path`: answers go back there.
+    /// A DTLS datagram of `len` bytes came over `path`: answers go back there.
     ///
     /// # Errors
     /// [`DropReason::UnknownPath`] from a pair that is not authenticated, [`DropReason::DtlsLimit`].
-    pub fn handle_dtls(&mut self, now: Instant, path: Path) -> Result<(), DropReason> {
+    pub fn handle_dtls(&mut self, now: Instant, path: Path, len: usize) -> Result<(), DropReason> {
         if !self.agent.is_authenticated(&path) {
             return Err(DropReason::UnknownPath);
         }
@@ -157,14 +162,29 @@ impl Transport {
         if *count > DTLS_COUNT_MAX {
             return Err(DropReason::DtlsLimit);
         }
-        let before = self.dtls_path.replace(path);
-        self.has_dtls_moved |= before.is_some_and(|before| before != path);
+        if self.dtls_path.replace(path).is_some_and(|before| before != path) {
+            (self.has_dtls_moved, self.dtls_credit) = (true, 0);
+        }
+        self.dtls_credit = self.dtls_credit.saturating_add(DTLS_GAIN_MAX * len);
         Ok(())
     }
 
-    /// Where DTLS goes: back over the pair that the last of it came on.
+    /// Where the last of DTLS came from.
     pub fn dtls_path(&self) -> Option<Path> {
         self.dtls_path
+    }
+
+    /// Where `len` bytes of DTLS go: back over the pair that the last of it came on.
+    ///
+    /// # Errors
+    /// [`DropReason::UnknownPath`] before any came, [`DropReason::DtlsLimit`] when that is not the first pair and was sent
+    /// enough: with a forged source address a member could aim what we send again and again at a victim.
+    pub fn send_dtls(&mut self, len: usize) -> Result<Path, DropReason> {
+        let path = self.dtls_path.ok_or(DropReason::UnknownPath)?;
+        if self.has_dtls_moved {
+            self.dtls_credit = self.dtls_credit.checked_sub(len).ok_or(DropReason::DtlsLimit)?;
+        }
+        Ok(path)
     }
 
     /// The handshake finished. There is one in a transport's life: later keys are ignored, as with them a publisher could

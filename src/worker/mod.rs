@@ -302,7 +302,7 @@ impl Worker {
     fn handle_dtls(&mut self, now: Now, key: PeerKey, path: Path, bytes: &[u8]) -> Result<(), DropReason> {
         self.look_soon(key);
         let transport = &mut self.peers[key].transport;
-        transport.handle_dtls(now.instant, path)?;
+        transport.handle_dtls(now.instant, path, bytes.len())?;
         let datagram = bytes::Bytes::copy_from_slice(bytes);
         self.events.push(Event::Dtls { transport: transport.id, datagram });
         Ok(())

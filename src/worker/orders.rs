@@ -43,9 +43,13 @@ impl Worker {
                 }
             }
             Command::SendDtls { transport, datagram } => {
-                let path = self.key_of(transport).and_then(|key| self.peers[key].transport.dtls_path());
-                if let Some(path) = path {
-                    self.send(path, &datagram, out);
+                let Some(key) = self.key_of(transport) else { return };
+                match self.peers[key].transport.send_dtls(datagram.len()) {
+                    Ok(path) => self.send(path, &datagram, out),
+                    Err(reason) => {
+                        self.counters.drop_one(reason);
+                        self.peers[key].traffic.drop_one(reason);
+                    }
                 }
             }
             Command::SetKeys { transport, keys } => {

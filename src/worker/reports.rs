@@ -23,6 +23,9 @@ const RECEIVER_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// themselves do for audio.
 const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Other parts are told of a publisher's clock that often at most; a browser reports on it each second or less often.
+const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Plaintext of one datagram of reports.
 const COMPOUND_LEN_MAX: usize = 1_100;
 
@@ -71,7 +74,11 @@ impl Worker {
         let Some(reception) = &mut track.reception else { return };
         reception.handle_sender_report(now.instant, info.ntp);
         track.last_report = Some((info.rtp_time, now.instant));
-        self.relay_clock(room_key, place, info.rtp_time);
+        // A compound may hold dozens, and other parts' queues are for voices first.
+        if track.clock_relayed_at.is_none_or(|at| now.instant.duration_since(at) >= CLOCK_INTERVAL) {
+            track.clock_relayed_at = Some(now.instant);
+            self.relay_clock(room_key, place, info.rtp_time);
+        }
     }
 
     /// What the peer says of its slots; it moves nothing but figures.
