@@ -138,20 +138,42 @@ fn after_a_failure_the_endpoint_listens_on_for_five_more_attempts_a_minute() {
     local(async {
         let (certificate, fingerprint) = certificate();
         let good = client_config(certificate, &SrtpProfile::ALL);
-        let bad = Config { srtp_protection_profiles: vec![], ..good.clone() };
+        let bad = Config { certificates: vec![], ..good.clone() };
         let mut server = Server::start(&acceptor(), fingerprint, fair(), fair()).await;
         assert!(connect(server.address, bad.clone()).await.is_err());
-        assert_eq!(server.news().await.err(), Some(Error::NoUseSrtp));
+        assert_eq!(server.news().await.err(), Some(Error::NoCertificate));
         server.news_of(connect(server.address, good.clone())).await;
 
         let mut server = Server::start(&acceptor(), fingerprint, fair(), fair()).await;
         for _ in 0..6 {
             assert!(connect(server.address, bad.clone()).await.is_err());
-            assert_eq!(server.news().await.err(), Some(Error::NoUseSrtp));
+            assert_eq!(server.news().await.err(), Some(Error::NoCertificate));
         }
         // After that not even an alert.
         let late = timeout(Duration::from_millis(700), connect(server.address, good)).await;
         assert!(late.is_err(), "the sixth attempt after the first within a minute");
+        assert!(server.news.is_empty());
+    });
+}
+
+#[test]
+fn a_hello_of_somebody_else_that_comes_to_nothing_spoils_no_handshake() {
+    local(async {
+        let (certificate, fingerprint) = certificate();
+        let good = client_config(certificate, &SrtpProfile::ALL);
+        let mut stray = Vec::new();
+        for _ in 0..12 {
+            stray.push(first_datagram(Config { srtp_protection_profiles: vec![], ..good.clone() }).await);
+        }
+        let mut stray = Some(stray);
+        // The peer's own first one is lost, so that it comes a little later.
+        let inbound: Weather = Box::new(move |datagram| stray.take().unwrap_or_else(|| vec![datagram]));
+        let no_alert: Weather = Box::new(|datagram| {
+            assert_ne!(datagram[0], 21);
+            vec![datagram]
+        });
+        let mut server = Server::start(&acceptor(), fingerprint, inbound, no_alert).await;
+        server.news_of(connect(server.address, good)).await;
         assert!(server.news.is_empty());
     });
 }

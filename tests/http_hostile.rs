@@ -147,6 +147,54 @@ fn too_many_websockets_are_refused() {
 }
 
 #[test]
+fn who_has_not_joined_gives_way_to_who_comes() {
+    let limits = gryt_sfu::http::Limits { websockets_max: 3, ..short() };
+    with_door(limits, |door| async move {
+        door.has_strangers.set(true);
+        let mut member = door.websocket().await;
+        member.text("join").await;
+        assert_eq!(member.receive().await, Received::Text("join".into()));
+        let mut strangers = Vec::new();
+        for _ in 0..20 {
+            strangers.push(door.websocket().await);
+        }
+        door.until("order", |door| door.app.counters().websockets_open == 3).await;
+        assert_eq!(door.app.counters().websockets_evicted, 18);
+        assert_eq!(door.app.counters().websockets_refused, 0);
+        for client in strangers.iter_mut().skip(18).chain([&mut member]) {
+            client.text("join").await;
+            assert_eq!(client.receive().await, Received::Text("join".into()));
+        }
+        // Members give way to nobody.
+        let mut late = door.connect().await;
+        late.write(HANDSHAKE.as_bytes()).await;
+        assert!(late.response_head().await.starts_with("HTTP/1.1 503 "));
+    });
+}
+
+#[test]
+fn who_has_not_joined_may_not_say_much() {
+    with_door(short(), |door| async move {
+        door.has_strangers.set(true);
+        for hostile in [
+            // The head of a frame is enough, of the first as of one that goes on with it.
+            masked_header(TEXT, 16 * 1024 + 1),
+            [masked(0x01, &[b'x'; 16 * 1024]), masked_header(0x80, 126)].concat(),
+        ] {
+            let mut client = door.websocket().await;
+            client.write(&hostile).await;
+            client.expect_close(1009).await;
+        }
+        let mut client = door.websocket().await;
+        client.text("join").await;
+        assert_eq!(client.receive().await, Received::Text("join".into()));
+        let text = "x".repeat(MESSAGE_LEN_MAX);
+        client.text(&text).await;
+        assert_eq!(client.receive().await, Received::Text(text));
+    });
+}
+
+#[test]
 fn a_handshake_that_is_none_is_refused() {
     with_door(short(), |door| async move {
         for (from, to, status) in [

@@ -193,7 +193,8 @@ impl Session {
             let datagram = self.inbox.next().await;
             let mut next = self.handle_idle(&datagram);
             while let Some(hello) = next.take() {
-                if !self.may_begin() {
+                // One that comes to nothing is not counted: anybody could have sent it.
+                if hello.choose().is_ok() && !self.may_begin() {
                     break;
                 }
                 // Boxed: an endpoint is idle nearly all its life, and a task is as large as its largest wait.

@@ -6,19 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use webrtc_dtls::cipher_suite::CipherSuiteId;
 use webrtc_dtls::config::{ClientAuthType, Config, ExtendedMasterSecretType};
 use webrtc_dtls::conn::DTLSConn;
 
 use super::endpoint::{AbortOnDrop, Acceptor, Error, Output};
 use super::guard::Guard;
-use super::hello::Hello;
+use super::hello::{CLIENT_HELLO, Hello};
 use super::identity::fingerprint_of;
 use super::inbox::Inbox;
 use super::keying::{KeyingMaterial, SrtpProfile};
 use super::pipe::{Pipe, PipeEnd};
-use super::record::{ALERT, CHANGE_CIPHER_SPEC, put_record_header};
+use super::reassembly::Reassembly;
+use super::record::{ALERT, CHANGE_CIPHER_SPEC, HANDSHAKE, fragments, put_record_header, records};
 use crate::ids::Fingerprint;
 
 /// Our last flight is sent again when the peer does not answer for this long; the crate knows no back-off.
@@ -63,7 +64,10 @@ impl Peer<'_> {
     pub(super) async fn handshake(&mut self, hello: &Hello) -> Outcome {
         let outcome = match hello.choose() {
             Ok(profile) => self.attempt(hello, profile).await,
-            Err(error) => Outcome::Failed(error),
+            Err(error) => match timeout(RIVAL_GRACE, self.other_hello(hello)).await {
+                Ok(other) => Outcome::Superseded(other),
+                Err(_) => Outcome::Failed(error),
+            },
         };
         if let Outcome::Failed(error) = &outcome
             && let Some(description) = error.alert()
@@ -71,6 +75,24 @@ impl Peer<'_> {
             (self.output)(Output::Datagram(alert(description)));
         }
         outcome
+    }
+
+    /// Waits for a hello that is none of this one's copies: nothing has shown yet that the peer sent it.
+    async fn other_hello(&self, hello: &Hello) -> Hello {
+        let mut reassembly = Reassembly::default();
+        loop {
+            let datagram = self.inbox.next().await;
+            for record in records(&datagram).filter(|it| it.content_type == HANDSHAKE && it.epoch == 0) {
+                let hellos = fragments(record.body)
+                    .filter(|it| it.message_type == CLIENT_HELLO && it.message_seq == 0);
+                for fragment in hellos {
+                    let other = reassembly.insert(&fragment).and_then(Hello::parse);
+                    if let Some(other) = other.filter(|other| other.random != hello.random) {
+                        return other;
+                    }
+                }
+            }
+        }
     }
 
     async fn attempt(&mut self, hello: &Hello, profile: SrtpProfile) -> Outcome {

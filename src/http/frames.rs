@@ -32,28 +32,27 @@ pub(super) struct Frame {
 pub(super) struct Frames<R> {
     tap: Tap<R>,
     reader: Option<WebSocketRead<Tap<R>>>,
-    message_len_max: usize,
     /// Bytes of all frames so far, the shortest way that each could be written.
     taken: u64,
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
-    /// Refuses messages as long as this.
-    pub(super) fn new(stream: R, message_len_max: usize) -> Frames<R> {
+    pub(super) fn new(stream: R) -> Frames<R> {
         let held = Held { stream, bytes: [0; HELD_LEN], start: 0, end: 0, given: 0 };
-        Frames { tap: Tap(Rc::new(RefCell::new(held))), reader: None, message_len_max, taken: 0 }
+        Frames { tap: Tap(Rc::new(RefCell::new(held))), reader: None, taken: 0 }
     }
 
     /// The next frame.
     ///
     /// # Errors
-    /// What the library has against it, or the end of the stream.
-    pub(super) async fn next(&mut self) -> Result<Frame, WebSocketError> {
+    /// What the library has against it, a payload longer than `len_max` at its header, or the end of the stream.
+    pub(super) async fn next(&mut self, len_max: usize) -> Result<Frame, WebSocketError> {
         if self.reader.is_none() {
             poll_fn(|context| self.tap.0.borrow_mut().poll_hold(context)).await?;
         }
-        let (tap, message_len_max) = (&self.tap, self.message_len_max);
-        let reader = self.reader.get_or_insert_with(|| open(tap, message_len_max));
+        let tap = &self.tap;
+        let reader = self.reader.get_or_insert_with(|| open(tap));
+        reader.set_max_message_size(len_max + 1); // It refuses what is as long as this.
         // Never called, as nothing is answered automatically.
         let mut no_answer = async |_: LibraryFrame<'_>| Ok::<(), Infallible>(());
         let mut frame = reader.read_frame(&mut no_answer).await?;
@@ -72,9 +71,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 }
 
-fn open<R: AsyncRead + Unpin>(tap: &Tap<R>, message_len_max: usize) -> WebSocketRead<Tap<R>> {
+fn open<R: AsyncRead + Unpin>(tap: &Tap<R>) -> WebSocketRead<Tap<R>> {
     let (mut reader, _) = after_handshake_split(Tap(Rc::clone(&tap.0)), sink(), Role::Server);
-    reader.set_max_message_size(message_len_max);
     reader.set_auto_close(false);
     reader.set_auto_pong(false);
     reader
@@ -185,7 +183,7 @@ mod tests {
                 let stream: Vec<u8> =
                     texts.iter().zip(&lens).flat_map(|(text, (_, waste))| frame(text, *waste)).collect();
                 let (mut client, server) = duplex(1 << 20);
-                let mut frames = Frames::new(server, 100_000);
+                let mut frames = Frames::new(server);
                 let writing = async {
                     let mut rest = &stream[..];
                     for cut in cuts.iter().cycle() {
@@ -198,7 +196,7 @@ mod tests {
                 };
                 let reading = async {
                     for text in &texts {
-                        let frame = frames.next().await.ok().unwrap();
+                        let frame = frames.next(100_000).await.ok().unwrap();
                         assert!(frame.payload == *text && frame.is_masked && frame.is_last);
                     }
                 };
@@ -206,7 +204,7 @@ mod tests {
                 let is_thrifty = lens.iter().all(|(len, waste)| !waste || *len > 0xFFFF);
                 assert_eq!(frames.reader.is_none(), is_thrifty);
                 drop(client);
-                assert!(matches!(frames.next().await, Err(WebSocketError::UnexpectedEOF | WebSocketError::IoError(_))));
+                assert!(matches!(frames.next(100_000).await, Err(WebSocketError::UnexpectedEOF | WebSocketError::IoError(_))));
             });
         }
     }
@@ -215,12 +213,12 @@ mod tests {
     fn between_frames_there_is_no_reader() {
         run(async {
             let (mut client, server) = duplex(1 << 20);
-            let mut frames = Frames::new(server, 100_000);
+            let mut frames = Frames::new(server);
             let long = frame(&[b'x'; 60_000], false);
             client.write_all(&[&long[..], &frame(b"short", false)].concat()).await.unwrap();
-            assert_eq!(frames.next().await.ok().unwrap().payload.len(), 60_000);
+            assert_eq!(frames.next(100_000).await.ok().unwrap().payload.len(), 60_000);
             assert!(frames.reader.is_some(), "the next has begun");
-            assert_eq!(frames.next().await.ok().unwrap().payload, b"short");
+            assert_eq!(frames.next(100_000).await.ok().unwrap().payload, b"short");
             assert!(frames.reader.is_none());
         });
     }

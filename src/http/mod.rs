@@ -65,6 +65,9 @@ pub trait Session: 'static {
     /// A whole text message, at most [`MESSAGE_LEN_MAX`] bytes.
     fn handle_text(&self, now: Instant, text: &str);
 
+    /// The client has joined, or had.
+    fn is_member(&self) -> bool;
+
     /// The client closed the connection on purpose, with this code (RFC 6455 §7.4; 1005 where it gave none).
     fn handle_close(self, now: Instant, code: u16);
 }
@@ -80,6 +83,10 @@ impl Service for Signalling {
 impl Session for Inbound {
     fn handle_text(&self, now: Instant, text: &str) {
         Inbound::handle_text(self, now, text);
+    }
+
+    fn is_member(&self) -> bool {
+        Inbound::is_member(self)
     }
 
     fn handle_close(self, now: Instant, code: u16) {
@@ -171,6 +178,8 @@ pub struct App<S> {
     counters: RefCell<HttpCounters>,
     /// Connections that are no WebSocket (yet), by the order of their coming; the oldest first.
     requests: RefCell<VecDeque<(u64, AbortHandle)>>,
+    /// WebSockets of those who have not joined (yet), likewise.
+    strangers: RefCell<VecDeque<(u64, AbortHandle)>>,
     debug: OnceCell<Debug>,
 }
 
@@ -182,7 +191,8 @@ impl<S: Service> App<S> {
 
     /// Ready for [`serve`].
     pub fn with_policy(service: S, status: impl Status, limits: Limits, policy: Policy) -> Rc<App<S>> {
-        let (counters, requests, debug) = (RefCell::default(), RefCell::default(), OnceCell::new());
+        let (requests, strangers) = (RefCell::default(), RefCell::default());
+        let (counters, debug) = (RefCell::default(), OnceCell::new());
         let begun = Now::read().instant;
         let rates = policy.rate.map(|rate| Rates::new(begun, rate));
         let metrics_token = policy.metrics_token.as_ref().map(Token::new);
@@ -196,6 +206,7 @@ impl<S: Service> App<S> {
             limits,
             counters,
             requests,
+            strangers,
             debug,
         })
     }

@@ -155,14 +155,14 @@ fn upgrade<S: Service, B>(app: &Rc<App<S>>, mut request: Request<B>, remote: Soc
     }
     let Some(open) = websocket::OpenWebSocket::admit(app) else {
         let open = app.limits.websockets_max;
-        throttled!(warn, open, "no room for another WebSocket: twice MAX_CONNECTIONS are open");
+        throttled!(warn, open, "no room for another WebSocket: twice MAX_CONNECTIONS are members'");
         let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "The server is full.\n");
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         return response;
     };
     match fastwebsockets::upgrade::upgrade(&mut request) {
         Ok((response, upgraded)) => {
-            tokio::task::spawn_local(websocket::serve(upgraded, open, remote));
+            open.begin(upgraded, remote);
             response.map(|_| Full::default())
         }
         Err(_) => text(StatusCode::BAD_REQUEST, "Not a WebSocket handshake.\n"),

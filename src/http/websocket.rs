@@ -4,7 +4,8 @@
 //! dropped in favour of something else, for the library loses its place in the stream then. Each
 //! knows of the other only through a [`Line`].
 //!
-//! Invariants: at most [`MESSAGE_LEN_MAX`] bytes of an unfinished message are kept; at most one Close
+//! Invariants: at most [`MESSAGE_LEN_MAX`] bytes of an unfinished message are kept, and of who has not joined
+//! [`STRANGER_LEN_MAX`]; at most one Close
 //! frame is sent and nothing after it; at most one pong waits to be written (§5.5.3 allows to answer
 //! the latest ping only), so a flood of pings costs its sender alone.
 
@@ -21,15 +22,20 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::task::spawn_local;
 use tokio::time::{sleep_until, timeout};
 
 use super::frames::Frames;
 use super::rate::Rates;
 use super::{App, MESSAGE_LEN_MAX, Service, Session};
 use crate::signalling::Outbound;
-use crate::signalling::message::ServerMessage;
+use crate::signalling::message::{self, ServerMessage};
 use crate::signalling::negotiation::ErrorCode;
+use crate::throttle::throttled;
 use crate::time::Now;
+
+/// Longest message of who has not joined, which only a `join` can change.
+const STRANGER_LEN_MAX: usize = message::MESSAGE_LEN_MAX;
 
 /// Longest payload of a Close, Ping or Pong frame (RFC 6455 §5.5).
 const CONTROL_LEN_MAX: usize = 125;
@@ -46,36 +52,64 @@ const FRAME_RATE: u32 = 200;
 /// And so many at once: a join, an offer of full size and its candidates many times over.
 const FRAME_BURST: u32 = 2_000;
 
-/// Counts a WebSocket, from the handshake until dropped.
-pub(super) struct OpenWebSocket<S: Service>(Rc<App<S>>);
+/// A WebSocket, counted from the handshake until dropped, and listed until it is a member's.
+pub(super) struct OpenWebSocket<S: Service> {
+    app: Rc<App<S>>,
+    id: u64,
+}
 
 impl<S: Service> OpenWebSocket<S> {
-    /// `None` when there are as many as there may be.
+    /// When there are as many as there may be, the one of those that have not joined gives way that has been there for the
+    /// longest: joining takes no time, so strangers cannot keep members out. `None` when all have joined.
     pub(super) fn admit(app: &Rc<App<S>>) -> Option<OpenWebSocket<S>> {
         let mut counters = app.counters.borrow_mut();
         if counters.websockets_open >= app.limits.websockets_max as u64 {
-            counters.websockets_refused += 1;
-            return None;
+            let Some((_, oldest)) = app.strangers.borrow_mut().pop_front() else {
+                counters.websockets_refused += 1;
+                return None;
+            };
+            oldest.abort();
+            counters.websockets_evicted += 1;
+            let open = app.limits.websockets_max;
+            throttled!(
+                warn,
+                open,
+                "WebSockets that have not joined give way to new ones: twice MAX_CONNECTIONS are open"
+            );
         }
         counters.websockets_open += 1;
-        Some(OpenWebSocket(Rc::clone(app)))
+        counters.websockets_admitted += 1;
+        Some(OpenWebSocket { app: Rc::clone(app), id: counters.websockets_admitted })
+    }
+
+    /// Serves it in a task of its own.
+    pub(super) fn begin(self, upgraded: UpgradeFut, remote: SocketAddr) {
+        let (app, id) = (Rc::clone(&self.app), self.id);
+        let task = spawn_local(serve(upgraded, self, remote));
+        app.strangers.borrow_mut().push_back((id, task.abort_handle()));
+    }
+
+    /// It stays, whoever else comes.
+    fn keep(&self) {
+        self.app.strangers.borrow_mut().retain(|(id, _)| *id != self.id);
     }
 }
 
 impl<S: Service> Drop for OpenWebSocket<S> {
     fn drop(&mut self) {
-        self.0.count(|counters| counters.websockets_open -= 1);
+        self.app.count(|counters| counters.websockets_open -= 1);
+        self.keep();
     }
 }
 
 /// Serves one client to the end of its connection.
-pub(super) async fn serve<S: Service>(upgraded: UpgradeFut, open: OpenWebSocket<S>, remote: SocketAddr) {
+async fn serve<S: Service>(upgraded: UpgradeFut, open: OpenWebSocket<S>, remote: SocketAddr) {
     // The peer may go away before it has read the answer to its handshake.
     let Ok(websocket) = upgraded.await else { return };
-    let app = &open.0;
+    let app = &open.app;
     let (mut read_half, mut write_half) = tokio::io::split(websocket.into_inner());
 
-    let end = converse(app, &mut read_half, &mut write_half, remote).await;
+    let end = converse(&open, &mut read_half, &mut write_half, remote).await;
     app.count(|counters| match end {
         End::Closed | End::Lost => {}
         End::Silent => counters.websockets_silent += 1,
@@ -107,15 +141,16 @@ enum End {
 }
 
 async fn converse<S: Service>(
-    app: &App<S>,
+    open: &OpenWebSocket<S>,
     read_half: &mut ReadHalf<TokioIo<Upgraded>>,
     write_half: &mut WriteHalf<TokioIo<Upgraded>>,
     remote: SocketAddr,
 ) -> End {
+    let app = &*open.app;
     let now = Now::read().instant;
     let (session, outbox) = app.service.connect(now, remote);
     let line = Line::new(now);
-    let mut reading = pin!(read_messages(Reader::new(read_half, now), session, &line, app));
+    let mut reading = pin!(read_messages(Reader::new(read_half, now), session, &line, open));
     let mut writing = pin!(write_messages(write_half, outbox, &line, app));
 
     tokio::select! {
@@ -207,11 +242,17 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
     mut reader: Reader<R>,
     session: S::Session,
     line: &Line,
-    app: &App<S>,
+    open: &OpenWebSocket<S>,
 ) -> ReadEnd {
+    let app = &open.app;
     let rate = app.rates.as_ref().map(Rates::of_messages);
+    let mut is_member = false;
     loop {
-        let input = reader.next_input().await;
+        if !is_member && session.is_member() {
+            is_member = true;
+            open.keep();
+        }
+        let input = reader.next_input(if is_member { MESSAGE_LEN_MAX } else { STRANGER_LEN_MAX }).await;
         let now = Now::read().instant;
         if line.discarding.get() && !matches!(input, Err(_) | Ok(Input::Close { .. })) {
             continue;
@@ -413,13 +454,14 @@ struct Reader<R> {
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     fn new(stream: R, now: Instant) -> Reader<R> {
-        // It refuses what is as long as this.
-        let frames = Frames::new(stream, MESSAGE_LEN_MAX + 1);
-        Reader { frames, unfinished: None, budget: FrameBudget::new(now) }
+        Reader { frames: Frames::new(stream), unfinished: None, budget: FrameBudget::new(now) }
     }
 
-    async fn next_input(&mut self) -> Result<Input, Fault> {
-        let frame = self.frames.next().await.map_err(fault_of)?;
+    /// `message_len_max`: of a message, its fragments counted together.
+    async fn next_input(&mut self, message_len_max: usize) -> Result<Input, Fault> {
+        let so_far = self.unfinished.as_ref().map_or(0, Vec::len);
+        let len_max = message_len_max.saturating_sub(so_far).max(CONTROL_LEN_MAX);
+        let frame = self.frames.next(len_max).await.map_err(fault_of)?;
         if !frame.is_masked {
             return Err(violation(1002, "unmasked frame"));
         }
@@ -430,7 +472,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         match frame.opcode {
             OpCode::Binary => Err(violation(1003, "text only")),
             OpCode::Text if self.unfinished.is_some() => Err(violation(1002, "message inside a message")),
-            OpCode::Text if frame.is_last => message(payload),
+            OpCode::Text if frame.is_last => text(payload),
             OpCode::Text => {
                 self.unfinished = Some(payload);
                 Ok(Input::Nothing)
@@ -439,12 +481,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 let Some(mut so_far) = self.unfinished.take() else {
                     return Err(violation(1002, "nothing to continue"));
                 };
-                if so_far.len() + payload.len() > MESSAGE_LEN_MAX {
+                if so_far.len() + payload.len() > message_len_max {
                     return Err(violation(1009, "message too big"));
                 }
                 so_far.extend_from_slice(&payload);
                 if frame.is_last {
-                    return message(so_far);
+                    return text(so_far);
                 }
                 self.unfinished = Some(so_far);
                 Ok(Input::Nothing)
@@ -459,7 +501,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-fn message(bytes: Vec<u8>) -> Result<Input, Fault> {
+fn text(bytes: Vec<u8>) -> Result<Input, Fault> {
     String::from_utf8(bytes).map(Input::Message).map_err(|_| violation(1007, "not UTF-8"))
 }
 

@@ -38,6 +38,8 @@ pub struct ControlCounters {
     pub joins_refused: u64,
     /// Of those, for want of a good token.
     pub joins_unauthorized: u64,
+    /// Members whose negotiation or transport failed.
+    pub media_failed: u64,
     /// Gauge: transports whose DTLS handshake has not finished, or not begun.
     pub handshakes: u64,
     /// DTLS handshakes that gave keys.
@@ -60,6 +62,7 @@ impl Default for ControlCounters {
             joins: 0,
             joins_refused: 0,
             joins_unauthorized: 0,
+            media_failed: 0,
             handshakes: 0,
             handshakes_completed: 0,
             handshakes_failed: 0,
@@ -95,6 +98,10 @@ pub struct HttpCounters {
     pub certificate_expires: Option<i64>,
     /// Gauge: WebSockets.
     pub websockets_open: u64,
+    /// Upgrades.
+    pub websockets_admitted: u64,
+    /// WebSockets of who had not joined, ended to make room for others.
+    pub websockets_evicted: u64,
     /// Upgrades refused because there were too many WebSockets.
     pub websockets_refused: u64,
     /// WebSockets closed for want of an answer to pings.
@@ -192,6 +199,8 @@ impl Snapshot {
         out.counter("joins_refused", "Joins that were refused, for whatever reason", control.joins_refused)?;
         let help = "Joins that were refused for want of a valid token (JWT)";
         out.counter("joins_unauthorized", help, control.joins_unauthorized)?;
+        let help = "Members whose offer, ICE or DTLS failed, or did not come to media within 30 s";
+        out.counter("media_failed", help, control.media_failed)?;
         out.gauge("dtls_handshakes_active", "Transports without keys yet", control.handshakes)?;
         out.counter(
             "dtls_handshakes_completed",
@@ -230,6 +239,8 @@ impl Snapshot {
         }
         out.counter("websocket_origins_refused", "Upgrades from foreign pages", http.origins_refused)?;
         out.counter("websocket_refused", "Upgrades refused for want of room", http.websockets_refused)?;
+        let help = "WebSockets that had not joined, ended to make room for others";
+        out.counter("websocket_evicted", help, http.websockets_evicted)?;
         out.counter("websocket_ping_timeouts", "WebSockets whose peer fell silent", http.websockets_silent)?;
         out.counter("websocket_write_timeouts", "WebSockets whose peer did not read", http.websockets_stuck)?;
         out.counter(

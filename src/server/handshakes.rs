@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::key_log::KeyLog;
 use crate::control::workers::Workers;
@@ -15,6 +14,7 @@ use crate::ids::{Fingerprint, TransportId, WorkerId};
 use crate::metrics::counters::WAIT_BOUNDS;
 use crate::metrics::histogram::Histogram;
 use crate::signalling;
+use crate::throttle::throttled;
 use crate::time::Now;
 use crate::worker::command::Command;
 
@@ -29,32 +29,23 @@ struct Inner {
     endpoints: RefCell<BTreeMap<TransportId, Endpoint>>,
     /// Those without keys, and when their first datagram came.
     unfinished: RefCell<BTreeMap<TransportId, Option<Instant>>>,
-    /// One message an endpoint at most, so it needs no bound of its own.
-    failed: UnboundedSender<TransportId>,
     /// Nanoseconds from the first datagram to the keys.
     durations: RefCell<Histogram<12>>,
     failed_count: Cell<u64>,
 }
 
 impl Handshakes {
-    /// Without endpoints. Transports whose handshake failed come out of the receiver.
-    pub(super) fn new(
-        acceptor: Rc<Acceptor>,
-        workers: Workers,
-        key_log: KeyLog,
-    ) -> (Handshakes, UnboundedReceiver<TransportId>) {
-        let (failed, failures) = unbounded_channel();
-        let inner = Inner {
+    /// Without endpoints.
+    pub(super) fn new(acceptor: Rc<Acceptor>, workers: Workers, key_log: KeyLog) -> Handshakes {
+        Handshakes(Rc::new(Inner {
             acceptor,
             workers,
             key_log,
             endpoints: RefCell::default(),
             unfinished: RefCell::default(),
-            failed,
             durations: RefCell::new(Histogram::new(WAIT_BOUNDS)),
             failed_count: Cell::new(0),
-        };
-        (Handshakes(Rc::new(inner)), failures)
+        }))
     }
 
     /// A datagram of the transport's peer.
@@ -102,9 +93,10 @@ impl signalling::Handshakes for Handshakes {
                 }
                 Output::Failed(error) => {
                     tracing::debug!(%transport, %error, "DTLS handshake failed");
+                    throttled!(info, %error, "a DTLS handshake failed");
+                    // The transport goes on, and ends if none succeeds in time: whoever knows where a peer is could
+                    // have made this one fail.
                     inner.failed_count.set(inner.failed_count.get() + 1);
-                    // The receiver is gone only when the server is.
-                    let _ = inner.failed.send(transport);
                 }
             }
         };

@@ -70,6 +70,7 @@ impl Status for House {
             joins: counts.joins,
             joins_refused: counts.joins_refused,
             joins_unauthorized: counts.joins_unauthorized,
+            media_failed: counts.media_failed,
             handshakes: self.handshakes.unfinished_count() as u64,
             handshakes_completed,
             handshakes_failed,

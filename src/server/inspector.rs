@@ -180,7 +180,7 @@ mod tests {
             ice_servers: IceServers::new(&config, |_| 0),
             verifier: None,
         };
-        let (handshakes, _) =
+        let handshakes =
             Handshakes::new(Acceptor::new(identity), workers.clone(), KeyLog::start(None).unwrap());
         let signalling = Signalling::new(Now::read().instant, settings, workers.clone(), handshakes.clone());
         let house = House::new(Now::read().instant, 1, signalling.clone(), handshakes);

@@ -30,7 +30,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use self::captures::Captures;
 use self::handshakes::Handshakes;
@@ -45,7 +44,7 @@ use crate::dtls::endpoint::Acceptor;
 use crate::dtls::identity::Identity;
 use crate::http::{self, App, Debug, Policy, Tls};
 use crate::ice::credentials::Secret;
-use crate::ids::{TransportId, WorkerId};
+use crate::ids::WorkerId;
 use crate::net::interfaces;
 use crate::net::socket::{self, BindError, WorkerSockets};
 use crate::signalling::{CLOSE_DRAINING, IceServers, Settings, Signalling};
@@ -106,7 +105,7 @@ impl Server {
         let key_log = KeyLog::start(config.keylog_dir.clone()).context("KEYLOG_DIR")?;
         let (fleet, news) = Fleet::start(config, io, sockets, &secret)?;
         let workers = fleet.workers();
-        let (handshakes, failures) = Handshakes::new(Acceptor::new(identity), workers.clone(), key_log);
+        let handshakes = Handshakes::new(Acceptor::new(identity), workers.clone(), key_log);
         let settings = Settings {
             audio_slots: config.audio_slots,
             max_connections: config.max_connections,
@@ -126,7 +125,6 @@ impl Server {
         let captures = Captures::new(config.capture_dir.clone()).context("CAPTURE_DIR")?;
         let inspector = Inspector::new(workers, signalling.clone(), house.clone(), worker_ports, captures);
         supervision::essential("the sessions' clock", keep_time(signalling.clone()));
-        supervision::essential("the handshakes' failures", hear_failures(signalling.clone(), failures));
         let news = news.pass_on(signalling.clone(), handshakes, house.clone(), inspector.clone());
         supervision::essential("the workers' news", news);
         let limits = http::Limits { websockets_max: 2 * config.max_connections, ..http::Limits::default() };
@@ -323,11 +321,5 @@ async fn keep_time(signalling: Signalling) {
             }
             () = signalling.rearmed() => {}
         }
-    }
-}
-
-async fn hear_failures(signalling: Signalling, mut failures: UnboundedReceiver<TransportId>) {
-    while let Some(transport) = failures.recv().await {
-        signalling.handle_dtls_failed(Now::read().instant, transport);
     }
 }

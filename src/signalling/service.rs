@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 
-use super::connection::{CloseCode, Outbound};
+use super::connection::{CloseCode, Outbound, Stage};
 use super::ice_servers::IceServers;
 use super::state::{Culprit, Door, State};
 use super::{ConnectionId, Counts};
@@ -102,11 +102,6 @@ impl Signalling {
     /// A worker's thread has used this much CPU time since its start.
     pub fn handle_load(&self, now: Instant, worker: WorkerId, cpu_time: Duration) {
         self.enter(now, |state| state.registry.handle_load(now, worker, cpu_time));
-    }
-
-    /// The handshake over this transport failed for good.
-    pub fn handle_dtls_failed(&self, now: Instant, transport: TransportId) {
-        self.enter(now, |state| state.handle_transport_failed(now, transport));
     }
 
     /// When something is due; may be past.
@@ -204,6 +199,12 @@ impl Inbound {
     pub fn handle_text(&self, now: Instant, text: &str) {
         let culprit = Some(Culprit::Connection(self.connection));
         self.signalling.enter_for(now, culprit, |state| state.handle_text(now, self.connection, text));
+    }
+
+    /// It speaks for a participant.
+    pub fn is_member(&self) -> bool {
+        let state = self.signalling.state();
+        state.connections.get(&self.connection).is_some_and(|it| matches!(it.stage, Stage::Joined(_)))
     }
 
     /// The client closed the WebSocket with this code (RFC 6455 §7.4), or it broke. 1000 is a leave; after any

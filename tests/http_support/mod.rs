@@ -30,12 +30,14 @@ pub const NEWS_COUNT: usize = 30;
 /// things that may wait a little, `slow news` an hour, and `hot news` not at all.
 pub struct Echo {
     pub log: Log,
+    has_strangers: Rc<Cell<bool>>,
 }
 
 pub struct EchoSession {
     outbox: RefCell<Option<mpsc::Sender<Outbound>>>,
     log: Log,
     closed: Cell<bool>,
+    is_member: Cell<bool>,
 }
 
 impl Service for Echo {
@@ -45,7 +47,8 @@ impl Service for Echo {
         let (outbox, queue) = mpsc::channel(64);
         self.log.borrow_mut().push("connected".into());
         let outbox = RefCell::new(Some(outbox));
-        (EchoSession { outbox, log: Rc::clone(&self.log), closed: Cell::new(false) }, queue)
+        let is_member = Cell::new(!self.has_strangers.get());
+        (EchoSession { outbox, log: Rc::clone(&self.log), closed: Cell::new(false), is_member }, queue)
     }
 }
 
@@ -53,6 +56,7 @@ impl Session for EchoSession {
     fn handle_text(&self, _now: Instant, text: &str) {
         let mut slot = self.outbox.borrow_mut();
         let Some(outbox) = &*slot else { return };
+        self.is_member.set(self.is_member.get() || text == "join");
         let sent = match text {
             "close" => outbox.try_send(Outbound::Close { code: 1000, reason: "as you wish" }),
             "forget" => {
@@ -74,6 +78,10 @@ impl Session for EchoSession {
         if sent.is_err() {
             self.log.borrow_mut().push("queue full".into());
         }
+    }
+
+    fn is_member(&self) -> bool {
+        self.is_member.get()
     }
 
     fn handle_close(self, _now: Instant, code: u16) {
@@ -113,6 +121,8 @@ pub struct Door {
     pub app: Rc<App<Echo>>,
     pub log: Log,
     pub ready: Rc<Cell<bool>>,
+    /// Who comes from now on is a member with the message `join`, and not from the beginning.
+    pub has_strangers: Rc<Cell<bool>>,
 }
 
 /// Time-outs short enough for a test.
@@ -144,9 +154,11 @@ pub fn with_door_for<F: Future<Output = ()>>(
         let address = listener.local_addr().unwrap();
         let (log, ready) = (Log::default(), Rc::new(Cell::new(true)));
         let status = Steady { ready: Rc::clone(&ready) };
-        let app = App::new(Echo { log: Rc::clone(&log) }, status, limits);
+        let has_strangers = Rc::new(Cell::new(false));
+        let echo = Echo { log: Rc::clone(&log), has_strangers: Rc::clone(&has_strangers) };
+        let app = App::new(echo, status, limits);
         tokio::task::spawn_local(serve(listener, Rc::clone(&app)));
-        let door = Door { address, app, log, ready };
+        let door = Door { address, app, log, ready, has_strangers };
         timeout(at_most, test(door)).await.expect("the test hangs");
     });
 }

@@ -243,16 +243,16 @@ fn a_failed_transport_without_a_client_is_the_end() {
 }
 
 #[test]
-fn a_failed_handshake_is_a_failed_transport_and_one_that_is_gone_is_nobodys() {
+fn a_failed_transport_sends_its_client_away_and_one_that_is_gone_is_nobodys() {
     let house = House::new();
     let mut a = house.publisher("r", "a");
     let transport = transport_of(&house);
-    house.signalling.handle_dtls_failed(house.now, TransportId(u64::MAX));
+    failed(&house, TransportId(u64::MAX));
     for state in [ConnectionState::Connecting, ConnectionState::Connected, ConnectionState::Disconnected] {
         house.signalling.handle_event(house.now, WORKER, Event::Connection { transport, state });
     }
     a.hears_nothing();
-    house.signalling.handle_dtls_failed(house.now, transport);
+    failed(&house, transport);
     assert_eq!(a.heard_end(), ("internal".into(), 1011));
     assert_eq!(house.signalling.counts().media_failed, 1);
 }
