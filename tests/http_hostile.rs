@@ -3,10 +3,13 @@
 
 mod http_support;
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use gryt_sfu::config::Rate;
+use gryt_sfu::http::Policy;
 use http_support::{
-    Door, HANDSHAKE, NEWS_COUNT, Received, STEP_MAX, masked, masked_header, short, with_door,
+    Door, HANDSHAKE, NEWS_COUNT, Received, STEP_MAX, masked, masked_header, short, with_door, with_policy,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -191,6 +194,40 @@ fn who_has_not_joined_may_not_say_much() {
         let text = "x".repeat(MESSAGE_LEN_MAX);
         client.text(&text).await;
         assert_eq!(client.receive().await, Received::Text(text));
+    });
+}
+
+#[test]
+fn what_comes_at_once_is_heard_in_turns() {
+    with_door(short(), |door| async move {
+        let mut client = door.websocket().await;
+        // More than wait for a client that reads.
+        client.write(&masked(TEXT, b"x").repeat(200)).await;
+        for _ in 0..200 {
+            assert_eq!(client.receive().await, Received::Text("x".into()));
+        }
+        assert!(!door.log.borrow().contains(&"queue full".into()));
+    });
+}
+
+#[test]
+fn answers_that_were_asked_for_cost_nothing_of_a_clients_messages() {
+    let rate = Rate { requests: NonZeroU32::new(20).unwrap(), window: Duration::from_secs(3600) };
+    let policy = Policy { rate: Some(rate), ..Policy::default() };
+    with_policy(Duration::from_secs(30), short(), policy, |door| async move {
+        let mut client = door.websocket().await;
+        for _ in 0..60 {
+            client.text("answer").await;
+            assert_eq!(client.receive().await, Received::Text("answer".into()));
+        }
+        for _ in 0..30 {
+            client.text("other").await;
+        }
+        for _ in 0..20 {
+            assert_eq!(client.receive().await, Received::Text("other".into()));
+        }
+        assert!(matches!(client.receive().await, Received::Text(text) if text.contains("rate-limited")));
+        client.expect_close(1008).await;
     });
 }
 

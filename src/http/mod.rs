@@ -65,8 +65,11 @@ pub trait Session: 'static {
     /// A whole text message, at most [`MESSAGE_LEN_MAX`] bytes.
     fn handle_text(&self, now: Instant, text: &str);
 
-    /// The client has joined, or had.
+    /// The client has joined.
     fn is_member(&self) -> bool;
+
+    /// How many offers of ours it has answered.
+    fn answers(&self) -> u64;
 
     /// The client closed the connection on purpose, with this code (RFC 6455 §7.4; 1005 where it gave none).
     fn handle_close(self, now: Instant, code: u16);
@@ -87,6 +90,10 @@ impl Session for Inbound {
 
     fn is_member(&self) -> bool {
         Inbound::is_member(self)
+    }
+
+    fn answers(&self) -> u64 {
+        Inbound::answers(self)
     }
 
     fn handle_close(self, now: Instant, code: u16) {

@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, error::TryRecvError};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep_until, timeout};
 
 use super::frames::Frames;
@@ -261,14 +261,19 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
             Ok(Input::Message(text)) => {
                 line.heard.set(now);
                 app.count(|counters| counters.messages_in += 1);
-                if rate.as_ref().is_some_and(|rate| !rate.take()) {
+                let answers = session.answers();
+                session.handle_text(now, &text);
+                // An answer that we asked for is not the client's to spare.
+                let is_asked_for = session.answers() > answers;
+                if !is_asked_for && rate.as_ref().is_some_and(|rate| !rate.take()) {
                     let message = "too many messages".to_owned();
                     let error = ServerMessage::Error { code: ErrorCode::RateLimited, message };
                     line.last_words.set(Some(error.write()));
                     line.close(CloseCode::Policy.into(), "too many messages");
                     return ReadEnd::Refused(End::Limited);
                 }
-                session.handle_text(now, &text);
+                // However much came at once: those who were told of it take their turns.
+                yield_now().await;
             }
             Ok(Input::Nothing) => {}
             Ok(Input::Pong) => line.heard.set(now),

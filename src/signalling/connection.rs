@@ -9,8 +9,9 @@ use super::message::ServerMessage;
 use crate::control::participant::ParticipantId;
 
 /// Most frames that wait for a client to read them. One that is further behind is let go: it comes
-/// back and is told everything anew.
-pub const OUTBOUND_LEN: usize = 256;
+/// back and is told everything anew. Many more than may come about before those who read get to it: a house that comes
+/// back after a restart, and all that who is quick may say at once.
+pub const OUTBOUND_LEN: usize = 1_024;
 
 /// A frame to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]

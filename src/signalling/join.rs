@@ -34,10 +34,20 @@ impl State {
                 let can_resume = |session: &Session| {
                     session.can_resume(now, shown) && session.grants.are_same_media(grants)
                 };
-                if self.sessions.get(&id).is_some_and(|session| can_resume(session)) {
-                    self.resume(now, connection, id, &join, grants);
+                let resumes = self.sessions.get(&id).is_some_and(|session| can_resume(session));
+                let Some(before) = self.registry.participant(id).map(|participant| &participant.info) else {
+                    return;
+                };
+                let kept = UserInfo { is_server_muted: before.is_server_muted, ..UserInfo::of(&join.user) };
+                let info = if resumes { before } else { &kept }.with(&join.info);
+                let is_change = info != *before;
+                let session = self.sessions.get_mut(&id);
+                if is_change && !session.is_some_and(|session| session.may_change(now, 1)) {
+                    self.refuse_changes(now, connection);
+                } else if resumes {
+                    self.resume(now, connection, id, info, grants);
                 } else {
-                    self.join_again(now, connection, id, &join, grants);
+                    self.join_again(now, connection, id, info, grants);
                 }
             }
         }
@@ -94,13 +104,12 @@ impl State {
         now: Instant,
         connection: ConnectionId,
         id: ParticipantId,
-        join: &Join,
+        info: UserInfo,
         grants: Grants,
     ) {
         self.supplant(now, id);
         self.end_media(id);
         let Some(participant) = self.registry.participant(id) else { return };
-        let is_server_muted = participant.info.is_server_muted;
         let worker = participant.worker;
         let media = self.new_media(now, id, worker, grants);
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -108,8 +117,7 @@ impl State {
             session.has_failed = false;
             session.grants = grants;
         }
-        let info = UserInfo { is_server_muted, ..UserInfo::of(&join.user) };
-        self.set_info(now, id, info.with(&join.info));
+        self.set_info(now, id, info);
         if self.registry.is_voice(id) {
             let until = now + self.settings.resume_window;
             self.timers.set(Deadline::Inherited(id), Some(until));
@@ -124,7 +132,7 @@ impl State {
         now: Instant,
         connection: ConnectionId,
         id: ParticipantId,
-        join: &Join,
+        info: UserInfo,
         grants: Grants,
     ) {
         self.totals.resumes += 1;
@@ -132,10 +140,7 @@ impl State {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.grants = grants;
         }
-        if let Some(participant) = self.registry.participant(id) {
-            let info = participant.info.with(&join.info);
-            self.set_info(now, id, info);
-        }
+        self.set_info(now, id, info);
         self.welcome(now, connection, id, true);
         self.negotiate(now, id, |negotiation| negotiation.handle_resume(now));
     }

@@ -6,7 +6,7 @@ use super::connection::{CLOSE_INTERNAL, CLOSE_POLICY};
 use super::message::{Candidate, Description, DescriptionKind, LeaveReason, ServerMessage, Speaker};
 use super::negotiation::{Action, ErrorCode, Negotiation, Parameters, Voice};
 use super::resume::random_bytes;
-use super::session::Media;
+use super::session::{Media, PUBLISH_CHANGES};
 use super::state::{Deadline, State};
 use crate::auth::Grants;
 use crate::control::participant::ParticipantId;
@@ -207,11 +207,13 @@ impl State {
                 self.workers.send(worker, Command::Publish { transport, track, stream, muted });
                 if self.registry.publish(id) {
                     self.restless.insert(participant.room);
+                    self.may_change(now, id, PUBLISH_CHANGES);
                 }
             }
             Action::Unpublish => {
                 media.publishes = false;
                 self.unpublish(id);
+                self.may_change(now, id, PUBLISH_CHANGES);
             }
             Action::AddSlot(slot) => {
                 self.workers.send(worker, Command::AddSlot { transport, slot });

@@ -207,6 +207,16 @@ impl Inbound {
         state.connections.get(&self.connection).is_some_and(|it| matches!(it.stage, Stage::Joined(_)))
     }
 
+    /// How many offers of the present negotiation the client has answered.
+    pub fn answers(&self) -> u64 {
+        let state = self.signalling.state();
+        let Some(&Stage::Joined(id)) = state.connections.get(&self.connection).map(|it| &it.stage) else {
+            return 0;
+        };
+        let media = state.sessions.get(&id).and_then(|session| session.media.as_ref());
+        media.map_or(0, |media| media.negotiation.answer_count())
+    }
+
     /// The client closed the WebSocket with this code (RFC 6455 §7.4), or it broke. 1000 is a leave; after any
     /// other end the participant is waited for.
     pub fn handle_close(mut self, now: Instant, code: Option<CloseCode>) {

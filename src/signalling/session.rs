@@ -14,6 +14,9 @@ const CHANGE_INTERVAL: Duration = Duration::from_millis(50);
 /// And so many times at once, far fewer than may wait for a client that reads.
 const CHANGE_BURST: u32 = 100;
 
+/// Beginning or ending to publish counts for so many changes: the whole room negotiates.
+pub(super) const PUBLISH_CHANGES: u32 = 5;
+
 /// One participant's state besides what the registry knows.
 pub(super) struct Session {
     /// The WebSocket that speaks for it; `None` while it is lost.
@@ -48,9 +51,9 @@ pub(super) struct Media {
 }
 
 impl Session {
-    /// Counts a change of what it says of itself; `false` when those were too many.
-    pub(super) fn may_change(&mut self, now: Instant) -> bool {
-        let last_until = self.changes_last_until.max(now) + CHANGE_INTERVAL;
+    /// Counts changes of what it says of itself; `false` when those were too many.
+    pub(super) fn may_change(&mut self, now: Instant, count: u32) -> bool {
+        let last_until = self.changes_last_until.max(now) + CHANGE_INTERVAL * count;
         let is_allowed = last_until <= now + CHANGE_INTERVAL * CHANGE_BURST;
         if is_allowed {
             self.changes_last_until = last_until;

@@ -233,17 +233,9 @@ impl State {
                 self.negotiate(now, id, |negotiation| negotiation.handle_candidate(&candidate));
             }
             ClientMessage::UserInfo(change) => {
-                let Some(session) = self.sessions.get_mut(&id) else {
-                    return;
-                };
-                if !session.may_change(now) {
-                    if let Some(connection) = session.connection {
-                        self.error(now, connection, ErrorCode::RateLimited, "too many changes".into());
-                        self.close(now, connection, CLOSE_POLICY, "too many changes");
-                    }
-                    return;
-                }
-                if let Some(participant) = self.registry.participant(id) {
+                if self.may_change(now, id, 1)
+                    && let Some(participant) = self.registry.participant(id)
+                {
                     let info = participant.info.with(&change);
                     self.set_info(now, id, info);
                 }
@@ -509,6 +501,21 @@ impl State {
         tracing::debug!(connection = %id, code, reason, "closing");
         self.timers.set(Deadline::Join(id), None);
         self.detach(now, id, stage);
+    }
+
+    /// Counts changes that the whole room is told of; who makes too many is sent away.
+    pub(super) fn may_change(&mut self, now: Instant, id: ParticipantId, count: u32) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let may = session.may_change(now, count);
+        if let Some(connection) = session.connection.filter(|_| !may) {
+            self.refuse_changes(now, connection);
+        }
+        may
+    }
+
+    pub(super) fn refuse_changes(&mut self, now: Instant, connection: ConnectionId) {
+        self.error(now, connection, ErrorCode::RateLimited, "too many changes".into());
+        self.close(now, connection, CLOSE_POLICY, "too many changes");
     }
 
     /// A client that does not read costs memory; it may come back.

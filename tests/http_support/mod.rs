@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use gryt_sfu::http::{App, Limits, Service, Session, Status, serve};
+use gryt_sfu::http::{App, Limits, Policy, Service, Session, Status, serve};
 use gryt_sfu::metrics::exposition::Snapshot;
 use gryt_sfu::signalling::Outbound;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,6 +38,7 @@ pub struct EchoSession {
     log: Log,
     closed: Cell<bool>,
     is_member: Cell<bool>,
+    answers: Cell<u64>,
 }
 
 impl Service for Echo {
@@ -48,7 +49,8 @@ impl Service for Echo {
         self.log.borrow_mut().push("connected".into());
         let outbox = RefCell::new(Some(outbox));
         let is_member = Cell::new(!self.has_strangers.get());
-        (EchoSession { outbox, log: Rc::clone(&self.log), closed: Cell::new(false), is_member }, queue)
+        let (log, closed, answers) = (Rc::clone(&self.log), Cell::new(false), Cell::new(0));
+        (EchoSession { outbox, log, closed, is_member, answers }, queue)
     }
 }
 
@@ -57,6 +59,7 @@ impl Session for EchoSession {
         let mut slot = self.outbox.borrow_mut();
         let Some(outbox) = &*slot else { return };
         self.is_member.set(self.is_member.get() || text == "join");
+        self.answers.set(self.answers.get() + u64::from(text == "answer"));
         let sent = match text {
             "close" => outbox.try_send(Outbound::Close { code: 1000, reason: "as you wish" }),
             "forget" => {
@@ -82,6 +85,10 @@ impl Session for EchoSession {
 
     fn is_member(&self) -> bool {
         self.is_member.get()
+    }
+
+    fn answers(&self) -> u64 {
+        self.answers.get()
     }
 
     fn handle_close(self, _now: Instant, code: u16) {
@@ -148,6 +155,16 @@ pub fn with_door_for<F: Future<Output = ()>>(
     limits: Limits,
     test: impl FnOnce(Door) -> F,
 ) {
+    with_policy(at_most, limits, Policy::default(), test);
+}
+
+/// As [`with_door_for`], with a policy of its own.
+pub fn with_policy<F: Future<Output = ()>>(
+    at_most: Duration,
+    limits: Limits,
+    policy: Policy,
+    test: impl FnOnce(Door) -> F,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -156,7 +173,7 @@ pub fn with_door_for<F: Future<Output = ()>>(
         let status = Steady { ready: Rc::clone(&ready) };
         let has_strangers = Rc::new(Cell::new(false));
         let echo = Echo { log: Rc::clone(&log), has_strangers: Rc::clone(&has_strangers) };
-        let app = App::new(echo, status, limits);
+        let app = App::with_policy(echo, status, limits, policy);
         tokio::task::spawn_local(serve(listener, Rc::clone(&app)));
         let door = Door { address, app, log, ready, has_strangers };
         timeout(at_most, test(door)).await.expect("the test hangs");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gryt_sfu::signalling::{OUTBOUND_LEN, Outbound};
 use serde_json::json;
+use str0m::media::Direction;
 
 use crate::harness::{Client, House, Shape, word};
 
@@ -12,7 +13,7 @@ fn who_does_not_read_is_let_go_and_may_come_back() {
     let mut house = House::new();
     let (mut a, mut slow) = (house.join("r", "a"), house.join("r", "slow"));
     a.heard();
-    for turn in 0..OUTBOUND_LEN * 2 {
+    for turn in 0..OUTBOUND_LEN + 100 {
         a.say(&house, "user-info", json!({"isMuted": turn % 2 == 0}));
         house.pass(Duration::from_millis(50)); // Else it is too many.
     }
@@ -48,6 +49,52 @@ fn who_changes_too_often_is_let_go_and_the_others_stay() {
     change(&a, &house, 102);
     assert_eq!(a.heard().last(), Some(&json!({"close": 1008})));
     b.hears_nothing();
+}
+
+#[test]
+fn who_publishes_on_and_off_too_often_is_let_go() {
+    let house = House::new();
+    let mut a = house.publisher("r", "a");
+    let mut peer = a.peer.take().unwrap();
+    let mut turns = 0;
+    loop {
+        let direction = if turns & 1 == 0 { Direction::Inactive } else { Direction::SendRecv };
+        a.say(&house, "offer", json!({"type": "offer", "sdp": peer.offer(direction)}));
+        let heard = a.heard();
+        turns += 1;
+        if let [.., error, close] = &heard[..]
+            && *close == json!({"close": 1008})
+        {
+            assert_eq!(error["data"]["code"], "rate-limited");
+            break;
+        }
+        let answer = heard.iter().find(|message| message["event"] == "answer").expect("an answer");
+        peer.take_answer(answer["data"]["sdp"].as_str().unwrap());
+    }
+    assert_eq!(turns, 20, "the first offer began to publish, too");
+}
+
+#[test]
+fn who_joins_again_and_again_as_another_is_refused_and_the_others_stay() {
+    let mut house = House::new();
+    let (_a, mut b) = (house.join("r", "a"), house.join("r", "b"));
+    b.heard();
+    let again = |house: &House, turn: u32| {
+        let mut client = house.connect();
+        client.say(
+            house,
+            "join",
+            json!({"roomId": "r", "userId": "a", "userInfo": {"isMuted": turn % 2 == 0}}),
+        );
+        client.heard()
+    };
+    for turn in 0..100 {
+        assert_eq!(again(&house, turn)[0]["event"], "joined");
+    }
+    assert_eq!(again(&house, 100).last(), Some(&json!({"close": 1008})));
+    assert_eq!(b.heard_words(), vec!["user-info"; 100]);
+    house.pass(Duration::from_millis(50));
+    assert_eq!(again(&house, 100)[0]["event"], "joined");
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub struct Negotiation {
     /// WebSocket not been lost.
     pub(super) has_told_slots: bool,
     pub(super) actions: VecDeque<Action>,
+    answer_count: u64,
     ignored_answer_count: u64,
     ignored_candidate_count: u64,
 }
@@ -129,6 +130,7 @@ impl Negotiation {
             reoffer: None,
             has_told_slots: false,
             actions: VecDeque::new(),
+            answer_count: 0,
             ignored_answer_count: 0,
             ignored_candidate_count: 0,
         }
@@ -164,6 +166,7 @@ impl Negotiation {
                     .and_then(|answer| self.accept(*offered, &answer));
                 match accepted {
                     Ok(()) => {
+                        self.answer_count += 1;
                         self.reoffer =
                             is_held.then(|| Reoffer { deadline: now + REOFFER_WAIT, is_reminded: false });
                         self.settle();
@@ -281,6 +284,11 @@ impl Negotiation {
             self.actions.shrink_to_fit();
         }
         action
+    }
+
+    /// Answers to offers of ours that were accepted.
+    pub fn answer_count(&self) -> u64 {
+        self.answer_count
     }
 
     /// Answers that came when nothing was asked.
