@@ -215,6 +215,34 @@ fn a_worker_that_does_not_answer_is_said_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_proxy_that_says_nothing_of_itself_is_known_by_whom_it_brings() {
+    let upgrade = |server: &Server, headers: &str| {
+        let handshake = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
+            sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let mut stream = TcpStream::connect(server.http).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a valid time-out");
+        write!(stream, "GET / HTTP/1.1\r\n{handshake}{headers}\r\n").expect("it reads");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).expect("it answers");
+        String::from_utf8_lossy(&status[9..]).parse::<u16>().expect("a status")
+    };
+    for foreign in
+        ["host: {}\r\norigin: https://voice.example\r\n", "host: voice.example\r\n", "host: {}\r\nvia: x\r\n"]
+    {
+        let mut server = Server::spawn(&[]);
+        let host = format!("127.0.0.1:{}", server.http.port());
+        let look = |server: &Server| request(server, "GET /debug/peers", &format!("host: {host}\r\n")).0;
+        for local in ["http://localhost:3000", "http://127.0.0.1:8080"] {
+            assert_eq!(upgrade(&server, &format!("host: {host}\r\norigin: {local}\r\n")), 101);
+            assert_eq!(look(&server), 200);
+        }
+        assert_eq!(upgrade(&server, &foreign.replace("{}", &host)), 101);
+        assert_eq!(look(&server), 403, "{foreign}");
+        server.wait_for_log("why", |log| log.contains("until DEBUG_TOKEN is set").then_some(()));
+    }
+}
+
+#[test]
 fn without_a_token_only_this_machine_may_look() {
     let server = Server::spawn(&[]);
     let port = server.http.port();

@@ -48,6 +48,9 @@ async fn each_state_is_shown_with_its_beginning() {
     // Its path dies, its WebSocket does not.
     let cut_at = now();
     nat.cut(ann.state().address.expect("bound"));
+    // The certificate is not the promised one: it has 30 s to show another.
+    let options = Options { lies: true, ..Options::default() };
+    let liar = Client::start(server.http, "hall", "liar", options).await;
     let since = state(&server, "ann", "disconnected").await;
     let lasted = cut_at.elapsed() - Duration::from_millis(since);
     assert!(
@@ -56,11 +59,6 @@ async fn each_state_is_shown_with_its_beginning() {
     );
     assert!(ann.state().closed.is_none(), "it may still mend it by itself");
 
-    // The certificate is not the promised one.
-    let options = Options { lies: true, ..Options::default() };
-    let liar = Client::start(server.http, "hall", "liar", options).await;
-    assert_eq!(liar.closed().await.0, 1011);
-    state(&server, "liar", "failed").await;
     // No agreement on what is to be sent.
     let max = Client::start(server.http, "hall", "max", offers_nothing()).await;
     max.joined().await;
@@ -75,6 +73,8 @@ async fn each_state_is_shown_with_its_beginning() {
     ann.error("internal").await;
     assert_eq!(ann.closed().await.0, 1011);
     assert!((26..40).contains(&lasted.as_secs()), "{lasted:?}");
+    state(&server, "liar", "failed").await;
+    assert_eq!(liar.closed().await.0, 1011);
     let row = peer_until(&server, "ann", "cleaned up", |row| row["transport"].is_null()).await;
     assert_eq!((&row["pair"], &row["srtpProfile"]), (&Value::Null, &Value::Null), "{row:#}");
     let has_left = dot.state().events("user-left", 0).any(|data| data["userId"] == "ann");

@@ -23,12 +23,14 @@ mod topology;
 mod workers;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
 use self::captures::Captures;
@@ -65,6 +67,9 @@ const PORT_TIMEOUT: Duration = Duration::from_secs(2);
 const PORT_POLL: Duration = Duration::from_millis(50);
 
 const GOODBYE_POLL: Duration = Duration::from_millis(5);
+
+/// Connections to the front door that wait for it, at most.
+const LISTEN_BACKLOG: i32 = 1_024;
 
 /// A server that runs.
 pub struct Server {
@@ -127,7 +132,13 @@ impl Server {
         supervision::essential("the sessions' clock", keep_time(signalling.clone()));
         let news = news.pass_on(signalling.clone(), handshakes, house.clone(), inspector.clone());
         supervision::essential("the workers' news", news);
-        let limits = http::Limits { websockets_max: 2 * config.max_connections, ..http::Limits::default() };
+        let limits = http::Limits::default();
+        let limits = http::Limits {
+            websockets_max: 2 * config.max_connections,
+            // All come back at once after a restart.
+            requests_max: limits.requests_max.max(config.max_connections),
+            ..limits
+        };
         let port = listener.local_addr().context("the TCP socket has no address")?.port();
         let tls = tls.map(Rc::new);
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -230,8 +241,24 @@ fn certificate_warning(tls: &Tls) -> Option<String> {
 
 /// One socket for both families where the machine has both.
 async fn listen(port: u16) -> Result<TcpListener> {
-    let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
-    TcpListener::bind(&any[..]).await.with_context(|| format!("cannot listen on TCP port {port} (PORT)"))
+    let of_both = || -> std::io::Result<TcpListener> {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+        socket.set_only_v6(false)?; // Whatever net.ipv6.bindv6only says.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+        socket.listen(LISTEN_BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    let listener = match of_both() {
+        Ok(listener) => Ok(listener),
+        // Without IPv6.
+        Err(error) if error.kind() != ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+        }
+        Err(error) => Err(error),
+    };
+    listener.with_context(|| format!("cannot listen on TCP port {port} (PORT)"))
 }
 
 /// The workers' sockets. A server that is just ending may still have the port.

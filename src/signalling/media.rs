@@ -207,7 +207,6 @@ impl State {
                 self.workers.send(worker, Command::Publish { transport, track, stream, muted });
                 if self.registry.publish(id) {
                     self.restless.insert(participant.room);
-                    self.may_change(now, id, PUBLISH_CHANGES);
                 }
             }
             Action::Unpublish => {

@@ -84,7 +84,7 @@ fn who_joins_again_and_again_as_another_is_refused_and_the_others_stay() {
         client.say(
             house,
             "join",
-            json!({"roomId": "r", "userId": "a", "userInfo": {"isMuted": turn % 2 == 0}}),
+            json!({"roomId": "r", "userId": "a", "userInfo": {"isMuted": turn & 1 == 0}}),
         );
         client.heard()
     };

@@ -1,6 +1,8 @@
 //! Who may look: with a token whoever shows it, without one only who sits at this machine. A reverse proxy makes
-//! everybody look local, and so does a web page in a local browser, so both are told apart by what they send along.
+//! everybody look local, and so does a web page in a local browser, so both are told apart by what they send along. A proxy
+//! may send nothing of the kind, but then members come through it whose pages are of another site.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, ORIGIN, VIA};
@@ -11,6 +13,8 @@ use crate::http::bearer::{NotShown, Token};
 
 pub(super) struct Guard {
     token: Option<Token>,
+    /// Somebody came through a proxy on this machine.
+    is_proxied: Cell<bool>,
 }
 
 /// Why not, in words for an operator.
@@ -44,11 +48,28 @@ impl Refused {
 
 impl Guard {
     pub(super) fn new(token: Option<Hidden>) -> Guard {
-        Guard { token: token.as_ref().map(Token::new) }
+        Guard { token: token.as_ref().map(Token::new), is_proxied: Cell::new(false) }
     }
 
     pub(super) fn has_token(&self) -> bool {
         self.token.is_some()
+    }
+
+    /// Somebody opens a WebSocket. From this machine, with a page that is not: then whoever seems to be local is from
+    /// anywhere.
+    pub(super) fn see_upgrade(&self, headers: &HeaderMap, remote: SocketAddr) {
+        if self.token.is_some() || self.is_proxied.get() || !remote.ip().to_canonical().is_loopback() {
+            return;
+        }
+        let is_foreign = |name| {
+            only(headers, name).is_ok_and(|value| value.is_some_and(|it| !is_this_machine(host_of(it))))
+        };
+        if headers.keys().any(is_by_proxy) || is_foreign(&HOST) || is_foreign(&ORIGIN) {
+            self.is_proxied.set(true);
+            tracing::warn!(
+                "a proxy on this machine brings members: /debug is closed until DEBUG_TOKEN is set"
+            );
+        }
     }
 
     pub(super) fn admit<B>(&self, request: &Request<B>, remote: SocketAddr) -> Result<(), Refused> {
@@ -57,6 +78,7 @@ impl Guard {
                 NotShown::Missing => NO_TOKEN,
                 NotShown::Wrong => WRONG_TOKEN,
             }),
+            None if self.is_proxied.get() => Err(PROXIED),
             None => is_local(request.uri(), request.headers(), remote),
         }
     }
@@ -66,10 +88,7 @@ fn is_local(uri: &Uri, headers: &HeaderMap, remote: SocketAddr) -> Result<(), Re
     if !remote.ip().to_canonical().is_loopback() {
         return Err(NOT_LOCAL);
     }
-    let by_proxy = |name: &HeaderName| {
-        *name == FORWARDED || *name == VIA || name == "x-real-ip" || name.as_str().starts_with("x-forwarded")
-    };
-    if headers.keys().any(by_proxy) {
+    if headers.keys().any(is_by_proxy) {
         return Err(PROXIED);
     }
     // A name of a stranger's that leads here (DNS rebinding) is not ours.
@@ -86,6 +105,15 @@ fn is_local(uri: &Uri, headers: &HeaderMap, remote: SocketAddr) -> Result<(), Re
         }
         Err(Several) => Err(FOREIGN_ORIGIN),
     }
+}
+
+fn is_by_proxy(name: &HeaderName) -> bool {
+    *name == FORWARDED || *name == VIA || name == "x-real-ip" || name.as_str().starts_with("x-forwarded")
+}
+
+/// Of an origin, or of what is one already.
+fn host_of(text: &str) -> &str {
+    text.split_once("://").map_or(text, |(_, host)| host)
 }
 
 /// More than one, or none that is text.

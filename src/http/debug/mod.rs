@@ -124,7 +124,11 @@ pub(super) async fn answer<S: Service, B>(
 ) -> Option<Response<Body>> {
     let path = request.uri().path();
     let debug = app.debug.get()?;
-    if !(path == "/debug" || path.starts_with("/debug/")) || is_upgrade_request(request) {
+    if is_upgrade_request(request) {
+        debug.guard.see_upgrade(request.headers(), remote);
+        return None;
+    }
+    if !(path == "/debug" || path.starts_with("/debug/")) {
         return None;
     }
     app.count(|counters| counters.requests += 1);
