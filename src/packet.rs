@@ -134,7 +134,7 @@ drop_reasons! {
     StunLimit = "stun_limit",
     /// DTLS record that does not parse, or comes at the wrong time.
     DtlsUnexpected = "dtls_unexpected",
-    /// More unprocessed DTLS than a handshake may queue.
+    /// More DTLS than a handshake may queue, or than may be sent over a pair that it moved to.
     DtlsLimit = "dtls_limit",
     /// SRTP or SRTCP before the handshake gave keys.
     NoKeys = "no_keys",

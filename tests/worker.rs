@@ -511,6 +511,15 @@ fn a_path_that_another_peer_took_comes_back_with_the_next_check() {
     sim.consent(&callers[0]);
     sim.speak(&mut callers[0], 20, b"voice");
     assert_eq!(payloads(&hear(&mut sim, &mut callers[2])), [b"voice"]);
+    // Not as often as two may ask for it.
+    sim.check(callers[0].path, &other);
+    sim.consent(&callers[0]);
+    sim.speak(&mut callers[0], 20, b"lost");
+    assert_eq!(payloads(&hear(&mut sim, &mut callers[2])), [b""; 0]);
+    sim.pass(Duration::from_secs(1));
+    sim.consent(&callers[0]);
+    sim.speak(&mut callers[0], 20, b"again");
+    assert_eq!(payloads(&hear(&mut sim, &mut callers[2])), [b"again"]);
 }
 
 #[test]

@@ -29,7 +29,8 @@ const FLIGHT_INTERVAL: Duration = Duration::from_millis(200);
 const ALERT_GRACE: Duration = Duration::from_secs(2);
 
 /// Time for who began an attempt to return our cookie, once another hello came. The hello of a peer that is
-/// gone, or was never there, must not keep the real one out, nor the other way round.
+/// gone, or was never there, must not keep the real one out, nor the other way round. And time for another hello, once
+/// one came that leads to nothing.
 const RIVAL_GRACE: Duration = Duration::from_secs(1);
 
 /// Our alerts are numbered above everything that the crate sends in epoch 0, or they would be replays.

@@ -35,7 +35,7 @@ pub(super) fn route<S: Service, B>(
     let (path, page_origin) = (request.uri().path().to_owned(), request.headers().get(ORIGIN).cloned());
     let mut response = match refusal(app, &request, client) {
         Some(refusal) => refusal,
-        None if is_upgrade_request(&request) => upgrade(app, request, client),
+        None if is_upgrade_request(&request) => upgrade(app, request, peer, client),
         None => page(app, &request),
     };
     origin::share(&app.policy.origins, &path, page_origin.as_ref(), &mut response);
@@ -141,7 +141,12 @@ fn metrics<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> 
 }
 
 /// The opening handshake (RFC 6455 §4.2). Any path but the control channel's is a client.
-fn upgrade<S: Service, B>(app: &Rc<App<S>>, mut request: Request<B>, remote: SocketAddr) -> Response<Body> {
+fn upgrade<S: Service, B>(
+    app: &Rc<App<S>>,
+    mut request: Request<B>,
+    peer: SocketAddr,
+    client: SocketAddr,
+) -> Response<Body> {
     if request.uri().path() == "/server" {
         return text(StatusCode::NOT_FOUND, "Not found.\n");
     }
@@ -162,7 +167,10 @@ fn upgrade<S: Service, B>(app: &Rc<App<S>>, mut request: Request<B>, remote: Soc
     };
     match fastwebsockets::upgrade::upgrade(&mut request) {
         Ok((response, upgraded)) => {
-            open.begin(upgraded, remote);
+            if let Some(debug) = app.debug.get() {
+                debug.see_upgrade(request.headers(), peer);
+            }
+            open.begin(upgraded, client);
             response.map(|_| Full::default())
         }
         Err(_) => text(StatusCode::BAD_REQUEST, "Not a WebSocket handshake.\n"),

@@ -246,12 +246,11 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
 ) -> ReadEnd {
     let app = &open.app;
     let rate = app.rates.as_ref().map(Rates::of_messages);
-    let mut is_member = false;
+    let mut is_member = session.is_member();
+    if is_member {
+        open.keep();
+    }
     loop {
-        if !is_member && session.is_member() {
-            is_member = true;
-            open.keep();
-        }
         let input = reader.next_input(if is_member { MESSAGE_LEN_MAX } else { STRANGER_LEN_MAX }).await;
         let now = Now::read().instant;
         if line.discarding.get() && !matches!(input, Err(_) | Ok(Input::Close { .. })) {
@@ -263,6 +262,10 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
                 app.count(|counters| counters.messages_in += 1);
                 let answers = session.answers();
                 session.handle_text(now, &text);
+                if !is_member && session.is_member() {
+                    is_member = true;
+                    open.keep();
+                }
                 // An answer that we asked for is not the client's to spare.
                 let is_asked_for = session.answers() > answers;
                 if !is_asked_for && rate.as_ref().is_some_and(|rate| !rate.take()) {

@@ -38,8 +38,8 @@ pub struct ControlCounters {
     pub joins_refused: u64,
     /// Of those, for want of a good token.
     pub joins_unauthorized: u64,
-    /// Members whose negotiation or transport failed.
-    pub media_failed: u64,
+    /// Members whose negotiation or transport failed before there was media.
+    pub media_unreached: u64,
     /// Gauge: transports whose DTLS handshake has not finished, or not begun.
     pub handshakes: u64,
     /// DTLS handshakes that gave keys.
@@ -62,7 +62,7 @@ impl Default for ControlCounters {
             joins: 0,
             joins_refused: 0,
             joins_unauthorized: 0,
-            media_failed: 0,
+            media_unreached: 0,
             handshakes: 0,
             handshakes_completed: 0,
             handshakes_failed: 0,
@@ -199,15 +199,16 @@ impl Snapshot {
         out.counter("joins_refused", "Joins that were refused, for whatever reason", control.joins_refused)?;
         let help = "Joins that were refused for want of a valid token (JWT)";
         out.counter("joins_unauthorized", help, control.joins_unauthorized)?;
-        let help = "Members whose offer, ICE or DTLS failed, or did not come to media within 30 s";
-        out.counter("media_failed", help, control.media_failed)?;
+        let help = "Members who came to no media: no agreement on SDP, or no ICE and DTLS within 30 s";
+        out.counter("joins_without_media", help, control.media_unreached)?;
         out.gauge("dtls_handshakes_active", "Transports without keys yet", control.handshakes)?;
         out.counter(
             "dtls_handshakes_completed",
             "DTLS handshakes that gave keys",
             control.handshakes_completed,
         )?;
-        out.counter("dtls_handshakes_failed", "DTLS handshakes that failed", control.handshakes_failed)?;
+        let help = "Attempts at a DTLS handshake that failed";
+        out.counter("dtls_handshakes_failed", help, control.handshakes_failed)?;
         out.counter("panics", "Sessions and rooms that a fault of the server ended", control.panics)?;
         let help = "From a DTLS handshake's first datagram to its keys";
         out.seconds("dtls_handshake_duration", help, &control.handshake_time)?;
@@ -239,6 +240,7 @@ impl Snapshot {
         }
         out.counter("websocket_origins_refused", "Upgrades from foreign pages", http.origins_refused)?;
         out.counter("websocket_refused", "Upgrades refused for want of room", http.websockets_refused)?;
+        out.counter("websocket_upgrades", "WebSockets that were opened", http.websockets_admitted)?;
         let help = "WebSockets that had not joined, ended to make room for others";
         out.counter("websocket_evicted", help, http.websockets_evicted)?;
         out.counter("websocket_ping_timeouts", "WebSockets whose peer fell silent", http.websockets_silent)?;

@@ -70,7 +70,7 @@ impl Status for House {
             joins: counts.joins,
             joins_refused: counts.joins_refused,
             joins_unauthorized: counts.joins_unauthorized,
-            media_failed: counts.media_failed,
+            media_unreached: counts.media_unreached,
             handshakes: self.handshakes.unfinished_count() as u64,
             handshakes_completed,
             handshakes_failed,

@@ -13,9 +13,10 @@ use crate::net::socket::{BUFFER_LEN_WANTED, BufferLens};
 use crate::net::uring::UringError;
 
 /// Descriptors besides those of connections: rings, sockets, queues, the log, captures.
-const DESCRIPTORS_BESIDES: u64 = 256;
-/// WebSockets for each participant: one that comes back is not turned away for its own dead connection.
-const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+const DESCRIPTORS_BESIDES: u64 = 512;
+/// WebSockets for each participant, as one that comes back is not turned away for its own dead connection, and a connection
+/// that is none yet.
+const DESCRIPTORS_PER_CONNECTION: u64 = 3;
 
 /// The oldest kernel that this server is made for.
 const KERNEL_MIN: (u32, u32) = (6, 1);

@@ -207,6 +207,7 @@ impl State {
                 self.workers.send(worker, Command::Publish { transport, track, stream, muted });
                 if self.registry.publish(id) {
                     self.restless.insert(participant.room);
+                    self.may_change(now, id, PUBLISH_CHANGES);
                 }
             }
             Action::Unpublish => {
@@ -243,6 +244,8 @@ impl State {
             );
         }
         self.totals.media_failed += 1;
+        let media = self.sessions.get(&id).and_then(|session| session.media.as_ref());
+        self.totals.media_unreached += u64::from(media.is_some_and(|media| media.asked_at.is_some()));
         self.end_media(id);
         let is_internal = code == ErrorCode::Internal;
         if let Some(session) = self.sessions.get_mut(&id) {

@@ -84,6 +84,8 @@ pub struct Counts {
     pub clients_slow: u64,
     /// Total: sessions whose negotiation or transport failed.
     pub media_failed: u64,
+    /// Total: of those, before there was any media.
+    pub media_unreached: u64,
     /// Total: sessions and rooms ended by a fault of ours, one a panic.
     pub panics: u64,
 }

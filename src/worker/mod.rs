@@ -284,14 +284,15 @@ impl Worker {
         let transport = &mut self.peers[key].transport;
         let answered = transport.handle_stun_request(now.instant, path, request, &mut response)?;
         let is_its_own = transport.is_authenticated(&path);
-        let Answered { len, forgotten, .. } = answered;
+        let Answered { len, is_new, forgotten } = answered;
         self.look_soon(key);
         self.counters.stun_answered += 1;
         if let Some(forgotten) = forgotten {
             self.forget_path(key, forgotten);
         }
-        // Not only when it is new: another peer may have had it meanwhile, behind the same NAT or with a forged address.
-        if is_its_own && self.by_path.get(&path) != Some(&key) {
+        // Another peer may have had it meanwhile, behind the same NAT or with a forged address.
+        let is_lost = is_its_own && self.by_path.get(&path) != Some(&key);
+        if is_new || is_lost && self.peers[key].may_take_back(now.instant) {
             self.learn_path(key, path);
         }
         self.learn_ufrags(key);

@@ -178,6 +178,7 @@ impl Worker {
             traffic: Traffic::new(now.instant),
             capture: None,
             rtcp_bucket: TokenBucket::new(now.instant),
+            took_back_at: None,
             report_at: now.instant + FIRST_REPORT,
             sender_report_at: now.instant,
         });

@@ -37,6 +37,8 @@ pub(super) struct Peer {
     /// When what it is sent is reported on, if something is.
     pub sender_report_at: Instant,
     pub rtcp_bucket: TokenBucket,
+    /// When it last took a pair back from another peer.
+    pub took_back_at: Option<Instant>,
 }
 
 /// A track as its publisher's transport carries it.
@@ -62,6 +64,16 @@ impl Peer {
         vector::fetch_start_behind(self, distance);
         vector::fetch_start_behind(&self.traffic, distance);
         self.transport.fetch_sending(distance);
+    }
+
+    /// Counts that it takes a pair back from another peer; `false` when it just did. Two that share one must not keep
+    /// all workers of a port busy with learning whose it is.
+    pub(super) fn may_take_back(&mut self, now: Instant) -> bool {
+        let may = self.took_back_at.is_none_or(|at| now.duration_since(at) >= TAKE_BACK_INTERVAL);
+        if may {
+            self.took_back_at = Some(now);
+        }
+        may
     }
 
     /// When there may be something to do for it, unless something comes meanwhile.
@@ -109,6 +121,9 @@ impl Peer {
         Ok((publication, values, true))
     }
 }
+
+/// Between two times that a peer takes a pair back from another, at least; browsers check theirs each 2.5 s.
+const TAKE_BACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Packets a second that a publisher may send: five times what 20 ms frames need.
 const PACKET_RATE_MAX: u32 = 250;

@@ -61,13 +61,13 @@ impl Guard {
         if self.token.is_some() || self.is_proxied.get() || !remote.ip().to_canonical().is_loopback() {
             return;
         }
-        let is_foreign = |name| {
-            only(headers, name).is_ok_and(|value| value.is_some_and(|it| !is_this_machine(host_of(it))))
-        };
-        if headers.keys().any(is_by_proxy) || is_foreign(&HOST) || is_foreign(&ORIGIN) {
+        let is_foreign = |host: &str| !is_this_machine(host);
+        let host = only(headers, &HOST).ok().flatten();
+        let page = only(headers, &ORIGIN).ok().flatten().and_then(host_of);
+        if headers.keys().any(is_by_proxy) || host.is_some_and(is_foreign) || page.is_some_and(is_foreign) {
             self.is_proxied.set(true);
             tracing::warn!(
-                "a proxy on this machine brings members: /debug is closed until DEBUG_TOKEN is set"
+                "WebSockets come through a proxy on this machine: /debug is closed until DEBUG_TOKEN is set"
             );
         }
     }
@@ -100,8 +100,11 @@ fn is_local(uri: &Uri, headers: &HeaderMap, remote: SocketAddr) -> Result<(), Re
     match only(headers, &ORIGIN) {
         Ok(None) => Ok(()),
         Ok(Some(origin)) => {
-            let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-            if site == Some(host) { Ok(()) } else { Err(FOREIGN_ORIGIN) }
+            if host_of(origin) == Some(host) {
+                Ok(())
+            } else {
+                Err(FOREIGN_ORIGIN)
+            }
         }
         Err(Several) => Err(FOREIGN_ORIGIN),
     }
@@ -111,9 +114,9 @@ fn is_by_proxy(name: &HeaderName) -> bool {
     *name == FORWARDED || *name == VIA || name == "x-real-ip" || name.as_str().starts_with("x-forwarded")
 }
 
-/// Of an origin, or of what is one already.
-fn host_of(text: &str) -> &str {
-    text.split_once("://").map_or(text, |(_, host)| host)
+/// Of a page of the web; programs have other origins, or none.
+fn host_of(origin: &str) -> Option<&str> {
+    origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"))
 }
 
 /// More than one, or none that is text.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fastwebsockets::upgrade::is_upgrade_request;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
 
@@ -86,6 +86,11 @@ impl Debug {
         Debug { guard: Guard::new(token), inspect: Box::new(inspect), answers: RefCell::default() }
     }
 
+    /// A WebSocket is opened to this peer, by a request with these headers.
+    pub(super) fn see_upgrade(&self, headers: &HeaderMap, peer: SocketAddr) {
+        self.guard.see_upgrade(headers, peer);
+    }
+
     /// The lists are made once for all who ask within a moment.
     async fn list(&self, asked: &str, what: json::What) -> Response<Body> {
         let now = Now::read().instant;
@@ -124,11 +129,7 @@ pub(super) async fn answer<S: Service, B>(
 ) -> Option<Response<Body>> {
     let path = request.uri().path();
     let debug = app.debug.get()?;
-    if is_upgrade_request(request) {
-        debug.guard.see_upgrade(request.headers(), remote);
-        return None;
-    }
-    if !(path == "/debug" || path.starts_with("/debug/")) {
+    if !(path == "/debug" || path.starts_with("/debug/")) || is_upgrade_request(request) {
         return None;
     }
     app.count(|counters| counters.requests += 1);
