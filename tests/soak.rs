@@ -174,7 +174,9 @@ async fn half_joins_are_freed_to_the_last() {
     server.metric_reaches("gryt_sfu_drops_total", &["\"stun_limit\""], 100.0).await;
     // Who has not connected after 30 s is sent away; nobody comes back within its second.
     server.metrics_fall_to(&["gryt_sfu_transports_active"], 1.0, Duration::from_secs(45)).await;
-    assert_eq!(server.metric("gryt_sfu_dtls_handshakes_failed_total", &[]), 5.0);
+    // Of the five who stayed, one or more each: after ten seconds a handshake has failed, and another may begin.
+    let failed = server.metric("gryt_sfu_dtls_handshakes_failed_total", &[]);
+    assert!((5.0..=15.0).contains(&failed), "{failed}");
     whole.leave();
     whole.closed().await;
     for socket in &mut waiting {
