@@ -32,6 +32,18 @@ fn room_of(count: u16, settings: Settings, profile: SrtpProfile) -> (Sim, Vec<Ca
     (sim, callers)
 }
 
+/// A voice and who hears it, in a room of their own.
+fn another_room(sim: &mut Sim) -> Vec<Caller> {
+    sim.room = RoomId(2);
+    sim.command(Command::AddRoom(sim.room));
+    let callers: Vec<Caller> = (11..=12).map(|number| sim.join(number, SrtpProfile::AeadAes128Gcm)).collect();
+    let voice = sim.publish(&callers[0]);
+    sim.add_slot(&callers[1], 1, Some(voice));
+    sim.pass(MS);
+    sim.sent.clear();
+    callers
+}
+
 fn say(sim: &mut Sim, speaker: &mut Caller, len: usize) {
     sim.speak(speaker, 20, &vec![speaker.transport.0 as u8; len]);
 }
@@ -105,14 +117,7 @@ fn padding_that_costs_too_much_is_left_out() {
 #[test]
 fn on_a_tick_a_room_waits_for_its_other_voices_and_for_no_other_room() {
     let (mut sim, mut callers) = room_of(4, settings(10 * MS, 64), SrtpProfile::AeadAes128Gcm);
-    sim.room = RoomId(2);
-    sim.command(Command::AddRoom(sim.room));
-    let mut others: Vec<Caller> =
-        (11..=12).map(|number| sim.join(number, SrtpProfile::AeadAes128Gcm)).collect();
-    let voice = sim.publish(&others[0]);
-    sim.add_slot(&others[1], 1, Some(voice));
-    sim.pass(MS);
-    sim.sent.clear();
+    let mut others = another_room(&mut sim);
 
     let began = sim.now;
     say(&mut sim, &mut callers[0], 100);
@@ -141,14 +146,7 @@ fn on_a_tick_a_room_waits_for_its_other_voices_and_for_no_other_room() {
 #[test]
 fn a_room_whose_packet_is_older_goes_before_one_that_was_looked_at_first() {
     let (mut sim, mut callers) = room_of(2, settings(10 * MS, 64), SrtpProfile::AeadAes128Gcm);
-    sim.room = RoomId(2);
-    sim.command(Command::AddRoom(sim.room));
-    let mut others: Vec<Caller> =
-        (11..=12).map(|number| sim.join(number, SrtpProfile::AeadAes128Gcm)).collect();
-    let voice = sim.publish(&others[0]);
-    sim.add_slot(&others[1], 1, Some(voice));
-    sim.pass(MS);
-    sim.sent.clear();
+    let mut others = another_room(&mut sim);
 
     let began = sim.now.instant;
     say(&mut sim, &mut callers[0], 100);

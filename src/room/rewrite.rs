@@ -15,7 +15,7 @@ pub const OPUS_CLOCK_RATE: u32 = 48_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch(pub u64);
 
-/// Indices that a publisher may leave out at once, and in a second. What leaves out more is taken for a new stretch, so that
+/// Indices that a publisher may leave out at once, and in a second, besides one for each that it does not. What leaves out more is taken for a new stretch, so that
 /// no publisher can push the rollover counter of a receiver that misses a while of it out of step (RFC 3711 §3.3.1
 /// allows 2^15 at most).
 const INDEX_GAP_MAX: u64 = 3_000;
@@ -73,22 +73,31 @@ impl Line {
         timestamp: RtpTime,
         marker: bool,
     ) -> Option<Rewritten> {
-        let elapsed = now.saturating_duration_since(self.newest_at).as_millis() as u64;
-        let gap_max = INDEX_GAP_MAX.min(u64::from(self.gap) + elapsed.saturating_mul(INDEX_RATE_MAX) / 1000);
-        let base = match &mut self.base {
-            Some(base) if base.stretch == stretch && index.0 <= base.newest_in.0 + 1 + gap_max => base,
-            _ => return Some(self.take_up(now, stretch, index, timestamp)),
+        let newest_in = self.base.as_ref().filter(|base| base.stretch == stretch).map(|base| base.newest_in);
+        let gap = newest_in.and_then(|newest| self.gap_after(now, index.0.saturating_sub(newest.0)));
+        let (Some(gap), Some(base)) = (gap, &mut self.base) else {
+            return Some(self.take_up(now, stretch, index, timestamp));
         };
         let distance = index.0.checked_sub(base.first_in.0)?;
         let out = PacketIndex(base.first_out.0 + distance);
         let timestamp = RtpTime(timestamp.0.wrapping_add(base.timestamp_offset));
         if index > base.newest_in {
-            self.gap = (gap_max - (index.0 - base.newest_in.0 - 1)) as u32;
+            self.gap = gap;
             base.newest_in = index;
             self.next_index = PacketIndex(out.0 + 1);
             (self.newest, self.newest_at) = (timestamp, now);
         }
         Some(Rewritten { index: out, timestamp, marker })
+    }
+
+    /// Indices that may be left out after a packet so far ahead of the newest; `None` when that leaves out too many.
+    fn gap_after(&self, now: Instant, ahead: u64) -> Option<u32> {
+        if ahead <= 1 {
+            return Some((self.gap + 1).min(INDEX_GAP_MAX as u32)); // Nearly all: no look at the time.
+        }
+        let elapsed = now.saturating_duration_since(self.newest_at).as_millis() as u64;
+        let allowed = INDEX_GAP_MAX.min(u64::from(self.gap) + elapsed.saturating_mul(INDEX_RATE_MAX) / 1000);
+        allowed.checked_sub(ahead - 1).map(|left| left as u32)
     }
 
     /// The sequence continues; the timestamp advances by the time elapsed since the newest packet.
