@@ -330,6 +330,48 @@ fn three_browsers_hear_each_other() {
     runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
 }
 
+/// A page that stops an m-line hears who comes next, on a new m-line in the place of the old: with two slots there is no
+/// other.
+#[test]
+fn a_stopped_transceiver_makes_room() {
+    const ROOM: &str = "stopped";
+    let server = Server::spawn(&[("AUDIO_SLOTS", "2")]);
+    let url = format!("http://localhost:{}/", server.http.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async {
+        let driver = Driver::start("stopped");
+        let mut people = Vec::new();
+        for (name, hz) in [("Ada", 500.0), ("Björk", 900.0), ("Tomás", 1400.0)] {
+            let page = driver.browser().await;
+            page.goto(&url).await;
+            people.push(Person::come(page, name, hz, ROOM).await);
+        }
+        let tomas = people.remove(2);
+        let [ada, bjork] = &people[..] else { unreachable!() };
+        ada.hears(bjork).await;
+        ada.hears(&tomas).await;
+        // Björk came first and is on the page's own m-line.
+        ada.page
+            .run("window.old = gryt.peer.getTransceivers().find((it) => it.mid.startsWith('s')); old.stop();")
+            .await;
+        ada.page
+            .until(
+                "its end",
+                "gryt.peer.getTransceivers().length === 1 && old.currentDirection === 'stopped'",
+            )
+            .await;
+        ada.hears(bjork).await;
+        tomas.page.reload().await;
+        let tomas = Person::come(tomas.page, "Tomás", tomas.hz, ROOM).await;
+        ada.hears(&tomas).await;
+        ada.hears(bjork).await;
+        let lines = "return gryt.peer.remoteDescription.sdp.match(/^m=audio [^0]/gm).length";
+        assert_eq!(ada.page.run(lines).await, json!(2), "in the place of the old one");
+        assert_eq!(ada.page.console(), Vec::<String>::new());
+    };
+    runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
+}
+
 /// All of a tick in one send: what a browser says is padded to the length of a longer voice, for another browser.
 #[test]
 fn padded_voices_sound_as_they_are() {

@@ -194,7 +194,7 @@ fn a_client_stops_and_starts_to_listen() {
     let sent = sent_answer(&actions).unwrap();
     assert!(section(sent, "s0").1.contains("a=inactive\r\n"), "{sent}");
     assert!(section(sent, "s2").1.starts_with("m=audio 0 "), "{sent}");
-    assert_eq!(summary(&actions), ["assign 2 -", "answer", "assign 0 -"]);
+    assert_eq!(summary(&actions), ["assign 0 -", "assign 2 -", "answer"]);
     // What it does not want is not pressed upon it,
     assert_eq!(summary(&script.voices(&[1, 2, 3])), [""; 0]);
     // until it asks.
@@ -208,8 +208,32 @@ fn a_voice_moves_when_the_clients_own_line_stops_listening() {
     let mut script = Script::joined(32, &[1]);
     let only_sends = chromium(&["0"], &[chromium_audio("0", "sendonly")]);
     let actions = script.offer(&only_sends);
-    assert_eq!(summary(&actions), ["answer", "assign 0 -", "offer"]);
-    assert_eq!(accept(&mut script), ["add 1 s1 1"]);
+    assert_eq!(summary(&actions), ["assign 0 -", "answer", "offer"]);
+    assert_eq!(accept(&mut script), ["add 0 s0 1"]);
+}
+
+/// Whatever it stops, as often as it likes, it hears who comes next, as many as there are slots.
+#[test]
+fn a_line_that_the_client_stops_makes_room() {
+    let mut script = listening(2, &[1, 2]);
+    for track in (3..40).step_by(2) {
+        script.voices(&[track, track + 1]);
+        let (mut carried, mut answer) = (Vec::new(), String::new());
+        while let Some(offer) = sent_offer(&script.resume()) {
+            answer = answer_to(offer);
+            carried.extend(script.answer(&answer).iter().filter_map(|action| match action {
+                Action::AddSlot(slot) => slot.source.map(|source| source.0),
+                _ => None,
+            }));
+        }
+        assert_eq!(carried, [track, track + 1]);
+        // Both listening m-lines stopped, as by `RTCRtpTransceiver.stop()` or by declining them.
+        let mids: Vec<&str> = answer.lines().filter_map(|line| line.strip_prefix("a=mid:s")).collect();
+        assert_eq!(mids.len(), 2, "no more m-lines than ever were in use: {answer}");
+        let offer = mids.iter().fold(answer.clone(), |offer, mid| reject(&offer, &format!("s{mid}")));
+        let actions = summary(&script.offer(&offer));
+        assert_eq!(actions, ["assign 0 -", "assign 1 -", "answer"]);
+    }
 }
 
 /// A number is never used again under the same keys, and a line that comes back has a new one.

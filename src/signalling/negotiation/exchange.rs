@@ -48,9 +48,8 @@ impl Negotiation {
                     let is_carrying = audio.slot.as_ref().is_some_and(|slot| slot.source.is_some());
                     if media.direction.receives() {
                         audio.client_receives = true;
-                        self.refused.retain(|(_, refused_at)| *refused_at != index);
+                        self.refused.retain(|(_, refused_at)| *refused_at != Some(index));
                     } else if is_carrying {
-                        audio.client_receives = false;
                         self.refuse(index);
                     }
                     // Else it may only repeat what we said: some clients do.
@@ -64,26 +63,26 @@ impl Negotiation {
         }
     }
 
-    /// The client does not receive on this m-line. If that is one of ours, the client does not want to hear
-    /// its voice; if it is the client's own, another m-line may carry it.
+    /// The client does not receive on this m-line, whose slot another may have. If the m-line is one of ours, the
+    /// client does not want to hear its voice; if it is the client's own, another m-line may carry it.
     pub(super) fn refuse(&mut self, index: usize) {
-        let Some(audio) = &self.lines[index].audio else { return };
-        let voice = audio.slot.as_ref().and_then(|slot| slot.voice.as_ref());
-        if let Some(track) = voice.map(|voice| voice.track).filter(|_| audio.is_ours)
-            && !self.refused.contains(&(track, index))
-        {
-            self.refused.push((track, index));
+        let Some(audio) = &mut self.lines[index].audio else { return };
+        audio.client_receives = false;
+        let Some(slot) = audio.slot.take() else { return };
+        if slot.added.is_some() {
+            self.actions.push_back(Action::AssignSlot(slot.index, None));
+        }
+        if let Some(voice) = slot.voice.filter(|_| audio.is_ours) {
+            self.refused.push((voice.track, Some(index)));
         }
     }
 
     /// The client gave this m-line up.
     pub(super) fn reject(&mut self, index: usize) {
         self.refuse(index);
-        let audio = self.lines[index].audio.take();
-        if let Some(slot) = audio.and_then(|audio| audio.slot)
-            && slot.added.is_some()
-        {
-            self.actions.push_back(Action::AssignSlot(slot.index, None));
+        self.lines[index].audio = None;
+        for (_, refused_at) in self.refused.iter_mut().filter(|(_, at)| *at == Some(index)) {
+            *refused_at = None;
         }
         if self.upload == Some(index) {
             self.upload = None;
@@ -93,15 +92,18 @@ impl Negotiation {
     /// Takes the answer to an offer of ours.
     pub(super) fn accept(&mut self, offered: Offered, answer: &remote::Description) -> Result<(), Refusal> {
         let Offered { plan, added, .. } = offered;
-        if answer.media.len() != self.lines.len() + added.len() {
+        let mut sending = plan.sending;
+        for ((index, added_sending), line) in plan.added.into_iter().zip(added) {
+            put(&mut self.lines, index, line);
+            put(&mut sending, index, Some(added_sending));
+        }
+        if answer.media.len() != self.lines.len() {
             return Err("the answer has another number of m-lines than the offer".into());
         }
         if let Some(transport) = &answer.transport {
             self.take_transport(transport, local::Role::Offer)?;
         }
         self.is_established = true;
-        self.lines.extend(added);
-        let sending = plan.sending.into_iter().chain(plan.added.into_iter().map(Some));
         for (index, (media, sending)) in answer.media.iter().zip(sending).enumerate() {
             let line = &mut self.lines[index];
             line.check(media)?;
@@ -131,12 +133,7 @@ impl Negotiation {
             let is_sending = sending.is_some();
             agree(audio, sending.as_ref(), &mut self.slot_count);
             if is_sending && !media.direction.receives() {
-                audio.client_receives = false;
                 self.refuse(index);
-                let slot = self.lines[index].slot_mut();
-                if let Some(slot) = slot {
-                    (slot.voice, slot.told) = (None, None);
-                }
             }
         }
         Ok(())
@@ -247,10 +244,17 @@ impl Numbering {
     }
 }
 
+/// Replaces what is at `index`, or appends.
+pub(super) fn put<T>(all: &mut Vec<T>, index: usize, one: T) {
+    match all.get_mut(index) {
+        Some(place) => *place = one,
+        None => all.push(one),
+    }
+}
+
 /// Both sides agree that the m-line carries this voice, or none.
 pub(super) fn agree(audio: &mut Audio, sending: Option<&Sending>, slots: &mut SlotCount) {
     if let Some(sending) = sending {
-        slots.used = slots.used.max(sending.slot.0 + 1);
         slots.ssrcs_used = slots.ssrcs_used.max(sending.ssrc_number + 1);
     }
     let voice = sending.map(|sending| sending.voice.clone());

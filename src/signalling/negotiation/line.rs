@@ -11,8 +11,8 @@ pub(super) struct Line {
     /// Only a rejected m-line can lack it.
     pub(super) mid: Option<Mid>,
     pub(super) format: Format,
-    /// `None` once rejected by either side. Then only an offer of the client can put a new m-line,
-    /// with a tag of its own, in its place (RFC 8829 §5.2.2).
+    /// `None` once rejected by either side. Then the next offer of either side may put a new m-line, with a tag of
+    /// its own, in its place (RFC 8829 §5.2.2).
     pub(super) audio: Option<Audio>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Audio {
     pub(super) is_receiving: bool,
     /// Made by an offer of ours.
     pub(super) is_ours: bool,
-    /// Once there, it stays as long as the m-line.
+    /// Once there, it stays until the client receives here no longer: then another m-line may have it.
     pub(super) slot: Option<SlotLine>,
 }
 
@@ -90,6 +90,11 @@ impl Line {
             return Err("an m-line changed its a=mid");
         }
         (media.format.kind == self.format.kind).then_some(()).ok_or("an m-line changed its kind")
+    }
+
+    /// A new m-line of ours may take its place.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.audio.is_none() && self.format.kind == Format::AUDIO.kind
     }
 
     pub(super) fn slot(&self) -> Option<&SlotLine> {

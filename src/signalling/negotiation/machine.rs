@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::exchange::{Numbering, agree};
+use super::exchange::{Numbering, agree, put};
 use super::line::Line;
 use super::plan::{Demand, Plan, Sending, SlotCount};
 use super::{Action, ErrorCode, Parameters, Voice};
@@ -39,8 +39,8 @@ pub struct Negotiation {
     /// What the worker was told about it.
     pub(super) published: Option<PublishedStream>,
     pub(super) voices: Vec<Voice>,
-    /// Voices that the client did not want, with the m-line of ours that offered them.
-    pub(super) refused: Vec<(TrackId, usize)>,
+    /// Voices that the client did not want, with the m-line of ours that offered them; `None` once that is rejected.
+    pub(super) refused: Vec<(TrackId, Option<usize>)>,
     pub(super) slot_count: SlotCount,
     pub(super) numbering: Option<Numbering>,
     /// The client's first offer was answered, or ours.
@@ -72,7 +72,7 @@ pub(super) struct Offered {
     sdp: String,
     tagged: Option<(Mid, usize)>,
     pub(super) plan: Plan,
-    /// The m-lines that the offer makes.
+    /// The m-lines that the offer makes, as the plan has them.
     pub(super) added: Vec<Line>,
     /// The client's last offer since, and when ours is rolled back for it.
     held: Option<(remote::Description, Instant)>,
@@ -112,7 +112,7 @@ impl Negotiation {
     pub fn new(now: Instant, parameters: Parameters) -> Negotiation {
         Negotiation {
             local: parameters.secret.credentials(parameters.worker),
-            slot_count: SlotCount { used: 0, max: parameters.audio_slots, ssrcs_used: 0 },
+            slot_count: SlotCount { max: parameters.audio_slots, ssrcs_used: 0 },
             parameters,
             joined: now,
             state: State::Stable,
@@ -354,13 +354,16 @@ impl Negotiation {
         }
         let Numbering { opus, extensions } = self.numbering();
         let mut added: Vec<Line> = Vec::with_capacity(plan.added.len());
-        for Sending { slot, .. } in &plan.added {
+        for (_, Sending { slot, .. }) in &plan.added {
             let mid = self.fresh_mid(*slot, &added);
             added.push(Line::ours(mid, opus, extensions));
         }
-        let sending = plan.sending.iter().map(Option::as_ref).chain(plan.added.iter().map(Some));
-        let lines = self.lines.iter().chain(&added).zip(sending);
-        let description = self.describe(local::Role::Offer, lines);
+        let mut lines: Vec<(&Line, Option<&Sending>)> =
+            self.lines.iter().zip(plan.sending.iter().map(Option::as_ref)).collect();
+        for ((index, sending), line) in plan.added.iter().zip(&added) {
+            put(&mut lines, *index, (line, Some(sending)));
+        }
+        let description = self.describe(local::Role::Offer, lines.into_iter());
         let (sdp, tagged) = (description.write(), description.tagged());
         self.version += 1;
         self.actions.push_back(Action::SendOffer(sdp.clone()));
@@ -384,7 +387,7 @@ impl Negotiation {
     }
 
     fn plan(&self, may_send: impl Fn(usize) -> bool) -> Plan {
-        let demand = Demand::new(&self.voices, &self.refused, &self.lines, self.slots());
+        let demand = Demand::new(&self.voices, &self.refused, self.slots());
         Plan::new(&demand, &self.lines, self.slots(), may_send)
     }
 

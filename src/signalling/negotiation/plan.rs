@@ -19,14 +19,13 @@ pub(super) struct Sending {
 pub(super) struct Plan {
     /// Of each m-line there is.
     pub(super) sending: Vec<Option<Sending>>,
-    /// Of each m-line to be made, in our own offers.
-    pub(super) added: Vec<Sending>,
+    /// Of each m-line to be made, in our own offers, with its index: that of a rejected one, or the next.
+    pub(super) added: Vec<(usize, Sending)>,
 }
 
-/// Slots that have an index, and may have one.
+/// How many slots there may be, and what was used up.
 #[derive(Clone, Copy)]
 pub(super) struct SlotCount {
-    pub(super) used: u16,
     pub(super) max: u16,
     /// SSRCs that have been used: never one twice under the same keys.
     pub(super) ssrcs_used: u32,
@@ -43,18 +42,13 @@ impl<'a> Demand<'a> {
     /// `refused` voices were offered and not accepted: they want nothing.
     pub(super) fn new(
         voices: &'a [Voice],
-        refused: &[(TrackId, usize)],
-        lines: &[Line],
+        refused: &[(TrackId, Option<usize>)],
         slots: SlotCount,
     ) -> Demand<'a> {
         let is_refused = |voice: &&Voice| refused.iter().any(|(track, _)| *track == voice.track);
         let wanted: Vec<&Voice> = voices.iter().filter(|voice| !is_refused(voice)).collect();
         let tracks = wanted.iter().map(|voice| voice.track).collect();
-        let usable = lines.iter().filter(|line| {
-            line.audio.as_ref().is_some_and(|audio| audio.client_receives && audio.slot.is_some())
-        });
-        let capacity = usable.count() + usize::from(slots.max.saturating_sub(slots.used));
-        Demand { exceeds_slots: wanted.len() > capacity, wanted, tracks }
+        Demand { exceeds_slots: wanted.len() > usize::from(slots.max), wanted, tracks }
     }
 }
 
@@ -66,12 +60,8 @@ impl Plan {
         slots: SlotCount,
         may_send: impl Fn(usize) -> bool,
     ) -> Plan {
-        let mut next_slot = slots.used;
-        let mut allocate = || {
-            let slot = (next_slot < slots.max).then_some(SlotIndex(next_slot))?;
-            next_slot += 1;
-            Some(slot)
-        };
+        let held: HashSet<SlotIndex> = lines.iter().filter_map(Line::slot).map(|slot| slot.index).collect();
+        let mut free = (0..slots.max).map(SlotIndex).filter(|index| !held.contains(index));
         // An m-line that was inactive comes back under a new SSRC: Chromium gives a receiver that is taken up
         // again under its old one no sound.
         let mut ssrc_numbers = slots.ssrcs_used..;
@@ -93,7 +83,7 @@ impl Plan {
             for index in (0..lines.len()).filter(|index| listening(*index, sends)) {
                 let slot = lines[index].slot();
                 if slot.is_none_or(|slot| slot.voice.is_none()) && waiting.peek().is_some() {
-                    let Some(slot) = slot.map(|slot| slot.index).or_else(&mut allocate) else { continue };
+                    let Some(slot) = slot.map(|slot| slot.index).or_else(|| free.next()) else { continue };
                     sending[index] = waiting.next().and_then(|voice| send(slot, voice));
                 }
                 line_count += 1;
@@ -101,11 +91,13 @@ impl Plan {
         }
         // An m-line that is on its way to inactive is free one offer later: no new one in its stead.
         let missing = demand.wanted.len().saturating_sub(line_count);
-        let mut added = Vec::new();
-        for voice in waiting.take(missing) {
-            let Some(slot) = allocate() else { break };
-            added.extend(send(slot, voice));
-        }
+        let reusable = (0..lines.len()).filter(|index| lines[*index].is_reusable());
+        let places = reusable.chain(lines.len()..);
+        let added = waiting.take(missing).zip(places).map_while(|(voice, index)| {
+            let slot = free.next()?;
+            Some((index, send(slot, voice)?))
+        });
+        let added = added.collect();
         Plan { sending, added }
     }
 
