@@ -38,18 +38,18 @@ impl Worker {
         if publication.stream.payload_type != header.payload_type {
             return Err(DropReason::RtpUnknownPayloadType);
         }
-        let payload = header.payload(packet)?;
-        publication.bucket.take(now.instant, payload.len())?;
         let track_key = publication.key;
         let room = self.rooms.get_mut(room_key).ok_or(DropReason::RtpUnknownStream)?;
         if is_new_ssrc {
-            room.begin_stretch(track_key);
+            room.begin_stretch(track_key); // It is bound by now, whatever becomes of the packet.
         }
         let track = room.track_mut(track_key).ok_or(DropReason::RtpUnknownStream)?;
         if is_new_ssrc {
             track.reception = None;
             track.last_report = None; // Of another clock.
         }
+        let payload = header.payload(packet)?;
+        publication.bucket.take(now.instant, payload.len())?;
         track.reception.get_or_insert_with(|| Reception::new(header.ssrc)).handle_packet(
             now.instant,
             header.timestamp,

@@ -193,11 +193,15 @@ impl Worker {
                 }
             }
             Relay::Learn(path) => {
-                self.by_path.remove(path);
-                if self.foreign.len() < FOREIGN_COUNT_MAX {
-                    self.foreign.insert(*path, from);
+                if self.by_path.get(path).is_some_and(|&holder| self.peers[holder].holds(path)) {
+                    // Everybody was told, so everybody is put right.
+                    let path = *path;
+                    self.tell_sharers(|| Relay::Keep(path));
+                } else {
+                    self.learn_foreign(*path, from);
                 }
             }
+            Relay::Keep(path) => self.learn_foreign(*path, from),
             Relay::Forget(path) => {
                 if self.foreign.get(path) == Some(&from) {
                     self.foreign.remove(path);
@@ -291,8 +295,10 @@ impl Worker {
             self.forget_path(key, forgotten);
         }
         // Another peer may have had it meanwhile, behind the same NAT or with a forged address.
+        let holder = self.by_path.get(&path).copied().filter(|&holder| holder != key);
+        let is_held = holder.is_some_and(|holder| self.peers[holder].holds(&path));
         let is_lost = is_its_own && self.by_path.get(&path) != Some(&key);
-        if is_new || is_lost && self.peers[key].may_take_back(now.instant) {
+        if !is_held && (is_new || is_lost && self.peers[key].may_take_back(now.instant)) {
             self.learn_path(key, path);
         }
         self.learn_ufrags(key);
@@ -314,18 +320,27 @@ impl Worker {
         self.relays.push((owner, Relay::Datagram { path, is_stun, bytes: RelayBytes::new(bytes) }));
     }
 
-    /// The 5-tuple sent a valid MESSAGE-INTEGRITY: it is this peer's, whoever had it before.
+    /// The 5-tuple sent a valid MESSAGE-INTEGRITY: it is this peer's, whoever had it before and does not hold it.
     fn learn_path(&mut self, key: PeerKey, path: Path) {
         self.by_path.insert(path, key);
         self.foreign.remove(&path);
         self.tell_sharers(|| Relay::Learn(path));
     }
 
-    fn forget_path(&mut self, key: PeerKey, path: Path) {
-        if self.by_path.get(&path) == Some(&key) {
-            self.by_path.remove(&path);
-            self.tell_sharers(|| Relay::Forget(path));
+    fn learn_foreign(&mut self, path: Path, owner: WorkerId) {
+        self.by_path.remove(&path);
+        if self.foreign.len() < FOREIGN_COUNT_MAX || self.foreign.contains_key(&path) {
+            self.foreign.insert(path, owner);
         }
+    }
+
+    fn forget_path(&mut self, key: PeerKey, path: Path) {
+        if self.by_path.get(&path).is_some_and(|&holder| holder != key) {
+            return;
+        }
+        self.by_path.remove(&path);
+        // Even where it is another worker's by now: when both learnt it at once, each believes that it is the other's.
+        self.tell_sharers(|| Relay::Forget(path));
     }
 
     fn tell_sharers(&mut self, relay: impl Fn() -> Relay) {

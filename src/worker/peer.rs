@@ -8,7 +8,7 @@ use super::command::PublishedStream;
 use super::traffic::Traffic;
 use crate::ice::credentials::LocalUfrag;
 use crate::ids::{Ssrc, TrackId};
-use crate::packet::DropReason;
+use crate::packet::{DropReason, Path};
 use crate::room::receiver::ReceiverKey;
 use crate::room::track::TrackKey;
 use crate::rtp::extension::Values;
@@ -64,6 +64,12 @@ impl Peer {
         vector::fetch_start_behind(self, distance);
         vector::fetch_start_behind(&self.traffic, distance);
         self.transport.fetch_sending(distance);
+    }
+
+    /// Media goes this way and the peer is heard there: it has proven that the address is its own, where a valid
+    /// MESSAGE-INTEGRITY can come from a forged one.
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        self.transport.selected() == Some(*path) && self.transport.state() == ConnectionState::Connected
     }
 
     /// Counts that it takes a pair back from another peer; `false` when it just did. Two that share one must not keep

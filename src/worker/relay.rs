@@ -32,9 +32,12 @@ pub enum Relay {
         /// Its media time now.
         rtp_time: RtpTime,
     },
-    /// This 5-tuple is mine from now on: it sent a valid MESSAGE-INTEGRITY. Never dropped.
+    /// This 5-tuple is mine from now on, unless a peer of yours holds it: it sent a valid MESSAGE-INTEGRITY. Never
+    /// dropped.
     Learn(Path),
-    /// This 5-tuple is nobody's now. Never dropped.
+    /// Somebody claims this 5-tuple, and the peer of mine that holds it keeps it. Never dropped.
+    Keep(Path),
+    /// This 5-tuple is no longer mine. Never dropped.
     Forget(Path),
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gryt_sfu::signalling::negotiation::{Action, ErrorCode, GLARE_WAIT, REOFFER_WAIT};
+use gryt_sfu::signalling::negotiation::{Action, ErrorCode, GLARE_WAIT, LATE_ANSWER_WAIT, REOFFER_WAIT};
 use str0m::media::Direction;
 
 use crate::fixtures::{
@@ -82,6 +82,18 @@ fn after_a_roll_back_ours_comes_again() {
     // The late answer passes for one to it; the true one then is one too many.
     assert_eq!(summary(&script.answer(&answer_to(&ours))), ["add 0 s0 1"]);
     assert_eq!(summary(&script.answer(&answer_to(&again))), ["fail"]);
+}
+
+#[test]
+fn an_answer_too_many_long_after_a_roll_back_is_only_counted() {
+    let (mut script, _) = offered();
+    script.offer(&chromium(&["0"], &[chromium_audio("0", "sendonly")]));
+    let actions = script.wait(GLARE_WAIT);
+    let answer = answer_to(sent_offer(&actions).unwrap());
+    assert_eq!(summary(&script.answer(&answer)), ["add 0 s0 1"]);
+    script.wait(LATE_ANSWER_WAIT);
+    assert_eq!(summary(&script.answer(&answer)), [""; 0]);
+    assert_eq!(script.server.ignored_answer_count(), 1);
 }
 
 #[test]

@@ -150,6 +150,28 @@ fn a_peer_that_changes_its_ssrc_all_the_time_is_cut_off_at_the_table() {
 }
 
 #[test]
+fn a_voice_whose_first_packet_is_refused_is_heard_from_the_next() {
+    let (mut sim, mut callers) = room_of(2);
+    for _ in 0..300 {
+        sim.speak(&mut callers[0], 20, b"a burst");
+    }
+    hear(&mut sim, &mut callers[1]);
+    let refused = sim.drops(DropReason::RateLimited);
+    assert!(refused > 0);
+    // Another SSRC, whose numbers are lower.
+    let renewed = plain_header(OPUS, Ssrc(0x7000_0000));
+    let mut say = |sim: &mut Sim, index| {
+        let bytes = callers[0].protect_packet(PacketIndex(index), &renewed, b"renewed");
+        sim.deliver(callers[0].path, &mut bytes.clone());
+    };
+    say(&mut sim, 1);
+    assert_eq!(sim.drops(DropReason::RateLimited), refused + 1);
+    sim.pass(Duration::from_secs(1));
+    say(&mut sim, 2);
+    assert_eq!(payloads(&hear(&mut sim, &mut callers[1])), [b"renewed"]);
+}
+
+#[test]
 fn an_ssrc_or_a_mid_names_nothing_of_anybody_else() {
     let (mut sim, mut callers) = room_of(3);
     sim.speak(&mut callers[0], 20, b"one");

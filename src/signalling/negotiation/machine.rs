@@ -18,6 +18,8 @@ pub const GLARE_WAIT: Duration = Duration::from_secs(1);
 /// How long a client whose offer was dropped has to offer again before it is told of the glare, and
 /// then once more before we go on without.
 pub const REOFFER_WAIT: Duration = Duration::from_millis(500);
+/// An answer to an offer that was rolled back is waited for so long; what comes later answers nothing.
+pub const LATE_ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// A member who has not offered by then gets an offer, if there is a voice to hear.
 pub const FIRST_OFFER_WAIT: Duration = Duration::from_secs(3);
 
@@ -47,8 +49,8 @@ pub struct Negotiation {
     pub(super) is_established: bool,
     /// The client has our candidates for `local`.
     pub(super) has_candidates: bool,
-    /// An offer of ours was rolled back: an answer too many is an answer to it.
-    has_rolled_back: bool,
+    /// When an offer of ours was rolled back: for a while an answer too many is an answer to it.
+    rolled_back_at: Option<Instant>,
     reoffer: Option<Reoffer>,
     /// The client may believe of any slot what a `slots` message said, or what it would have said had the
     /// WebSocket not been lost.
@@ -126,7 +128,7 @@ impl Negotiation {
             numbering: None,
             is_established: false,
             has_candidates: false,
-            has_rolled_back: false,
+            rolled_back_at: None,
             reoffer: None,
             has_told_slots: false,
             actions: VecDeque::new(),
@@ -175,7 +177,7 @@ impl Negotiation {
                     Err(refusal) => self.fail(refusal),
                 }
             }
-            State::Stable if self.has_rolled_back => {
+            State::Stable if self.rolled_back_at.is_some_and(|at| now < at + LATE_ANSWER_WAIT) => {
                 self.fail("an answer to an offer that was rolled back".into());
             }
             State::Stable => self.ignored_answer_count += 1,
@@ -254,7 +256,7 @@ impl Negotiation {
         match std::mem::replace(&mut self.state, State::Stable) {
             State::Offered(offered) => {
                 // Dropping `offered` is the roll-back: nothing of it was applied.
-                self.has_rolled_back = true;
+                self.rolled_back_at = Some(now);
                 self.has_candidates = self.remote.is_some() && self.has_candidates;
                 if let Some((offer, _)) = offered.held {
                     self.answer(now, &offer);
