@@ -23,8 +23,8 @@ const SINK_COUNT: usize = 100;
 const ROUND_COUNT: usize = 41;
 /// Flushes between two readings of the clock. What they send must fit the sinks' socket buffers.
 const FLUSH_COUNT: usize = 10;
-/// Messages of one `sendmmsg`.
-const CALL_LEN: usize = 64;
+/// Messages of one `sendmmsg`: as many as the server's.
+const CALL_LEN: usize = 128;
 
 /// The columns.
 const WAYS: [&str; 6] = ["sendmmsg", "GSO", "uring", "uring+GSO", "mmsg", "mmsg+GSO"];
@@ -178,6 +178,7 @@ impl Bare {
     #[expect(unsafe_code, reason = "message headers start as zeroes")]
     fn new(sinks: &Sinks, datagram: &[u8], each: usize, as_one: bool) -> Bare {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("some port is free");
+        socket::set_may_fragment(socket.as_raw_fd(), false).expect("as the server's");
         let names: Vec<socket2::SockAddr> = sinks.addresses.iter().map(|address| (*address).into()).collect();
         let (datagrams, sends) = if as_one { (each, 1) } else { (1, each) };
         let mut bytes = datagram.repeat(datagrams);

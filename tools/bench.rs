@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use measurement::{Row, measure};
-use network::{LoadCpu, Network, Receive};
+use network::{LoadCpu, Network, Receive, Segment};
 
 /// Measures the server beside a bare fan-out, and writes what it found as Markdown and as a page.
 #[derive(Parser)]
@@ -54,6 +54,9 @@ struct Arguments {
     /// On whose CPU the kernel takes a packet in
     #[arg(long, value_enum, default_value_t = Receive::Receiver, value_name = "CPU")]
     receive: Receive,
+    /// Who cuts what leaves as one send of several datagrams
+    #[arg(long, value_enum, default_value_t = Segment::Receiver, value_name = "WHO")]
+    segment: Segment,
     /// What the load's CPU does while it waits
     #[arg(long, value_enum, default_value_t = LoadCpu::Asleep, value_name = "STATE")]
     load_cpu: LoadCpu,
@@ -80,6 +83,7 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("{} cannot be made", arguments.out.display()))?;
     let network = Network::new().context("two network namespaces (as root, with iproute2)")?;
+    network.segment(arguments.segment)?;
     let mut found = Vec::new();
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
     let (mut missing, mut is_whole) = (Vec::new(), true);
@@ -130,8 +134,8 @@ fn main() -> Result<()> {
 }
 
 fn write(arguments: &Arguments, found: &[(&plan::Table, Vec<Row>)], missing: &[String]) -> Result<()> {
-    let mut about =
-        report::About::read(arguments.runs, arguments.seconds, arguments.receive, arguments.load_cpu);
+    let Arguments { runs, seconds, receive, segment, load_cpu, .. } = *arguments;
+    let mut about = report::About::read(runs, seconds, receive, segment, load_cpu);
     about.missing = missing.to_vec();
     for (file, text) in
         [("bench.md", report::markdown(&about, found)), ("bench.html", report::page(&about, found))]

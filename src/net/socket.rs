@@ -297,7 +297,10 @@ fn unbound(domain: Domain) -> io::Result<Socket> {
 
 /// Whether the kernel cuts what is longer than the path's MTU as it sends it on IPv4, instead of refusing it
 /// (`EMSGSIZE`). What fits is never cut on the way, either way; on IPv6 this changes nothing.
-pub(super) fn set_may_fragment(fd: RawFd, may_fragment: bool) -> io::Result<()> {
+///
+/// # Errors
+/// The kernel's.
+pub fn set_may_fragment(fd: RawFd, may_fragment: bool) -> io::Result<()> {
     let discovery = if may_fragment { libc::IP_PMTUDISC_WANT } else { libc::IP_PMTUDISC_DO };
     set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discovery)
 }

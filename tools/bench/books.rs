@@ -10,13 +10,31 @@ use super::network::Network;
 
 /// The machine's own books at one moment.
 pub(crate) struct Sample {
-    /// In seconds, as `busy` and `stolen`.
-    pub(crate) at: f64,
-    /// Time for which the server's CPU was busy, from some moment on, and which was stolen of all.
-    pub(crate) busy: f64,
+    /// In seconds, as all that follows.
+    pub(crate) read_at: f64,
+    /// Up to when `idle` is booked: the server's CPU went to sleep then, or awoke.
+    pub(crate) booked_at: f64,
+    /// Time for which the server's CPU was idle, ever.
+    pub(crate) idle: f64,
+    /// That was stolen of all CPUs.
     pub(crate) stolen: f64,
     /// Taken by the load's CPU, ever.
     pub(crate) interrupts: f64,
+}
+
+/// A CPU to which anything is sent and that neither sleeps nor wakes for so long does not sleep at all.
+const AWAKE: f64 = 0.1;
+
+impl Sample {
+    /// Of the time until `end`, or nearly, the part for which the server's CPU was busy, from 0 to 1.
+    pub(crate) fn busy_until(&self, end: &Sample) -> f64 {
+        let passed = (end.known_until() - self.known_until()).max(0.001);
+        (1.0 - (end.idle - self.idle) / passed).max(0.0)
+    }
+
+    fn known_until(&self) -> f64 {
+        if self.read_at - self.booked_at > AWAKE { self.read_at } else { self.booked_at }
+    }
 }
 
 /// Taken on the load's CPU: reading them is work, too.
@@ -34,7 +52,7 @@ pub(crate) fn samples(network: &Network, began: Instant, is_over: impl Fn() -> b
         // tick, and voices keep step with ticks.
         let timers = std::fs::read_to_string("/proc/timer_list").unwrap_or_default();
         let read_at = began.elapsed().as_secs_f64();
-        let (at, idle) = if let Some(Idle { ago, time }) = idle_of(&timers, network.server_cpu) {
+        let (booked_at, idle) = if let Some(Idle { ago, time }) = idle_of(&timers, network.server_cpu) {
             (read_at - ago, time)
         } else {
             let own = ticks(&format!("cpu{}", network.server_cpu));
@@ -42,7 +60,7 @@ pub(crate) fn samples(network: &Network, began: Instant, is_over: impl Fn() -> b
         };
         let stolen = ticks("cpu").get(7).copied().unwrap_or_default() / 100.0;
         let interrupts = function_calls(&std::fs::read_to_string("/proc/interrupts")?, network.load_cpu);
-        samples.push(Sample { at, busy: at - idle, stolen, interrupts });
+        samples.push(Sample { read_at, booked_at, idle, stolen, interrupts });
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(samples)
@@ -88,7 +106,9 @@ pub(crate) fn at_rest(network: &Network, seconds: u32) -> Result<f64> {
     let samples = std::thread::scope(|scope| scope.spawn(sampler).join());
     let samples = samples.map_err(|_| anyhow::anyhow!("the sampler panicked"))??;
     let (first, last) = samples.first().zip(samples.last()).context("no samples")?;
-    Ok(100.0 * (last.busy - first.busy) / (last.at - first.at).max(0.001))
+    // Here it may sleep for long: what is booked is all that is known.
+    let passed = (last.booked_at - first.booked_at).max(0.001);
+    Ok(100.0 * (1.0 - (last.idle - first.idle) / passed).max(0.0))
 }
 
 #[cfg(test)]
@@ -103,6 +123,17 @@ mod tests {
         assert_eq!(idle_of(timers, 1), Some(Idle { ago: 0.25, time: 5.000_000_125 }));
         assert_eq!([0, 2, 11].map(|cpu| idle_of(timers, cpu)), [None, None, None]);
         assert_eq!(idle_of("", 0), None);
+    }
+
+    #[test]
+    fn a_cpu_that_never_sleeps_is_busy() {
+        let sample =
+            |read_at, booked_at, idle| Sample { read_at, booked_at, idle, stolen: 0.0, interrupts: 0.0 };
+        let asleep = sample(10.0, 9.999, 5.0);
+        assert!((asleep.busy_until(&sample(11.0, 10.999, 5.25)) - 0.75).abs() < 1e-9);
+        // Awake for the last four tenths of a second, and for good.
+        assert!((asleep.busy_until(&sample(11.0, 10.6, 5.2)) - 0.8).abs() < 1e-3);
+        assert!((sample(11.0, 10.6, 5.2).busy_until(&sample(12.0, 10.6, 5.2)) - 1.0).abs() < 1e-9);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A row of a table: each subject several times, by turns, and the medians.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,6 +32,7 @@ pub(crate) struct Figures {
     /// Of the process, in percent of a CPU.
     pub(crate) cpu_percent: f64,
     pub(crate) delivered_per_second: f64,
+    /// Of the whole run, its beginning included; of several the worst.
     pub(crate) loss_percent: f64,
     /// Of the load tool's busiest thread, in percent of a CPU: near 100 its voices come late and in bursts.
     pub(crate) load_cpu_percent: f64,
@@ -136,15 +138,9 @@ fn medians<T, const N: usize>(runs: &[T], figures: [fn(&T) -> f64; N]) -> [f64; 
 fn found(runs: &[Figures], first: &[Figures]) -> (Figures, Beside) {
     let [process_us, machine_us, cpu_percent] =
         medians(runs, [|run| run.process_us, |run| run.machine_us, |run| run.cpu_percent]);
-    let [delivered_per_second, loss_percent, load_cpu_percent, interrupts] = medians(
-        runs,
-        [
-            |run| run.delivered_per_second,
-            |run| run.loss_percent,
-            |run| run.load_cpu_percent,
-            |run| run.interrupts,
-        ],
-    );
+    let [delivered_per_second, load_cpu_percent, interrupts] =
+        medians(runs, [|run| run.delivered_per_second, |run| run.load_cpu_percent, |run| run.interrupts]);
+    let loss_percent = runs.iter().map(|run| run.loss_percent).fold(0.0, f64::max);
     let [p50_ms, p99_ms, p999_ms] = medians(runs, [|run| run.p50_ms, |run| run.p99_ms, |run| run.p999_ms]);
     let figures = Figures {
         process_us,
@@ -192,20 +188,14 @@ fn run(
     ensure!(output.status.success(), "sfu-load ended with {}: {}", output.status, text.trim());
     let outcome: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
     std::fs::remove_file(&json)?;
-    let (mut figures, steal) = figures(&outcome, subject, load, &machine, at_rest)?;
+    let (mut figures, steal) = figures(&outcome, load, &machine, at_rest)?;
     if table.is_spread {
         (figures.machine_us, figures.interrupts) = (f64::NAN, f64::NAN);
     }
     Ok((figures, steal))
 }
 
-fn figures(
-    outcome: &Value,
-    subject: &Subject,
-    load: &Load,
-    machine: &[Sample],
-    at_rest: f64,
-) -> Result<(Figures, f64)> {
+fn figures(outcome: &Value, load: &Load, machine: &[Sample], at_rest: f64) -> Result<(Figures, f64)> {
     let seconds = outcome["seconds"].as_array().context("no seconds")?;
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     let full = f64::from(load.members());
@@ -217,27 +207,51 @@ fn figures(
     let (from, to) = (number(&first["at"]) - 1.0, number(&last["at"]));
     let count = counted.len() as f64;
     let sum = |key: &str| counted.iter().map(|second| number(&second[key])).sum::<f64>();
-    let delivered = sum("received_per_second") * load.sent_for_heard(subject);
+    let delivered = sum("received_per_second") * load.sent_for_heard();
     ensure!(delivered > 0.0, "nothing was delivered");
-    let within = |at: f64| machine.iter().min_by(|a, b| (a.at - at).abs().total_cmp(&(b.at - at).abs()));
+    let within =
+        |at: f64| machine.iter().min_by(|a, b| (a.read_at - at).abs().total_cmp(&(b.read_at - at).abs()));
     let (begins, ends) = within(from).zip(within(to)).context("no samples")?;
-    let passed = (ends.at - begins.at).max(0.001);
-    // Of the seconds: one in which the machine was elsewhere must not speak for all.
-    let median_of =
-        |value: &dyn Fn(&Value) -> f64| median(counted.iter().map(|second| value(second)).collect());
+    let passed = (ends.read_at - begins.read_at).max(0.001);
+    let delays = Delays::of(counted)?;
     let figures = Figures {
         process_us: sum("server_cpu_percent") * 1e4 / delivered,
-        machine_us: ((ends.busy - begins.busy) / passed - at_rest / 100.0).max(0.0) * count * 1e6 / delivered,
+        machine_us: (begins.busy_until(ends) - at_rest / 100.0).max(0.0) * count * 1e6 / delivered,
         cpu_percent: sum("server_cpu_percent") / count,
         delivered_per_second: delivered / count,
         loss_percent: number(&outcome["packets"]["loss_percent"]),
-        load_cpu_percent: median_of(&|second| number(&second["own_cpu_percent"])),
+        load_cpu_percent: sum("own_cpu_percent") / count,
         interrupts: (ends.interrupts - begins.interrupts) / passed * count / delivered,
-        p50_ms: median_of(&|second| number(&second["latency_ms"]["p50"])),
-        p99_ms: median_of(&|second| number(&second["latency_ms"]["p99"])),
-        p999_ms: median_of(&|second| number(&second["latency_ms"]["p999"])),
+        p50_ms: delays.quantile(0.5),
+        p99_ms: delays.quantile(0.99),
+        p999_ms: delays.quantile(0.999),
     };
     Ok((figures, 100.0 * (ends.stolen - begins.stolen) / passed))
+}
+
+/// All delays of some seconds, taken together: µs, and how often.
+struct Delays(BTreeMap<u64, u64>);
+
+impl Delays {
+    fn of(seconds: &[&Value]) -> Result<Delays> {
+        let mut all = BTreeMap::new();
+        for second in seconds {
+            let counts: Vec<(u64, u64)> = serde_json::from_value(second["latency_counts"].clone())?;
+            counts.into_iter().for_each(|(micros, count)| *all.entry(micros).or_default() += count);
+        }
+        Ok(Delays(all))
+    }
+
+    /// In ms; of nothing, nothing.
+    fn quantile(&self, part: f64) -> f64 {
+        let rank = (self.0.values().sum::<u64>() as f64 * part).ceil() as u64;
+        let mut seen = 0;
+        let found = self.0.iter().find(|(_, count)| {
+            seen += **count;
+            seen >= rank
+        });
+        found.map_or(0.0, |(micros, _)| *micros as f64 / 1_000.0)
+    }
 }
 
 #[cfg(test)]
@@ -263,21 +277,27 @@ mod tests {
 
     #[test]
     fn only_whole_seconds_with_everybody_count_and_idle_time_is_not_busy() {
-        let second = |at: f64, connected: u32, cpu: f64, p99: f64| {
+        let second = |at: f64, connected: u32, cpu: f64, worst: u64| {
             json!({"at": at, "connected": connected, "received_per_second": 1_000.0, "server_cpu_percent": cpu,
-                "own_cpu_percent": 10.0, "latency_ms": {"p50": 0.1, "p99": p99, "p999": 9.0}})
+                "own_cpu_percent": 10.0, "latency_counts": [[100, 990], [worst, 10]]})
         };
         let outcome = json!({"packets": {"loss_percent": 0.5}, "seconds": [
-            second(1.0, 3, 90.0, 9.0), second(2.0, 6, 90.0, 9.0), second(3.0, 6, 1.0, 1.0), second(4.0, 6, 2.0, 3.0),
-            second(5.0, 6, 3.0, 2.0), second(5.2, 6, 90.0, 9.0)]});
+            second(1.0, 3, 90.0, 90_000), second(2.0, 6, 90.0, 90_000), second(3.0, 6, 1.0, 1_000),
+            second(4.0, 6, 2.0, 30_000), second(5.0, 6, 3.0, 2_000), second(5.2, 6, 90.0, 90_000)]});
         // A quarter of the CPU is busy, a twentieth at rest; of all time, 3 ms were stolen while it counted.
         let machine: Vec<Sample> = (0..=60)
             .map(|tenth| f64::from(tenth) / 10.0)
-            .map(|at| Sample { at, busy: at / 4.0, stolen: at / 1_000.0, interrupts: at * 50.0 })
+            .map(|at| Sample {
+                read_at: at,
+                booked_at: at,
+                idle: at * 0.75,
+                stolen: at / 1_000.0,
+                interrupts: at * 50.0,
+            })
             .collect();
         let voice = super::super::subject::Voice::Constant;
-        let load = Load { rooms: 2, speakers: 1, listeners: 2, voice, hear_every: 1 };
-        let whole = |load: &Load| figures(&outcome, &Subject::Floor, load, &machine, 5.0).unwrap();
+        let load = Load { rooms: 2, speakers: 1, listeners: 2, voice, hear_every: 1, deaf_speakers: false };
+        let whole = |load: &Load| figures(&outcome, load, &machine, 5.0).unwrap();
         assert_eq!(
             whole(&Load { hear_every: 2, ..load }).0.process_us,
             10.0,
@@ -286,7 +306,9 @@ mod tests {
         let (figures, steal) = whole(&load);
         assert_eq!(figures.process_us, 20.0, "2 % of a CPU, by 1,000 packets a second");
         assert!((figures.machine_us - 200.0).abs() < 1e-6, "{figures:?}");
-        assert_eq!((figures.p99_ms, figures.loss_percent, figures.load_cpu_percent), (2.0, 0.5, 10.0));
+        assert_eq!((figures.loss_percent, figures.load_cpu_percent), (0.5, 10.0));
+        // Of three thousand the tenth worst is 30 ms, whatever the other seconds had.
+        assert_eq!((figures.p50_ms, figures.p99_ms, figures.p999_ms), (0.1, 0.1, 30.0));
         assert!((steal - 0.1).abs() < 1e-6, "{steal}");
         assert!((figures.interrupts - 0.05).abs() < 1e-6, "{figures:?}");
     }

@@ -19,6 +19,15 @@ pub(crate) enum Receive {
     Sender,
 }
 
+/// Who cuts a train of datagrams into those that are on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Segment {
+    /// The other end, as a network card would that segments UDP
+    Receiver,
+    /// The sender's CPU, as without such a card
+    Sender,
+}
+
 /// What the load's CPU does while it waits for a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LoadCpu {
@@ -91,6 +100,15 @@ impl Network {
             ensure!(status.success(), "packets cannot be steered to CPU {cpu}: no CONFIG_RPS?");
         }
         Ok(())
+    }
+
+    /// Says who cuts trains, at the server's end.
+    pub(crate) fn segment(&self, by: Segment) -> Result<()> {
+        let count = match by {
+            Segment::Receiver => 65_535,
+            Segment::Sender => 1,
+        };
+        ip(&format!("-n {} link set veth0 gso_max_segs {count}", self.server))
     }
 
     /// A command in the server's namespace, on its CPU or on any.

@@ -24,7 +24,7 @@ pub(crate) struct Case {
 }
 
 fn case(x: u32, rooms: u32, speakers: u32, listeners: u32, voice: Voice) -> Case {
-    let load = Load { rooms, speakers, listeners, voice, hear_every: 1 };
+    let load = Load { rooms, speakers, listeners, voice, hear_every: 1, deaf_speakers: false };
     Case { x, label: format!("{rooms} × {speakers}+{listeners}"), load }
 }
 
@@ -36,6 +36,12 @@ fn server(variables: &[(&'static str, &'static str)]) -> Subject {
 fn crowd(rooms: u32) -> Case {
     let full = case(rooms, rooms, 4, 100, Voice::Constant);
     Case { load: Load { hear_every: 10, ..full.load }, ..full }
+}
+
+/// There who speaks hears nobody on the same connection.
+fn beside_janus(rooms: u32, listeners: u32) -> Case {
+    let case = case(rooms * listeners, rooms, 4, listeners, Voice::Constant);
+    Case { load: Load { deaf_speakers: true, ..case.load }, ..case }
 }
 
 impl Table {
@@ -167,7 +173,7 @@ pub(crate) fn tables() -> Vec<Table> {
                 ("Janus", Subject::Janus),
             ],
             cases: [(1, 10), (8, 10), (1, 100), (2, 100)]
-                .map(|(rooms, listeners)| case(rooms * listeners, rooms, 4, listeners, Constant))
+                .map(|(rooms, listeners)| beside_janus(rooms, listeners))
                 .into(),
         },
         Table {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::host::Absence;
 use super::measurement::{Figures, Row, of_own_cpu};
-use super::network::{LoadCpu, Receive};
+use super::network::{LoadCpu, Receive, Segment};
 use super::plan::Table;
 use super::plot::{Line, Plot, escaped};
 
@@ -17,13 +17,20 @@ pub(crate) struct About {
     runs: u32,
     seconds: u32,
     receive: Receive,
+    segment: Segment,
     load_cpu: LoadCpu,
     /// What was to be measured and could not be, a sentence each.
     pub(crate) missing: Vec<String>,
 }
 
 impl About {
-    pub(crate) fn read(runs: u32, seconds: u32, receive: Receive, load_cpu: LoadCpu) -> About {
+    pub(crate) fn read(
+        runs: u32,
+        seconds: u32,
+        receive: Receive,
+        segment: Segment,
+        load_cpu: LoadCpu,
+    ) -> About {
         let output = |program: &str, arguments: &[&str]| {
             let output = std::process::Command::new(program).args(arguments).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
@@ -38,6 +45,7 @@ impl About {
             runs,
             seconds,
             receive,
+            segment,
             load_cpu,
             missing: Vec::new(),
         }
@@ -47,6 +55,10 @@ impl About {
         let receive = match self.receive {
             Receive::Receiver => "and takes in there what is for it, as two machines would",
             Receive::Sender => "and takes in there what it sends to the other, as veth does by itself",
+        };
+        let segment = match self.segment {
+            Segment::Receiver => "",
+            Segment::Sender => " Trains are cut up by their sender.",
         };
         let load_cpu = match self.load_cpu {
             LoadCpu::Asleep => "",
@@ -62,7 +74,7 @@ impl About {
         };
         format!(
             "Commit {commit}, {machine}; {runs}; server and load in network namespaces of their own, \
-             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.{load_cpu}{missing}"
+             joined by veth. Each has one CPU, {receive}; both have all where several workers are compared.{segment}{load_cpu}{missing}"
         )
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Load {
     pub(crate) voice: Voice,
     /// Of so many listeners one takes what it is sent.
     pub(crate) hear_every: u32,
+    /// Speakers are sent nothing, as Janus's are.
+    pub(crate) deaf_speakers: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +56,9 @@ impl Load {
         self.rooms * (self.speakers + self.listeners)
     }
 
-    /// Packets that are sent for each that is heard. The speakers hear each other, too, but with Janus.
-    pub(crate) fn sent_for_heard(&self, subject: &Subject) -> f64 {
-        let others = match subject {
-            Subject::Janus => 0,
-            Subject::Floor | Subject::Server(_) | Subject::Unsteered(_) => self.speakers.saturating_sub(1),
-        };
+    /// Packets that are sent for each that is heard. Else than deaf ones, speakers hear each other, too.
+    pub(crate) fn sent_for_heard(&self) -> f64 {
+        let others = if self.deaf_speakers { 0 } else { self.speakers.saturating_sub(1) };
         let hearing = self.listeners.div_ceil(self.hear_every) + others;
         f64::from(self.listeners + others) / f64::from(hearing.max(1))
     }
@@ -171,6 +170,8 @@ impl Running {
         }
         if matches!(subject, Subject::Janus) {
             command.arg("--janus");
+        } else if load.deaf_speakers {
+            command.arg("--deaf-speakers");
         }
         if load.voice == Voice::Opus {
             command.args(["--input", "benches/voice.opus"]);

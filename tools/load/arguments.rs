@@ -114,6 +114,9 @@ pub(crate) struct Load {
     /// Of so many listeners one goes on hearing: the kernel keeps voices from the others, more of whom fit on one core
     #[arg(long, help_heading = "How", default_value_t = 1, value_name = "COUNT", requires = "light", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) hear_every: u32,
+    /// Speakers are sent nothing: they are deafened, so that each voice goes to the listeners alone
+    #[arg(long, help_heading = "How", conflicts_with = "janus")]
+    pub(crate) deaf_speakers: bool,
     /// Threads that listeners are spread over, and as many that speakers are, which come first on their CPU
     #[arg(long, help_heading = "How", default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) threads: u32,

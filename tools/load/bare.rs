@@ -32,6 +32,10 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 const DRAIN_PARTS: u32 = 50;
 /// Before the first second that counts.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// In the end, what is still on its way is waited for until nothing came for so long,
+const QUIET: Duration = Duration::from_millis(300);
+/// or for so long in all.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
 const MEMBER_COUNT_MAX: u64 = 20_000;
 
 /// Members of a bare fan-out.
@@ -51,6 +55,9 @@ pub(crate) struct Settings {
     /// Of so many listeners one hears: the kernel keeps voices from the others
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     hear_every: u32,
+    /// Speakers are sent nothing
+    #[arg(long)]
+    deaf_speakers: bool,
     /// Its process
     #[arg(long, value_name = "PID")]
     pid: u32,
@@ -75,6 +82,7 @@ impl Settings {
             seconds: self.seconds,
             light: true,
             hear_every: self.hear_every,
+            deaf_speakers: self.deaf_speakers,
             ..Setting::default()
         }
     }
@@ -96,9 +104,13 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
     let _inside = runtime.enter();
     let target = SocketAddr::V4(settings.target);
     let own = super::udp::local_ip(target)?;
-    let register = |room: u16| -> Result<Port> {
+    let open = || -> Result<Port> {
         let mut port = Port::bind(own)?;
         port.sleep()?;
+        Ok(port)
+    };
+    let register = |room: u16| -> Result<Port> {
+        let port = open()?;
         let [high, low] = room.to_be_bytes();
         port.send(&[REGISTER, high, low], target);
         Ok(port)
@@ -118,7 +130,7 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
     for number in 0..count {
         let (room, turn) = (number / settings.speakers, number % settings.speakers);
         speakers.push(Speaker {
-            port: register(room as u16)?,
+            port: if settings.deaf_speakers { open()? } else { register(room as u16)? },
             room: room as u16,
             number,
             phase: phase(turn, settings.speakers, room, settings.rooms.into()),
@@ -137,7 +149,7 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
         std::thread::Builder::new().name("speakers".into()).spawn_scoped(scope, speak)?;
         let outcome = told.recv().context("the thread runs").and_then(|theirs| {
             let threads = [this_thread()?, theirs?];
-            listen(settings, &listeners, speakers, &threads, sent)
+            listen(settings, &listeners, speakers, &threads, sent, is_over)
         });
         // Whatever came of it: the thread is waited for.
         is_over.store(true, Ordering::Relaxed);
@@ -175,9 +187,11 @@ fn listen(
     speakers: &[Speaker],
     threads: &[String],
     sent: &AtomicU64,
+    is_over: &AtomicBool,
 ) -> Result<Outcome> {
     let mut hearing = Hearing { batch: Batch::new(), counts: Counts::default() };
-    let mut total = Counts::default();
+    // Without the time before the first second that counts, and with it: delays, and what was lost.
+    let (mut total, mut received) = (Counts::default(), 0);
     let mut outcome = Outcome { setting: settings.in_words(), ..Outcome::default() };
     let started = Now::read().instant;
     let (mut drained_at, mut part) = (started, 0);
@@ -192,7 +206,7 @@ fn listen(
             let after = Usage::of(settings.pid)?;
             let own_after = own()?;
             let own_spent = own_after.saturating_sub(std::mem::replace(&mut own_before, own_after));
-            hearing.counts.sent = sent.swap(0, Ordering::Relaxed);
+            received += hearing.counts.received;
             let passed = now.duration_since(last).as_secs_f64();
             if let Some(before) = usage.replace(after) {
                 let spent: Duration = after.cpu.saturating_sub(before.cpu);
@@ -201,9 +215,9 @@ fn listen(
                     connected: settings.members(),
                     received_per_second: hearing.counts.received as f64 / passed,
                     latency_ms: Latency::of(&hearing.counts.latency),
+                    latency_counts: hearing.counts.latency.counts(),
                     server_cpu_percent: Some(100.0 * spent.as_secs_f64() / passed),
                     own_cpu_percent: 100.0 * own_spent.as_secs_f64() / passed,
-                    overflowed: hearing.counts.overflowed,
                     ..Second::default()
                 });
                 total.absorb(&mut hearing.counts);
@@ -224,18 +238,36 @@ fn listen(
         let next = drained_at.min(second_at);
         std::thread::sleep(next.saturating_duration_since(Now::read().instant));
     }
-    let hearing_each = settings.listeners.div_ceil(settings.hear_every) + settings.speakers - 1;
-    let expected = total.sent * u64::from(hearing_each);
+    is_over.store(true, Ordering::Relaxed);
+    let settles = Now::read().instant;
+    let mut came_at = settles;
+    loop {
+        hearing.counts = Counts::default();
+        listeners.iter().for_each(|port| hearing.drain(port));
+        speakers.iter().for_each(|speaker| hearing.drain(&speaker.port));
+        received += hearing.counts.received;
+        let now = Now::read().instant;
+        if hearing.counts.received > 0 {
+            came_at = now;
+        }
+        if now.duration_since(came_at) > QUIET || now.duration_since(settles) > SETTLE_MAX {
+            break;
+        }
+        std::thread::sleep(DRAIN_EVERY);
+    }
+    let others = if settings.deaf_speakers { 0 } else { settings.speakers - 1 };
+    let hearing_each = settings.listeners.div_ceil(settings.hear_every) + others;
+    let sent = sent.load(Ordering::Relaxed);
+    let expected = sent * u64::from(hearing_each);
+    let missing = expected.saturating_sub(received);
     outcome.duration_seconds = last.duration_since(started).as_secs_f64();
     outcome.packets = Packets {
-        sent: total.sent,
-        received: total.received,
-        missing: expected.saturating_sub(total.received),
-        // What is on its way at either end makes a little more or less.
-        loss_percent: 100.0 * (1.0 - total.received as f64 / expected.max(1) as f64).max(0.0),
+        sent,
+        received,
+        missing,
+        loss_percent: 100.0 * missing as f64 / expected.max(1) as f64,
         ..Packets::default()
     };
-    outcome.own.overflowed = total.overflowed;
     outcome.latency_ms = Latency::of(&total.latency);
     Ok(outcome)
 }

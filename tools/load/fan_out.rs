@@ -5,14 +5,15 @@ use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, ensure};
+use gryt_sfu::net::socket::set_may_fragment;
 
 /// A datagram of this byte and a room's number, two bytes, makes its sender a member of that room.
 pub(crate) const REGISTER: u8 = 0x4C;
 /// Before the room's number, in a datagram of a voice.
 pub(crate) const ROOM_AT: usize = 2;
 
-/// Datagrams a call.
-const BATCH: usize = 64;
+/// Datagrams a call: as many as the server's.
+const BATCH: usize = 128;
 const DATAGRAM_LEN_MAX: usize = 2_000;
 
 /// Sends what comes to all who registered for its room but whom it is from, until it is killed.
@@ -20,6 +21,7 @@ pub(crate) fn run(bind: SocketAddrV4) -> Result<()> {
     let socket = UdpSocket::bind(bind).with_context(|| format!("{bind} cannot be bound"))?;
     let address = socket.local_addr()?;
     socket2::SockRef::from(&socket).set_recv_buffer_size(8 << 20)?;
+    set_may_fragment(socket.as_raw_fd(), false)?;
     println!("{address}");
     std::io::stdout().flush()?;
     let mut rooms: Vec<Vec<libc::sockaddr_in>> = Vec::new();

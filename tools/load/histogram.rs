@@ -46,6 +46,12 @@ impl Histogram {
         self.max
     }
 
+    /// What was counted, without what was not: the greatest value of a bucket, and how many it has.
+    pub(crate) fn counts(&self) -> Vec<(u64, u64)> {
+        let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        filled.map(|(bucket, &count)| (last_of(bucket), count)).collect()
+    }
+
     /// The value that so many of a thousand do not exceed: at most a 32nd too great, never too small. `None` of
     /// nothing.
     pub(crate) fn quantile(&self, permille: u64) -> Option<u64> {
@@ -119,6 +125,7 @@ mod tests {
         assert_eq!(histogram.quantile(500), None);
         histogram.record(u64::MAX);
         assert_eq!(histogram.quantile(500), Some(VALUE_MAX));
+        assert_eq!(histogram.counts(), [(VALUE_MAX, 1)]);
         let mut sum = Histogram::default();
         sum.record(3);
         sum.absorb(&mut histogram);

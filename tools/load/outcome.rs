@@ -19,6 +19,8 @@ pub(crate) struct Second {
     pub(crate) received_per_second: f64,
     pub(crate) loss_percent: f64,
     pub(crate) latency_ms: Option<Latency>,
+    /// All of the delays, so that seconds can be taken together: µs, at most a 32nd too many, and how often.
+    pub(crate) latency_counts: Vec<(u64, u64)>,
     pub(crate) server_cpu_percent: Option<f64>,
     pub(crate) server_mib: Option<f64>,
     /// Of the busiest thread of listeners with one of speakers.
@@ -123,6 +125,7 @@ pub(crate) struct Setting {
     pub(crate) churn: u32,
     pub(crate) light: bool,
     pub(crate) hear_every: u32,
+    pub(crate) deaf_speakers: bool,
     pub(crate) voice: String,
 }
 

@@ -36,10 +36,11 @@ pub(crate) fn who(setting: &Setting) -> String {
         0 | 1 => String::new(),
         every => format!(", one in {every} of whom hears"),
     };
+    let deaf = if setting.deaf_speakers { "deaf " } else { "" };
     format!(
         "{} with {} and {}{each}{hearing}{light}",
         count(setting.rooms, "room"),
-        count(setting.speakers, "speaker"),
+        count(setting.speakers, &format!("{deaf}speaker")),
         count(setting.listeners, "listener")
     )
 }

@@ -19,14 +19,17 @@ pub(crate) enum Dialect {
 
 /// One session's.
 pub(crate) enum Signalling {
-    Own { room: String, user: String },
+    Own { room: String, user: String, is_deafened: bool },
     Janus(Janus),
 }
 
 impl Signalling {
     pub(crate) fn new(plan: &Plan) -> Signalling {
         match plan.dialect {
-            Dialect::Own => Signalling::Own { room: plan.room.clone(), user: plan.user.clone() },
+            Dialect::Own => {
+                let (room, user) = (plan.room.clone(), plan.user.clone());
+                Signalling::Own { room, user, is_deafened: !plan.is_sent_voices }
+            }
             Dialect::Janus => {
                 Signalling::Janus(Janus::new(&plan.room, &plan.user, plan.speakers, plan.voice.is_some()))
             }
@@ -41,8 +44,8 @@ impl Signalling {
     /// The first message.
     pub(crate) fn opening(&self) -> Value {
         match self {
-            Signalling::Own { room, user } => {
-                let info = json!({"nickname": user, "isMuted": false});
+            Signalling::Own { room, user, is_deafened } => {
+                let info = json!({"nickname": user, "isMuted": false, "isDeafened": is_deafened});
                 message("join", &json!({"roomId": room, "userId": user, "userInfo": info}))
             }
             Signalling::Janus(janus) => janus.create(),
