@@ -18,6 +18,8 @@ mod offline;
 mod sim;
 #[path = "replay/streams.rs"]
 mod streams;
+#[path = "replay/train.rs"]
+mod train;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -38,6 +40,7 @@ use link::{Datagram, Skipped};
 use live::Live;
 use offline::{Outcome, Replay, Settings};
 use streams::{Filter, Inspection};
+use train::Trains;
 
 /// Looks into a capture of voice calls, or replays it through the server's core.
 ///
@@ -252,7 +255,7 @@ fn replay(arguments: &Arguments, filter: &Filter, out: &mut impl Write) -> Resul
     read
 }
 
-/// Lends every frame of a capture to `take`, with a sign of progress on long files.
+/// Lends every datagram of a capture to `take`, those of a train one by one, with a sign of progress on long files.
 fn walk(
     path: &Path,
     mut take: impl FnMut(Duration, Result<Datagram<'_>, Skipped>) -> Result<()>,
@@ -266,11 +269,19 @@ fn walk(
     };
     let name = || path.display().to_string();
     let mut capture = Capture::open(BufReader::with_capacity(1 << 18, input)).with_context(name)?;
-    let mut progress = Progress::new(total);
+    let (mut progress, mut trains) = (Progress::new(total), Trains::default());
     let result = loop {
         progress.show(capture.position());
         match capture.next() {
-            Ok(Some(captured)) => take(captured.time, link::datagram(captured.link, captured.bytes))?,
+            Ok(Some(captured)) => match link::datagram(captured.link, captured.bytes) {
+                Ok(datagram) if datagram.payload.is_empty() => take(captured.time, Ok(datagram))?,
+                Ok(datagram) => {
+                    for payload in datagram.payload.chunks(trains.part_len(&datagram)) {
+                        take(captured.time, Ok(Datagram { payload, ..datagram }))?;
+                    }
+                }
+                Err(skipped) => take(captured.time, Err(skipped))?,
+            },
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }

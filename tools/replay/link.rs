@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::capture::LinkType;
 
 /// A UDP datagram.
+#[derive(Clone, Copy)]
 pub(crate) struct Datagram<'a> {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
