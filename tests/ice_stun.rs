@@ -162,6 +162,7 @@ fn requests_of_the_stun_crate_are_read() {
     assert_eq!(request.local_ufrag(), Ok(local().ufrag));
     assert_eq!(request.verify(&local().password), Ok(()));
     assert_eq!(request.role(), Some(Role::Controlling));
+    assert_eq!(request.priority(), u32::MAX);
     assert!(request.has_use_candidate());
     assert_eq!(request.transaction_id(), TransactionId([7; 12]));
 
@@ -271,7 +272,10 @@ fn the_first_of_two_attributes_counts() {
         (ATTR_ICE_CONTROLLING.0, &[1; 8]),
         (ATTR_USERNAME.0, other),
         (ATTR_ICE_CONTROLLED.0, &[1; 8]),
+        (ATTR_PRIORITY.0, &[1; 4]),
+        (ATTR_PRIORITY.0, &[2; 4]),
     ]);
+    assert_eq!(request(&bytes).priority(), 0x0101_0101);
     assert_eq!(request(&bytes).local_ufrag(), Ok(local().ufrag));
     assert_eq!(request(&bytes).role(), Some(Role::Controlling));
 }
@@ -334,6 +338,7 @@ fn what_is_missing_or_in_the_wrong_place_is_refused() {
     // Attributes whose length is not theirs, and one that must be known and is not.
     let wrong: &[(u16, &[u8])] = &[
         (ATTR_USE_CANDIDATE.0, &[0; 4]),
+        (ATTR_PRIORITY.0, &[0; 8]),
         (ATTR_ICE_CONTROLLING.0, &[0; 4]),
         (ATTR_ICE_CONTROLLED.0, &[0; 12]),
         (0x0008, &[0; 16]),
@@ -458,10 +463,10 @@ proptest! {
     ) {
         let name = format!("{}:{remote_ufrag}", local().ufrag.as_str());
         let role = if is_controlling { ATTR_ICE_CONTROLLING.0 } else { ATTR_ICE_CONTROLLED.0 };
-        let (priority, tie_breaker) = (priority.to_be_bytes(), tie_breaker.to_be_bytes());
+        let (priority_bytes, tie_breaker) = (priority.to_be_bytes(), tie_breaker.to_be_bytes());
         let mut attributes: Vec<(u16, &[u8])> = vec![
             (0x8022, &software),
-            (ATTR_PRIORITY.0, &priority),
+            (ATTR_PRIORITY.0, &priority_bytes),
             (role, &tie_breaker),
             (ATTR_USERNAME.0, name.as_bytes()),
         ];
@@ -472,6 +477,7 @@ proptest! {
         let request = request(&bytes);
         prop_assert_eq!(request.verify_with(&IntegrityKey::new(&password)), Ok(()));
         prop_assert_eq!(request.local_ufrag(), Ok(local().ufrag));
+        prop_assert_eq!(request.priority(), priority);
         prop_assert_eq!(request.has_use_candidate(), has_use_candidate);
         prop_assert_eq!(request.role() == Some(Role::Controlling), is_controlling);
     }

@@ -99,6 +99,7 @@ pub struct Request<'a> {
     sealed: Sealed<'a>,
     username: &'a [u8],
     role: Option<Role>,
+    priority: u32,
     has_use_candidate: bool,
 }
 
@@ -136,6 +137,7 @@ impl<'a> Message<'a> {
                     sealed: found.sealed(bytes)?,
                     username,
                     role: found.role,
+                    priority: found.priority.unwrap_or(0),
                     has_use_candidate: found.has_use_candidate,
                 }))
             }
@@ -166,6 +168,7 @@ fn header_kind(bytes: &[u8]) -> Option<u16> {
 struct Found<'a> {
     username: Option<&'a [u8]>,
     role: Option<Role>,
+    priority: Option<u32>,
     has_use_candidate: bool,
     integrity_at: Option<usize>,
     has_fingerprint: bool,
@@ -209,13 +212,16 @@ impl<'a> Found<'a> {
             attribute::ICE_CONTROLLING if value.len() == 8 => {
                 self.role = self.role.or(Some(Role::Controlling));
             }
+            attribute::PRIORITY if let Ok(value) = value.try_into() => {
+                self.priority = self.priority.or(Some(u32::from_be_bytes(value)));
+            }
             attribute::MESSAGE_INTEGRITY
+            | attribute::PRIORITY
             | attribute::USE_CANDIDATE
             | attribute::ICE_CONTROLLED
             | attribute::ICE_CONTROLLING => return None,
-            // Comprehended, and of no account here: we rank no candidates and need no mapped address.
-            attribute::PRIORITY
-            | attribute::MAPPED_ADDRESS
+            // Comprehended, and of no account here: we need no mapped address.
+            attribute::MAPPED_ADDRESS
             | attribute::XOR_MAPPED_ADDRESS
             | attribute::ERROR_CODE
             | attribute::REALM
@@ -266,6 +272,11 @@ impl<'a> Request<'a> {
     /// The side that the peer claims; the first, if it claims both.
     pub fn role(&self) -> Option<Role> {
         self.role
+    }
+
+    /// PRIORITY: how the peer ranks its side of the pair (RFC 8445 §7.1.1); the first, and 0 where there is none.
+    pub fn priority(&self) -> u32 {
+        self.priority
     }
 
     /// The peer nominates the pair (RFC 8445 §7.1.2).
