@@ -15,7 +15,7 @@ use gryt_sfu::time::Now;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use stun::agent::TransactionId;
-use stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use stun::attributes::{ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
 use stun::fingerprint::FINGERPRINT;
 use stun::integrity::MessageIntegrity;
 use stun::message::{BINDING_REQUEST, BINDING_SUCCESS, MessageType, Setter};
@@ -24,12 +24,13 @@ const REMOTE_PASSWORD: &str = "0123456789abcdefghijkl";
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A Binding request from host and port; of the generation before, or nominating.
+    /// A Binding request from host and port; of the generation before, or nominating with one of few priorities.
     Request {
         host: u8,
         port: u8,
         is_old: bool,
-        is_nomination: bool,
+        nomination: Option<u8>,
+        id: u8,
     },
     /// Hosts below this one answer all checks that they got and have not answered.
     Answer {
@@ -51,8 +52,8 @@ fn step() -> impl Strategy<Value = Step> {
     let host = 0_u8..8;
     let port = 0_u8..4;
     prop_oneof![
-        20 => (host.clone(), port.clone(), prop::bool::weighted(0.1), any::<bool>()).prop_map(
-            |(host, port, is_old, is_nomination)| Step::Request { host, port, is_old, is_nomination }
+        20 => (host.clone(), port.clone(), prop::bool::weighted(0.1), prop::option::of(0_u8..3), 0_u8..3).prop_map(
+            |(host, port, is_old, nomination, id)| Step::Request { host, port, is_old, nomination, id }
         ),
         4 => (0_u8..4).prop_map(|hosts| Step::Answer { hosts }),
         2 => (0_u8..2, port).prop_map(|(host, port)| Step::DtlsFinished { host, port }),
@@ -116,9 +117,9 @@ impl World {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Request { host, port, is_old, is_nomination } => {
+            Step::Request { host, port, is_old, nomination, id } => {
                 let generation = self.generation.saturating_sub(u8::from(is_old));
-                self.request(path(host, port), generation, is_nomination);
+                self.request(path(host, port), generation, nomination, id);
             }
             Step::Answer { hosts } => self.answer(hosts),
             Step::DtlsFinished { host, port } => {
@@ -147,12 +148,14 @@ impl World {
         self.drain();
     }
 
-    fn request(&mut self, path: Path, generation: u8, is_nomination: bool) {
+    fn request(&mut self, path: Path, generation: u8, nomination: Option<u8>, id: u8) {
         let local = local(generation);
         let name = format!("{}:abcd", local.ufrag.as_str());
-        let attributes: &[(u16, &[u8])] = &[(ATTR_USERNAME.0, name.as_bytes()), (ATTR_USE_CANDIDATE.0, &[])];
-        let count = if is_nomination { 2 } else { 1 };
-        let bytes = message(BINDING_REQUEST, [1; 12], &attributes[..count], local.password.as_str());
+        let priority = [0, 0, 0, nomination.unwrap_or(0)];
+        let attributes: &[(u16, &[u8])] =
+            &[(ATTR_USERNAME.0, name.as_bytes()), (ATTR_PRIORITY.0, &priority), (ATTR_USE_CANDIDATE.0, &[])];
+        let count = if nomination.is_some() { 3 } else { 2 };
+        let bytes = message(BINDING_REQUEST, [id; 12], &attributes[..count], local.password.as_str());
         let Ok(Message::Request(request)) = Message::parse(&bytes) else { panic!("no request") };
         let before = self.agent.selected();
         let mut out = [0; 128];

@@ -5,7 +5,7 @@
 //! - *verified*: besides, all of DTLS came over it, or the peer answered a check of ours there. Whoever
 //!   receives at that address wants to.
 //! - *selected*: where media goes. First the pair that all of DTLS came over, if it was one; afterwards the selection
-//!   follows USE-CANDIDATE (RFC 8445 §7.3.2), at once where the pair's remote IP address is that of a
+//!   follows USE-CANDIDATE (RFC 8445 §7.3.2; of several nominations the highest, see `prefers`), at once where the pair's remote IP address is that of a
 //!   verified pair (a NAT gave the client another port), else only when the pair is verified itself.
 //!   A member could otherwise aim a room at a victim, with a forged source address.
 //!
@@ -110,6 +110,15 @@ struct Pair {
     /// The last authenticated request.
     heard: Instant,
     proof: Proof,
+    /// The peer's first under the credentials in use.
+    nomination: Option<Nomination>,
+}
+
+/// A request with USE-CANDIDATE.
+#[derive(Clone, Copy)]
+struct Nomination {
+    transaction_id: TransactionId,
+    priority: u32,
 }
 
 /// That the peer receives at the pair's remote address.
@@ -221,9 +230,13 @@ impl Agent {
         self.enter(now, generation);
         match self.pairs.iter_mut().find(|pair| pair.path == path) {
             Some(pair) => pair.heard = now,
-            None => self.pairs.push(Pair { path, heard: now, proof: Proof::None }),
+            None => self.pairs.push(Pair { path, heard: now, proof: Proof::None, nomination: None }),
         }
-        self.follow(now, path, request.has_use_candidate());
+        let is_preferred = request.has_use_candidate() && {
+            let (transaction_id, priority) = (request.transaction_id(), request.priority());
+            self.prefers(path, Nomination { transaction_id, priority })
+        };
+        self.follow(now, path, is_preferred);
         Ok(Answered { len, is_new, forgotten })
     }
 
@@ -263,7 +276,15 @@ impl Agent {
             pair.path
         });
         match (&self.selection, proven) {
-            (Selection::Handshaking | Selection::Vacant, Some(path)) => self.select(path),
+            (Selection::Handshaking | Selection::Vacant, Some(path)) => {
+                // What the peer nominates and uses outweighs what it only nominates, unless that is ranked higher: then
+                // the peer is on its way there.
+                let priority = |path| self.nomination_of(path).map(|nomination| nomination.priority);
+                if priority(path) >= self.nominated.and_then(priority) {
+                    self.nominated = None;
+                }
+                self.select(path);
+            }
             (Selection::Handshaking, None) => {
                 self.selection = Selection::Vacant;
                 if path.is_none() && self.nominated.is_none() {
@@ -378,6 +399,7 @@ impl Agent {
         if self.previous.take().is_some() {
             // The peer may have forgotten the credentials of our open checks; they go on under new ones.
             for pair in &mut self.pairs {
+                pair.nomination = None;
                 if let Proof::Checking { transaction_id, due, .. } = &mut pair.proof {
                     (*transaction_id, *due) = (self.transactions.next_id(), now);
                 }
@@ -415,25 +437,52 @@ impl Agent {
         Ok(Some(forgotten))
     }
 
+    /// Notes a nomination; whether it outweighs the latest that we follow or have followed.
+    ///
+    /// Firefox has USE-CANDIDATE in the first check of each pair, uses the one of highest priority (RFC 5245 §8.1.1.2)
+    /// and then nominates no more. Chromium may go to one of lower priority; it repeats USE-CANDIDATE in each check of
+    /// the pair that it uses. So a lower one counts from its second transaction on; a retransmission is none. Of equal
+    /// ones over the same socket and address of ours, the later is the earlier behind another NAT mapping.
+    fn prefers(&mut self, path: Path, nomination: Nomination) -> bool {
+        let held = self.nominated.or(self.selected());
+        let held = held.and_then(|held| Some((held, self.nomination_of(held)?.priority)));
+        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == path) else {
+            return false;
+        };
+        let first = *pair.nomination.get_or_insert(nomination);
+        let is_repeated = first.transaction_id != nomination.transaction_id;
+        held.is_none_or(|(held, priority)| {
+            let is_ours_the_same = (held.socket, held.local) == (path.socket, path.local);
+            is_repeated || first.priority > priority || first.priority == priority && is_ours_the_same
+        })
+    }
+
+    fn nomination_of(&self, path: Path) -> Option<Nomination> {
+        self.pairs.iter().find(|pair| pair.path == path)?.nomination
+    }
+
     /// An authenticated request came over `path`.
-    fn follow(&mut self, now: Instant, path: Path, is_nomination: bool) {
+    fn follow(&mut self, now: Instant, path: Path, is_preferred: bool) {
         let is_wanted = match self.selection {
             Selection::On(selected) if selected == path => {
                 self.consent_due = now + STALE_AFTER;
-                if is_nomination {
+                if is_preferred {
                     self.nominated = None; // The peer came back before we could follow it elsewhere.
                 }
                 false
             }
-            // Without a nomination: the peer fell silent on the selected pair, and is alive here.
+            // Whatever it prefers: the peer fell silent on the selected pair, and is alive here.
             Selection::On(selected) => {
                 let is_stale = self.silence(now, &selected) >= STALE_AFTER;
-                is_nomination || is_stale && self.is_verified_ip(path.remote.ip())
+                let is_candidate =
+                    || self.is_verified_ip(path.remote.ip()) || self.nomination_of(path).is_some();
+                is_preferred || is_stale && is_candidate()
             }
             // DTLS selects first; what the peer nominates meanwhile counts right after that.
-            Selection::Handshaking => is_nomination,
+            Selection::Handshaking => is_preferred,
             Selection::Vacant => {
-                is_nomination || self.nominated.is_none() || self.is_verified_ip(path.remote.ip())
+                let is_open = self.nominated.is_none_or(|nominated| self.is_refused(&nominated));
+                is_preferred || is_open || self.is_verified_ip(path.remote.ip())
             }
             Selection::Expired { .. } => false,
         };
@@ -474,6 +523,10 @@ impl Agent {
 
     fn is_verified_ip(&self, ip: IpAddr) -> bool {
         self.pairs.iter().any(|pair| pair.path.remote.ip() == ip && matches!(pair.proof, Proof::Verified))
+    }
+
+    fn is_refused(&self, path: &Path) -> bool {
+        self.pairs.iter().any(|pair| pair.path == *path && matches!(pair.proof, Proof::Refused))
     }
 
     /// How long the peer has been silent on a pair, less what we stood still.
