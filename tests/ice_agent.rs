@@ -468,19 +468,34 @@ fn a_response_counts_only_from_there_with_the_id_and_the_password() {
 }
 
 #[test]
-fn a_victim_gets_seven_checks_and_no_media() {
+fn a_victim_gets_the_budget_of_a_minute_times_seven_checks_and_no_media() {
     let mut scene = Scene::connected();
     scene.check(VICTIM, true).unwrap();
     let mut sent = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..59 {
         sent.extend(scene.pass(SECOND));
         scene.check(HOME, false).unwrap();
         scene.check(VICTIM, true).unwrap(); // The member insists.
         assert_eq!(scene.agent.selected(), Some(path(HOME)));
     }
-    assert_eq!(sent.len(), usize::from(CHECK_COUNT_MAX));
+    assert_eq!(sent.len(), MOVE_COUNT_MAX * usize::from(CHECK_COUNT_MAX));
     assert!(sent.iter().all(|(to, bytes)| *to == path(VICTIM) && bytes.len() <= 128));
-    assert!(sent.windows(2).all(|two| two[0].1 == two[1].1), "one transaction");
+    let transactions = sent.chunk_by(|a, b| a.1 == b.1);
+    assert!(transactions.clone().all(|checks| checks.len() == usize::from(CHECK_COUNT_MAX)));
+    assert_eq!(transactions.count(), MOVE_COUNT_MAX);
+}
+
+#[test]
+fn a_pair_that_did_not_answer_once_is_asked_again_when_it_is_wanted_again() {
+    let mut scene = Scene::connected();
+    scene.check(AWAY, true).unwrap();
+    assert_eq!(scene.pass(7 * SECOND).len(), usize::from(CHECK_COUNT_MAX));
+    scene.check(AWAY, false).unwrap();
+    assert!(scene.due().is_empty(), "not wanted");
+    scene.check(AWAY, true).unwrap();
+    let check = scene.due().remove(0).1;
+    scene.respond(AWAY, &check).unwrap();
+    assert_eq!(scene.agent.selected(), Some(path(AWAY)));
 }
 
 #[test]

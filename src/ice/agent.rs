@@ -31,7 +31,8 @@ use crate::vector;
 pub const PAIR_COUNT_MAX: usize = 8;
 /// Of these, once a pair is selected, those at an IP address that is not verified.
 pub const UNVERIFIED_COUNT_MAX: usize = 4;
-/// Checks of ours to one pair: RFC 8489 §6.2.1 has 7 too.
+/// Checks of ours to one pair in a transaction: RFC 8489 §6.2.1 has 7 too. In any [`BUDGET_PERIOD`] at most
+/// [`MOVE_COUNT_MAX`] transactions begin, whatever the peer insists on.
 pub const CHECK_COUNT_MAX: u8 = 7;
 /// Moves of the selection to a pair that is not verified itself, and pairs that we begin to check, in
 /// [`BUDGET_PERIOD`]. A move to a verified pair is always free: the peer must be able to come back.
@@ -128,7 +129,7 @@ enum Proof {
     None,
     /// Checks of ours are under way.
     Checking { transaction_id: TransactionId, sent_count: u8, due: Instant },
-    /// No answer to any of our checks.
+    /// No answer to any of our checks; they begin anew when the peer wants the pair again.
     Refused,
     /// All of DTLS came over it, or a check was answered.
     Verified,
@@ -488,6 +489,12 @@ impl Agent {
         };
         if is_wanted {
             self.nominated = Some(path);
+            // The path may have mended; how often we ask is bounded by the budget.
+            if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == path)
+                && let Proof::Refused = pair.proof
+            {
+                pair.proof = Proof::None;
+            }
         }
         self.settle(now);
     }
