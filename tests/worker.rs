@@ -479,6 +479,23 @@ fn who_does_not_connect_within_30_s_has_failed() {
     );
 }
 
+#[test]
+fn an_ice_restart_gives_who_has_not_connected_its_30_s_again_but_twice_only() {
+    let mut sim = Sim::new(8);
+    let mut caller = sim.add(1, GCM);
+    for _ in 0..3 {
+        sim.pass(Duration::from_secs(29));
+        sim.restart_ice(&mut caller);
+    }
+    assert_eq!(states(&mut sim), [(caller.transport, ConnectionState::Connecting)]);
+    sim.pass(Duration::from_millis(1_500));
+    assert_eq!(states(&mut sim), [(caller.transport, ConnectionState::Failed)]);
+    // It ends there: control is told once, and has it removed.
+    sim.restart_ice(&mut caller);
+    sim.pass(Duration::from_secs(1));
+    assert_eq!(states(&mut sim), []);
+}
+
 /// A fault of ours, here in the middle of a batch.
 #[test]
 fn a_panic_ends_the_room_that_it_struck_and_no_other() {

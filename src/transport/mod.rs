@@ -35,6 +35,9 @@ pub enum ConnectionState {
 
 /// A peer that has not connected after this long never will.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// ICE restarts that give it that time anew, as a client's network may change just then. No more: a member that never
+/// connects must not keep its transport for ever.
+const RESTART_COUNT_MAX: u8 = 2;
 
 /// DTLS datagrams that a transport hands to control, at most, in each [`DTLS_INTERVAL`].
 const DTLS_COUNT_MAX: u32 = 64;
@@ -58,7 +61,10 @@ pub struct Transport {
     state: ConnectionState,
     since: Instant,
     profile: Option<SrtpProfile>,
-    made_at: Instant,
+    /// When it was made, or ICE restarted before it connected.
+    begun_at: Instant,
+    /// How often the latter may still happen.
+    restarts_left: u8,
 }
 
 impl Transport {
@@ -82,15 +88,18 @@ impl Transport {
             state: ConnectionState::New,
             since: now,
             profile: None,
-            made_at: now,
+            begun_at: now,
+            restarts_left: RESTART_COUNT_MAX,
         }
     }
 
     /// ICE restart (RFC 8445 §9). Keys and indices go on.
     pub fn restart_ice(&mut self, now: Instant, local: LocalCredentials, remote: RemoteCredentials) {
         self.agent.restart(now, local, remote);
-        if self.state == ConnectionState::Failed {
-            (self.state, self.since, self.made_at) = (ConnectionState::Connecting, now, now);
+        if !self.has_keys()
+            && let Some(left) = self.restarts_left.checked_sub(1)
+        {
+            (self.begun_at, self.restarts_left) = (now, left);
         }
     }
 
@@ -296,7 +305,7 @@ impl Transport {
             Consent::Fresh if self.has_keys() => ConnectionState::Connected,
             Consent::Stale if self.has_keys() => ConnectionState::Disconnected,
             Consent::Expired => ConnectionState::Failed,
-            _ if now.duration_since(self.made_at) >= CONNECT_TIMEOUT => ConnectionState::Failed,
+            _ if now.duration_since(self.begun_at) >= CONNECT_TIMEOUT => ConnectionState::Failed,
             _ if self.agent.paths().next().is_some() => ConnectionState::Connecting,
             _ => ConnectionState::New,
         }
