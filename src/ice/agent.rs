@@ -5,8 +5,9 @@
 //! - *verified*: besides, all of DTLS came over it, or the peer answered a check of ours there. Whoever
 //!   receives at that address wants to.
 //! - *selected*: where media goes. First the pair that all of DTLS came over, if it was one; afterwards the selection
-//!   follows USE-CANDIDATE (RFC 8445 §7.3.2; of several nominations the highest, see `prefers`), at once where the pair's remote IP address is that of a
-//!   verified pair (a NAT gave the client another port), else only when the pair is verified itself.
+//!   follows USE-CANDIDATE (RFC 8445 §7.3.2; of several nominations the highest, see `prefers`), at once where the
+//!   pair's remote IP address is that of a verified pair (a NAT gave the client another port), else only when the
+//!   pair is verified itself.
 //!   A member could otherwise aim a room at a victim, with a forged source address.
 //!
 //! Consent (RFC 7675) is the peer's authenticated checks on the selected pair, as an ICE-lite agent
