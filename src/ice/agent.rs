@@ -5,9 +5,9 @@
 //! - *verified*: besides, all of DTLS came over it, or the peer answered a check of ours there. Whoever
 //!   receives at that address wants to.
 //! - *selected*: where media goes. First the pair that all of DTLS came over, if it was one; afterwards the selection
-//!   follows USE-CANDIDATE (RFC 8445 §7.3.2; of several nominations the highest, see `prefers`), at once where the
-//!   pair's remote IP address is that of a verified pair (a NAT gave the client another port), else only when the
-//!   pair is verified itself.
+//!   follows USE-CANDIDATE (RFC 8445 §7.3.2), of several nominations the highest or the one that is repeated: at once
+//!   where the pair's remote IP address is that of a verified pair (a NAT gave the client another port), else only when
+//!   the pair is verified itself.
 //!   A member could otherwise aim a room at a victim, with a forged source address.
 //!
 //! Consent (RFC 7675) is the peer's authenticated checks on the selected pair, as an ICE-lite agent
@@ -236,7 +236,7 @@ impl Agent {
         }
         let is_preferred = request.has_use_candidate() && {
             let (transaction_id, priority) = (request.transaction_id(), request.priority());
-            self.prefers(path, Nomination { transaction_id, priority })
+            self.weigh(path, Nomination { transaction_id, priority })
         };
         self.follow(now, path, is_preferred);
         Ok(Answered { len, is_new, forgotten })
@@ -445,7 +445,7 @@ impl Agent {
     /// and then nominates no more. Chromium may go to one of lower priority; it repeats USE-CANDIDATE in each check of
     /// the pair that it uses. So a lower one counts from its second transaction on; a retransmission is none. Of equal
     /// ones over the same socket and address of ours, the later is the earlier behind another NAT mapping.
-    fn prefers(&mut self, path: Path, nomination: Nomination) -> bool {
+    fn weigh(&mut self, path: Path, nomination: Nomination) -> bool {
         let held = self.nominated.or(self.selected());
         let held = held.and_then(|held| Some((held, self.nomination_of(held)?.priority)));
         let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == path) else {
