@@ -140,20 +140,28 @@ fn every_line_is_understood() {
     }
 }
 
-/// As the file offers in its comments.
+/// As the file offers in its comments, and as docker-compose.yml has it.
 #[test]
 fn it_can_be_told_to_relay_to_the_sfu_alone() {
+    let has_ipv6 = UdpSocket::bind("[::1]:0").is_ok();
     let coturn = Coturn::with("strict", |ports| {
-        let strict = shipped(ports, false).replace("\n#denied-peer-ip=", "\ndenied-peer-ip=");
+        let strict = shipped(ports, has_ipv6).replace("\n#denied-peer-ip=", "\ndenied-peer-ip=");
         assert!(strict.contains("\ndenied-peer-ip=0.0.0.0-255.255.255.255\n"));
         strict
     });
-    let user = user(3600);
-    let relay = Allocation::request(coturn.address, &user, &password(&user, SECRET), false).expect("a relay");
-    let ip = |text: &str| text.parse::<IpAddr>().expect(text);
-    assert_eq!(relay.permit(ip("10.20.30.40")), Ok(()));
-    for peer in ["1.1.1.1", "9.9.9.9", "10.20.30.39", "10.20.30.41", "223.255.255.255"] {
-        assert_eq!(relay.permit(ip(peer)), Err(FORBIDDEN), "{peer}");
+    let families = [
+        (false, "10.20.30.40", &["1.1.1.1", "9.9.9.9", "10.20.30.39", "10.20.30.41", "223.255.255.255"][..]),
+        (true, "fd00::40", &["::", "::1", "2600::1", "fd00::39", "fd00::41", "::ffff:9.9.9.9"]),
+    ];
+    for (is_ipv6, sfu, others) in families.into_iter().filter(|(is_ipv6, ..)| has_ipv6 || !is_ipv6) {
+        let user = user(3600);
+        let relay = Allocation::request(coturn.address, &user, &password(&user, SECRET), is_ipv6);
+        let relay = relay.expect("a relay");
+        let ip = |text: &str| text.parse::<IpAddr>().expect(text);
+        assert_eq!(relay.permit(ip(sfu)), Ok(()));
+        for peer in others {
+            assert_eq!(relay.permit(ip(peer)), Err(FORBIDDEN), "{peer}");
+        }
     }
 }
 

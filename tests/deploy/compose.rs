@@ -109,7 +109,10 @@ fn coturn_has_this_machines_settings_and_no_others() {
         assert_eq!(name == "TURN_HOST", sfu["environment"][name] != *value, "{name} is the server's");
         command.env(name, value.as_str().expect("set"));
     }
-    command.env("ICE_ADVERTISE_IP", "198.51.100.7, 2001:db8::7");
+    command.env(
+        "ICE_ADVERTISE_IP",
+        "198.51.100.7, 2001:db8::7,198.51.100.8:13478,[2001:db8::8],[2001:db8::9]:13478",
+    );
     let settings = printed(&mut command);
     let expected = [
         "no-cli",
@@ -117,6 +120,11 @@ fn coturn_has_this_machines_settings_and_no_others() {
         "realm=turn.example.org",
         "allowed-peer-ip=198.51.100.7",
         "allowed-peer-ip=2001:db8::7",
+        "allowed-peer-ip=198.51.100.8",
+        "allowed-peer-ip=2001:db8::8",
+        "allowed-peer-ip=2001:db8::9",
+        "denied-peer-ip=0.0.0.0-255.255.255.255",
+        "denied-peer-ip=::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
         "log-file=stdout",
         "pidfile=/tmp/turnserver.pid",
     ];
