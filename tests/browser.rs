@@ -330,6 +330,33 @@ fn three_browsers_hear_each_other() {
     runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
 }
 
+/// Who finds the server full waits in the hall, and gets in by itself once there is a place.
+#[test]
+fn a_page_waits_for_a_place() {
+    let server = Server::spawn(&[("MAX_CONNECTIONS", "1")]);
+    let url = format!("http://localhost:{}/?room=tea", server.http.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async {
+        let driver = Driver::start("full");
+        let (ada, bjork) = (driver.browser().await, driver.browser().await);
+        ada.goto(&url).await;
+        join(&ada, "Ada", "tea").await;
+        bjork.goto(&url).await;
+        bjork.fill("name", "Björk").await;
+        bjork.click("join-button").await;
+        bjork.until("a word", &contains(HALL_NOTICE, "Waiting for a place")).await;
+        assert_eq!(
+            bjork.run("return [document.body.dataset.view, gryt.state]").await,
+            json!(["hall", "connecting"])
+        );
+        ada.click("leave").await;
+        bjork.until("a connection", "gryt.state === 'connected'").await;
+        bjork.until("no word", "document.getElementById('hall-notice').hidden").await;
+        assert_eq!(bjork.console(), Vec::<String>::new());
+    };
+    runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
+}
+
 /// A page that stops an m-line hears who comes next, on a new m-line in the place of the old: with two slots there is no
 /// other.
 #[test]

@@ -28,6 +28,7 @@ const userId = takeUserId();
 let session = null;
 let line = null;
 let micProblem = null;
+let waitingText = "";
 
 // A personal invitation ends in `#token=…`, which browsers send to no server. It goes from the address bar at
 // once, so that no copy of the address and no glance at it gives it away, and is kept for a reload.
@@ -220,10 +221,18 @@ function handle(event) {
     case "arrived": return announce(`${event.nickname} came in.`);
     case "departed": return announce(`${event.nickname} left.`);
     case "notice": return showHallNotice(event.text);
+    case "waiting": return showWaiting(event.text);
     case "grants": return takeGrants();
     case "silenced": return showSilenced();
     case "ended": return comeOut(event);
   }
+}
+
+// Goes by itself, unless something else has been said since.
+function showWaiting(text) {
+  if (text) showHallNotice(text);
+  else if (waitingText && ui["hall-notice-text"].textContent === waitingText) showHallNotice("");
+  waitingText = text;
 }
 
 // What the invitation allows.

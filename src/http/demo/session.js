@@ -14,6 +14,8 @@ const ANSWER_MS_MAX_MOVED = 1000; // The same after a change of networks: most l
 const DISCONNECTED_MS_MAX = 2000; // ICE often recovers by itself before.
 const STEADY_MS = 5000; // A join that held for so long: the next loss is a new one.
 const KEEP_ALIVE_MS = 20000; // Makes TCP notice that the path is gone.
+const CLOSE_GOING_DOWN = 1001;
+const CLOSE_FULL = 1013;
 
 export class Session {
   #settings;
@@ -47,8 +49,8 @@ export class Session {
   #refusal = null;
 
   // `on` is called with an object for each thing that happened:
-  // {type: "state" | "members" | "voices" | "speakers" | "notice" | "ended" | "arrived" | "departed"
-  // | "grants" | "silenced", …}.
+  // {type: "state" | "members" | "voices" | "speakers" | "notice" | "waiting" | "ended" | "arrived" | "departed"
+  // | "grants" | "silenced", …}. The text of "waiting" says why we wait for the server; it is empty once we are in.
   constructor({ url, roomId, userId, token, nickname, isMuted, isDeafened, microphone, on }) {
     this.#settings = { url, roomId, userId, token };
     this.#info = { nickname, isMuted, isDeafened };
@@ -187,13 +189,17 @@ export class Session {
       return this.#end("taken", "You joined from another window, so this one has left.");
     }
     if (error === "unauthorized" && this.#refusal) return this.#end("unauthorized", this.#refusal);
-    if (this.#refusal) return this.#end("refused", this.#refusal);
+    // Turned away for now: both pass by themselves.
+    const isFull = error === "server-full" || code === CLOSE_FULL;
+    const isGoingDown = code === CLOSE_GOING_DOWN;
+    if (this.#refusal && !isFull && !isGoingDown) return this.#end("refused", this.#refusal);
     if (error === "kicked") return this.#end("kicked", "A moderator has removed you from the room.");
     if (error === "unauthorized" || code === 1000) {
       return this.#end("closed", "The server has ended your stay in this room.");
     }
     if (error === "bad-sdp" || code === 1008 || code === 1011) this.#forget(); // A fresh start is the cure.
-    if (error === "server-full" || code === 1013) this.#emit("notice", { text: "The server is full. Waiting for a place." });
+    if (isFull) this.#emit("waiting", { text: "The server is full. Waiting for a place." });
+    if (isGoingDown) this.#emit("waiting", { text: "The server is restarting. You will be connected once it is back." });
     this.#updateState();
     this.#retryLater();
   }
@@ -279,7 +285,7 @@ export class Session {
       case "ice-servers":
         return this.#useIceServers(data.iceServers);
       case "draining":
-        return this.#emit("notice", { text: "The server is about to restart. You will be reconnected." });
+        return this.#emit("waiting", { text: "The server is about to restart. You will be reconnected." });
       case "error":
         // Not ours to moderate any more.
         if (data.code === "unauthorized" && this.#joined) return this.#emit("notice", { text: "Only a moderator may do that." });
@@ -300,6 +306,7 @@ export class Session {
     this.#useIceServers(data.iceServers ?? []);
     Object.assign(this.#grants, data.grants);
     this.#isServerMuted = false; // If not, we are told next.
+    this.#emit("waiting", { text: "" });
     this.#emit("grants");
     this.#staleSocket?.close();
     this.#staleSocket = null;
