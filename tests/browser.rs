@@ -175,6 +175,51 @@ fn the_page_mends_its_connection() {
 }
 
 #[test]
+fn the_page_asks_again_when_it_should() {
+    with_page("asks", |page, port| async move {
+        page.goto(&format!("http://localhost:{port}/?room=tea&name=Grace")).await;
+        page.run(STAND_IN).await;
+        page.click("join-button").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+
+        // Turned away by a server that is going down: the page waits, and another network does not hurry it.
+        page.run("StandIn.turnsAway = 1001; StandIn.last.drop()").await;
+        page.until("a word", &contains(HALL_NOTICE, "once it is back")).await;
+        let hurried = "((socket) => socket.readyState === 3
+            && (dispatchEvent(new Event('online')), [StandIn.last !== socket]))(StandIn.last)";
+        assert_eq!(page.until("a pause", hurried).await, json!([false]));
+        page.run("StandIn.turnsAway = 0").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        page.until("no word", "document.getElementById('hall-notice').hidden").await;
+
+        // A socket that leads nowhere is given up: at once on another network, and after a while by itself.
+        page.run("window.before = StandIn.last; StandIn.isSilent = true; StandIn.last.drop()").await;
+        page.until("a join", "StandIn.last !== before && StandIn.last.readyState === 1").await;
+        let moved = "window.before = StandIn.last; dispatchEvent(new Event('online')); return StandIn.last !== before";
+        assert_eq!(page.run(moved).await, true);
+        page.run("window.before = StandIn.last").await;
+        page.until("a join", "before.readyState === 1").await;
+        page.run("StandIn.isSilent = false").await;
+        page.until("another", "StandIn.last !== before && before.readyState === 3").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+
+        // After a stay of a minute the first wait is short again, whatever was before.
+        page.run(
+            "const [later, now] = [setTimeout, performance.now()];
+            window.setTimeout = (act, ms) => {
+                if (String(act).includes('=> this.#open()')) window.wait ??= ms;
+                return later(act, ms);
+            };
+            performance.now = () => now + 60000;
+            StandIn.last.say('offer', { sdp: 'none' })",
+        )
+        .await;
+        let wait = page.until("a wait", "window.wait").await;
+        assert!(wait.as_f64().is_some_and(|ms| ms < 600.0), "{wait}");
+    });
+}
+
+#[test]
 fn the_page_says_why_there_is_no_microphone() {
     with_page("listens", |page, port| async move {
         // Plain http, not localhost.

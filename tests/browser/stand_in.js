@@ -24,7 +24,8 @@
     send(text) {
       const { event, data } = JSON.parse(text);
       StandIn.sent.push({ event, data });
-      if (event === "join") this.#joined(data);
+      if (event === "join" && StandIn.turnsAway) this.#turnAway(StandIn.turnsAway);
+      else if (event === "join" && !StandIn.isSilent) this.#joined(data);
       if (event === "offer") this.#answer(data);
       if (event === "answer") this.peer.setRemoteDescription(data);
       if (event === "ice-candidate" && data.candidate) this.peer?.addIceCandidate(data).catch(() => {});
@@ -42,6 +43,12 @@
     drop() {
       this.readyState = 3;
       this.onclose?.({ code: 1006, reason: "" });
+    }
+
+    #turnAway(code) {
+      this.say("joined", { success: false, message: "not now", peers: [] });
+      this.readyState = 3;
+      this.onclose?.({ code, reason: "not now" });
     }
 
     #joined({ roomId, userId, resume }) {
@@ -87,6 +94,8 @@
   StandIn.OPEN = 1;
   StandIn.grants = { publish: true, subscribe: true, moderate: false };
   StandIn.members = members;
+  StandIn.isSilent = false; // Answers no join.
+  StandIn.turnsAway = 0; // Or refuses each, with this code.
   StandIn.sent = [];
   StandIn.held = 0;
   StandIn.offers = () => StandIn.sent.filter((message) => message.event === "offer").length;

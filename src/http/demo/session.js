@@ -9,10 +9,11 @@
 
 const RETRY_MS_MIN = 400;
 const RETRY_MS_MAX = 8000;
+const JOIN_MS_MAX = 6000; // A socket on which we have not joined for so long leads nowhere.
 const ANSWER_MS_MAX = 6000; // A socket that gave no answer to our offer for so long is dead.
 const ANSWER_MS_MAX_MOVED = 1000; // The same after a change of networks: most likely it has not survived that.
 const DISCONNECTED_MS_MAX = 2000; // ICE often recovers by itself before.
-const STEADY_MS = 5000; // A join that held for so long: the next loss is a new one.
+const STEADY_MS = 10000; // A join that held for so long, an answer included: the next loss is a new one.
 const KEEP_ALIVE_MS = 20000; // Makes TCP notice that the path is gone.
 const CLOSE_GOING_DOWN = 1001;
 const CLOSE_FULL = 1013;
@@ -31,6 +32,8 @@ export class Session {
   #resume = null;
   #attempt = 0;
   #retryTimer = 0;
+  #joinTimer = 0;
+  #isTurnedAway = false; // By a server that has no place, until we ask again.
   #lastError = null;
   #peer = null;
   #sender = null;
@@ -146,8 +149,14 @@ export class Session {
   #open() {
     clearTimeout(this.#retryTimer);
     this.#lastError = this.#refusal = null;
+    this.#isTurnedAway = false;
     const socket = new WebSocket(this.#settings.url);
     this.#socket = socket;
+    this.#joinTimer = setTimeout(() => {
+      this.#abandonSocket(4000);
+      this.#updateState();
+      this.#retryLater();
+    }, JOIN_MS_MAX);
     const current = (act) => (event) => { if (this.#socket === socket) act(event); };
     socket.onopen = current(() => {
       const { roomId, userId, token } = this.#settings;
@@ -173,17 +182,22 @@ export class Session {
 
   // 1000 tells the server that we have left; after any other code it keeps our place for a while.
   #abandonSocket(code) {
+    this.#takeSocket()?.close(code);
+  }
+
+  // What has happened on it is over; it comes back for whoever is to close it.
+  #takeSocket() {
+    if (this.#joined && performance.now() - this.#joinedAt > STEADY_MS) this.#attempt = 0;
+    clearTimeout(this.#joinTimer);
     const socket = this.#socket;
     this.#socket = null;
     this.#joined = false;
-    socket?.close(code);
+    return socket;
   }
 
   #handleLoss({ code, reason }) {
     const error = this.#lastError ?? reason;
-    if (this.#joined && performance.now() - this.#joinedAt > STEADY_MS) this.#attempt = 0;
-    this.#socket = null;
-    this.#joined = false;
+    this.#takeSocket();
     clearTimeout(this.#answerTimer);
     if (error === "already-joined") {
       return this.#end("taken", "You joined from another window, so this one has left.");
@@ -192,7 +206,8 @@ export class Session {
     // Turned away for now: both pass by themselves.
     const isFull = error === "server-full" || code === CLOSE_FULL;
     const isGoingDown = code === CLOSE_GOING_DOWN;
-    if (this.#refusal && !isFull && !isGoingDown) return this.#end("refused", this.#refusal);
+    this.#isTurnedAway = isFull || isGoingDown;
+    if (this.#refusal && !this.#isTurnedAway) return this.#end("refused", this.#refusal);
     if (error === "kicked") return this.#end("kicked", "A moderator has removed you from the room.");
     if (error === "unauthorized" || code === 1000) {
       return this.#end("closed", "The server has ended your stay in this room.");
@@ -215,7 +230,8 @@ export class Session {
   #move = () => {
     if (this.#state === "ended") return;
     this.#hasMoved = true;
-    if (this.#socket?.readyState !== WebSocket.OPEN) {
+    const holds = this.#joined && this.#socket.readyState === WebSocket.OPEN;
+    if (!holds && !this.#isTurnedAway) {
       this.#abandonSocket(4000);
       this.#open();
     }
@@ -237,9 +253,7 @@ export class Session {
     this.#forget();
     this.#updateState();
     this.#staleSocket?.close();
-    this.#staleSocket = this.#socket;
-    this.#socket = null;
-    this.#joined = false;
+    this.#staleSocket = this.#takeSocket();
     this.#retryLater();
   }
 
@@ -300,6 +314,7 @@ export class Session {
       this.#refusal = data.message || "The server refused to let you in.";
       return; // The end that follows says of what kind it is.
     }
+    clearTimeout(this.#joinTimer);
     this.#joined = true;
     this.#joinedAt = performance.now();
     this.#resume = data.resume ?? null;
@@ -390,7 +405,8 @@ export class Session {
     clearTimeout(this.#answerTimer);
     const hasMoved = this.#hasMoved;
     this.#answerTimer = setTimeout(() => {
-      if (this.#peer !== peer || peer.signalingState !== "have-local-offer" || !this.#socket) return;
+      // Until we have joined again it is not the answer that is late.
+      if (this.#peer !== peer || peer.signalingState !== "have-local-offer" || !this.#joined) return;
       this.#hasMoved = false;
       this.#abandonSocket(4000);
       this.#updateState();
