@@ -131,6 +131,15 @@ fn promtool_finds_nothing_wrong() {
 }
 
 #[test]
+fn alerts_fire_when_they_should() {
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/monitoring/alerts.yml");
+    let output = Command::new("promtool").args(["test", "rules", tests]).output();
+    let output = output.expect("Debian's `prometheus` is installed");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
 fn what_they_name_is_exported() {
     // With everything that adds metrics.
     let folder = Folder::new();
