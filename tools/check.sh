@@ -55,11 +55,25 @@ missing() {
     done <<<"$needed"
 }
 
+# Debian starts what it installs, and does so at each boot: coturn would take the SFU's port. The tests start their own.
+install() ( # packages… In a shell of its own, for the trap.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 1' HUP INT TERM
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit
+    fi
+    apt-get update -q && apt-get install -q -y --no-install-recommends "$@" || exit
+    for package; do
+        case $package in coturn | janus | prometheus) systemctl disable --quiet "$package" || true ;; esac
+    done
+)
+
 if [ -n "$(missing)" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     say "installing $(missing)"
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2046
-    apt-get update -q && apt-get install -q -y --no-install-recommends $(missing)
+    install $(missing)
 fi
 if [ -n "$(missing)" ]; then
     echo "This machine lacks: $(missing)"
