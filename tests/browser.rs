@@ -390,6 +390,7 @@ fn a_page_waits_for_a_place() {
         bjork.fill("name", "Björk").await;
         bjork.click("join-button").await;
         bjork.until("a word", &contains(HALL_NOTICE, "Waiting for a place")).await;
+        assert_eq!(bjork.run("return document.getElementById('hall-notice-text').role").await, "alert");
         assert_eq!(
             bjork.run("return [document.body.dataset.view, gryt.state]").await,
             json!(["hall", "connecting"])

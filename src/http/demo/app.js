@@ -252,7 +252,6 @@ function takeGrants() {
 function showSilenced() {
   const text = session.isServerMuted ? "A moderator has muted you: nobody hears you." : "You can be heard again.";
   showHallNotice(text, { tone: session.isServerMuted ? "" : "calm" });
-  announce(text);
   showMicrophone();
 }
 
