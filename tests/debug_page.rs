@@ -8,6 +8,7 @@ mod driver;
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 
 use driver::{Browser, Driver, Screen};
 use support::{Client, Options, Server};
@@ -124,6 +125,18 @@ async fn the_page_shows_a_call() {
     page.click("pause").await;
     page.until("life", "document.getElementById('state-text').textContent === 'Live'").await;
     assert_eq!(page.console(), Vec::<String>::new());
+
+    // It hangs, and goes on.
+    let signal = |name: &str| {
+        let status = Command::new("kill").args([name, &server.pid().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill {name}");
+    };
+    signal("-STOP");
+    page.until("that it hangs", "document.getElementById('notice').textContent.includes('does not answer')")
+        .await;
+    assert_eq!(page.run("return document.getElementById('state-text').textContent").await, "No answer");
+    signal("-CONT");
+    page.until("life", "document.getElementById('state-text').textContent === 'Live'").await;
     drop(members);
     drop(server);
     page.until(

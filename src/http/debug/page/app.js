@@ -4,6 +4,7 @@
 import { History, plot } from "./plot.js";
 
 const EVERY_MS = 1000;
+const ANSWER_MS_MAX = 5000;
 const PAGE_MAX = 10; // Of a thousand peers each.
 const ui = new Proxy({}, { get: (_, id) => document.getElementById(id) });
 
@@ -38,13 +39,19 @@ class Refused extends Error {}
 
 async function ask(path, method = "GET") {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const response = await fetch(path, { method, headers, cache: "no-store", credentials: "omit" });
+  const signal = AbortSignal.timeout(ANSWER_MS_MAX);
+  const response = await fetch(path, { method, headers, signal, cache: "no-store", credentials: "omit" });
   if (response.status === 401) throw new Refused(token ? "This is not the token." : "");
   if (response.ok) return response.json();
   const said = await response.text();
   let words = said.trim();
   try { words = JSON.parse(said).error; } catch { /* Plain text. */ }
   throw new Error(words);
+}
+
+function wordsOf(error) {
+  if (error instanceof TypeError) return "The server cannot be reached.";
+  return error.name === "TimeoutError" ? "The server does not answer." : error.message;
 }
 
 async function allPeers() {
@@ -76,7 +83,7 @@ async function turn() {
     if (error instanceof Refused) return askForToken(error.message);
     ui.board.hidden = false;
     say("trouble", "No answer");
-    notice(error instanceof TypeError ? "The server cannot be reached." : error.message);
+    notice(wordsOf(error));
   }
   if (!isPaused) timer = setTimeout(turn, EVERY_MS);
 }
@@ -351,7 +358,8 @@ async function showSheet() {
     if (chosen === id) facts(peer, peer.slots);
   } catch (error) {
     if (error instanceof Refused) throw error;
-    if (chosen === id) set(ui["sheet-sub"], "It has left.");
+    const isLost = error instanceof TypeError || error.name === "TimeoutError";
+    if (chosen === id) set(ui["sheet-sub"], isLost ? wordsOf(error) : "It has left.");
   }
 }
 
@@ -422,7 +430,7 @@ async function capture(id) {
     sayCapture(id, { text: `Writing ${file}, for ${seconds} s`, isBusy: true });
     setTimeout(() => sayCapture(id, { text: `${file} is in CAPTURE_DIR` }), seconds * 1000);
   } catch (error) {
-    const text = error instanceof Refused ? "The server wants another token." : error instanceof TypeError ? "The server cannot be reached." : error.message;
+    const text = error instanceof Refused ? "The server wants another token." : wordsOf(error);
     sayCapture(id, { text, isWrong: true });
   }
 }
