@@ -199,7 +199,7 @@ impl Snapshot {
         out.counter("joins_refused", "Joins that were refused, for whatever reason", control.joins_refused)?;
         let help = "Joins that were refused for want of a valid token (JWT)";
         out.counter("joins_unauthorized", help, control.joins_unauthorized)?;
-        let help = "Members who came to no media: no agreement on SDP, or no ICE and DTLS within 30 s";
+        let help = "Members who came to no media: no agreement on SDP, or no ICE and DTLS in time";
         out.counter("joins_without_media", help, control.media_unreached)?;
         out.gauge("dtls_handshakes_active", "Transports without keys yet", control.handshakes)?;
         out.counter(

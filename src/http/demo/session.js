@@ -9,7 +9,7 @@
 
 const RETRY_MS_MIN = 400;
 const RETRY_MS_MAX = 8000;
-const JOIN_MS_MAX = 6000; // A socket on which we have not joined for so long leads nowhere.
+const JOIN_MS_MAX = 10000; // A socket on which we have not joined for so long leads nowhere; TLS on a slow network takes seconds.
 const ANSWER_MS_MAX = 6000; // A socket that gave no answer to our offer for so long is dead.
 const ANSWER_MS_MAX_MOVED = 1000; // The same after a change of networks: most likely it has not survived that.
 const DISCONNECTED_MS_MAX = 2000; // ICE often recovers by itself before.
