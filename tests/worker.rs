@@ -14,7 +14,7 @@ use std::time::Duration;
 use gryt_sfu::dtls::keying::SrtpProfile;
 use gryt_sfu::ice::credentials::Secret;
 use gryt_sfu::ids::{Mid, PayloadType, RoomId, SlotIndex, Ssrc, TrackId, TransportId, WorkerId};
-use gryt_sfu::packet::{Datagram, DropReason};
+use gryt_sfu::packet::{Datagram, DropReason, Path};
 use gryt_sfu::rtcp::packet::{Compound, Packet};
 use gryt_sfu::rtcp::report::{ReportBlock, SenderInfo};
 use gryt_sfu::rtcp::writer::Writer;

@@ -304,6 +304,11 @@ impl Agent {
         self.pairs.iter().any(|pair| pair.path == *path)
     }
 
+    /// Whether the peer has proven that it receives there.
+    pub fn is_verified(&self, path: &Path) -> bool {
+        self.pairs.iter().any(|pair| pair.path == *path && matches!(pair.proof, Proof::Verified))
+    }
+
     /// All authenticated pairs, at most [`PAIR_COUNT_MAX`].
     pub fn paths(&self) -> impl Iterator<Item = Path> {
         self.pairs.iter().map(|pair| pair.path)

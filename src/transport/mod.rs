@@ -275,6 +275,11 @@ impl Transport {
         self.agent.is_authenticated(path)
     }
 
+    /// As [`Agent::is_verified`].
+    pub fn is_verified(&self, path: &Path) -> bool {
+        self.agent.is_verified(path)
+    }
+
     /// As [`Transport::update_state`] found it last.
     pub fn state(&self) -> ConnectionState {
         self.state

@@ -193,12 +193,14 @@ impl Worker {
                 }
             }
             Relay::Learn(path) => {
-                if self.by_path.get(path).is_some_and(|&holder| self.peers[holder].holds(path)) {
-                    // Everybody was told, so everybody is put right.
-                    let path = *path;
-                    self.tell_sharers(|| Relay::Keep(path));
-                } else {
-                    self.learn_foreign(*path, from);
+                let path = *path;
+                match self.by_path.get(&path) {
+                    Some(&holder) if self.peers[holder].holds(&path) => {
+                        // A third worker may hear this before the claim itself: hence once more at the next check.
+                        self.peers[holder].is_contested = true;
+                        self.tell_sharers(|| Relay::Keep(path));
+                    }
+                    _ => self.learn_foreign(path, from),
                 }
             }
             Relay::Keep(path) => self.learn_foreign(*path, from),
@@ -301,6 +303,10 @@ impl Worker {
         if !is_held && (is_new || is_lost && self.peers[key].may_take_back(now.instant)) {
             self.learn_path(key, path);
         }
+        if self.peers[key].is_contested && self.peers[key].holds(&path) {
+            self.peers[key].is_contested = false;
+            self.tell_sharers(|| Relay::Keep(path));
+        }
         self.learn_ufrags(key);
         self.send(path, &response[..len], out);
         Ok(())
@@ -339,7 +345,7 @@ impl Worker {
             return;
         }
         self.by_path.remove(&path);
-        // Even where it is another worker's by now: when both learnt it at once, each believes that it is the other's.
+        // Even where it is another worker's: when both learnt it at once, each believes that it is the other's.
         self.tell_sharers(|| Relay::Forget(path));
     }
 

@@ -179,6 +179,7 @@ impl Worker {
             capture: None,
             rtcp_bucket: TokenBucket::new(now.instant),
             took_back_at: None,
+            is_contested: false,
             report_at: now.instant + FIRST_REPORT,
             sender_report_at: now.instant,
         });

@@ -39,6 +39,8 @@ pub(super) struct Peer {
     pub rtcp_bucket: TokenBucket,
     /// When it last took a pair back from another peer.
     pub took_back_at: Option<Instant>,
+    /// Another worker claims a pair that this one holds, and not all may have heard that it keeps it.
+    pub is_contested: bool,
 }
 
 /// A track as its publisher's transport carries it.
@@ -66,10 +68,12 @@ impl Peer {
         self.transport.fetch_sending(distance);
     }
 
-    /// Media goes this way and the peer is heard there: it has proven that the address is its own, where a valid
-    /// MESSAGE-INTEGRITY can come from a forged one.
+    /// Media goes this way, the peer is heard there, and has proven that it receives there, where a valid
+    /// MESSAGE-INTEGRITY can come from a forged address.
     pub(super) fn holds(&self, path: &Path) -> bool {
-        self.transport.selected() == Some(*path) && self.transport.state() == ConnectionState::Connected
+        self.transport.selected() == Some(*path)
+            && self.transport.is_verified(path)
+            && self.transport.state() == ConnectionState::Connected
     }
 
     /// Counts that it takes a pair back from another peer; `false` when it just did. Two that share one must not keep

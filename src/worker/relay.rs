@@ -37,7 +37,7 @@ pub enum Relay {
     Learn(Path),
     /// Somebody claims this 5-tuple, and the peer of mine that holds it keeps it. Never dropped.
     Keep(Path),
-    /// This 5-tuple is no longer mine. Never dropped.
+    /// This 5-tuple is not mine, or no longer. Never dropped.
     Forget(Path),
 }
 

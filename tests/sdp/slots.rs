@@ -236,6 +236,20 @@ fn a_line_that_the_client_stops_makes_room() {
     }
 }
 
+/// An m-line that is `inactive` is not given up: there are no more of them than slots.
+#[test]
+fn who_listens_to_nobody_new_has_no_more_lines_than_slots() {
+    let mut script = listening(4, &[]);
+    for track in 1..400 {
+        let actions = script.voices(&[track]);
+        let Some(offer) = sent_offer(&actions) else { continue };
+        assert!(offer.matches("m=audio").count() <= 1 + 4, "{offer}");
+        let declined = answer_to(offer).replace("a=recvonly", "a=inactive");
+        let actions = script.answer(&declined);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Fail(..))), "{:?}", summary(&actions));
+    }
+}
+
 /// A number is never used again under the same keys, and a line that comes back has a new one.
 #[test]
 fn a_line_that_is_taken_up_again_has_an_ssrc_of_its_own() {

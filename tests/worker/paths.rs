@@ -168,3 +168,49 @@ fn a_path_is_not_taken_on_another_worker_either() {
         workers[1].pass(Duration::from_secs(1));
     }
 }
+
+#[test]
+fn a_claim_that_comes_after_its_refusal_lasts_until_the_next_check() {
+    let mut workers = crew();
+    let one = workers[0].join(1, GCM);
+    let two = workers[1].join(2, GCM);
+    tell_all(&mut workers);
+    workers[1].check(one.path, &two.local);
+    let mut late = Vec::new();
+    for (to, relay) in workers[1].relays() {
+        match to.0 {
+            0 => workers[0].hand_over(WorkerId(1), relay),
+            _ => late.push(relay),
+        }
+    }
+    tell_all(&mut workers); // The refusal.
+    late.into_iter().for_each(|claim| workers[2].hand_over(WorkerId(1), claim));
+    let owner = |worker: &mut Sim| {
+        worker.deliver(one.path, &mut DTLS.clone());
+        worker.relays().iter().map(|(to, _)| to.0).collect::<Vec<_>>()
+    };
+    assert_eq!(owner(&mut workers[2]), [1], "it cannot know better");
+    workers[0].consent(&one);
+    tell_all(&mut workers);
+    assert_eq!([2, 1].map(|worker: usize| owner(&mut workers[worker])), [[0], [0]]);
+    workers[0].consent(&one);
+    assert!(workers[0].relays().is_empty(), "once");
+}
+
+#[test]
+fn who_moved_to_a_port_that_it_has_not_answered_from_holds_nothing() {
+    let (mut sim, callers) = room_of(2);
+    let (member, late) = (&callers[0], sim.add(9, GCM));
+    let port = Path { remote: (member.path.remote.ip(), 61_000).into(), ..member.path };
+    // Nominated twice, so that media goes there: the address is one that the member has proven, with another port.
+    sim.check(port, &member.local);
+    sim.check(port, &member.local);
+    sim.check(port, &late.local);
+    sim.events();
+    sim.deliver(port, &mut DTLS.clone());
+    let whose = sim.events().into_iter().find_map(|event| match event {
+        Event::Dtls { transport, .. } => Some(transport),
+        _ => None,
+    });
+    assert_eq!(whose, Some(late.transport));
+}

@@ -91,8 +91,10 @@ impl Plan {
         }
         // An m-line that is on its way to inactive is free one offer later: no new one in its stead.
         let missing = demand.wanted.len().saturating_sub(line_count);
+        // One that the client is silent on by direction stays ours: as many as slots, or they would become more for ever.
+        let ours = lines.iter().filter(|line| line.audio.as_ref().is_some_and(|audio| audio.is_ours)).count();
         let reusable = (0..lines.len()).filter(|index| lines[*index].is_reusable());
-        let places = reusable.chain(lines.len()..);
+        let places = reusable.chain(lines.len()..).take(usize::from(slots.max).saturating_sub(ours));
         let added = waiting.take(missing).zip(places).map_while(|(voice, index)| {
             let slot = free.next()?;
             Some((index, send(slot, voice)?))
