@@ -4,14 +4,17 @@
 mod http_support;
 
 use std::num::NonZeroU32;
+use std::rc::Rc;
 use std::time::Duration;
 
-use gryt_sfu::config::Rate;
-use gryt_sfu::http::Policy;
+use gryt_sfu::config::{Rate, TrustedProxies};
+use gryt_sfu::http::{Policy, serve_metrics};
 use http_support::{
-    Door, HANDSHAKE, NEWS_COUNT, Received, STEP_MAX, masked, masked_header, short, with_door, with_policy,
+    Door, HANDSHAKE, NEWS_COUNT, Received, STEP_MAX, connect_from, masked, masked_header, short, with_door,
+    with_policy,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 const TEXT: u8 = 0x81;
@@ -135,6 +138,48 @@ fn idle_connections_give_way_to_new_ones() {
 }
 
 #[test]
+fn one_address_cannot_take_the_room_of_another() {
+    let limits =
+        gryt_sfu::http::Limits { requests_max: 8, header_timeout: Duration::from_secs(20), ..short() };
+    with_door(limits, |door| async move {
+        let mut slow = door.connect_from([127, 0, 0, 1]).await;
+        slow.write(b"GET /health HTTP/1.1\r\n").await;
+        door.until("the first", |door| door.app.counters().requests_open == 1).await;
+        let mut flood = Vec::new();
+        for _ in 0..200 {
+            flood.push(door.connect_from([127, 0, 0, 2]).await);
+        }
+        door.until("the flood", |door| door.app.counters().connections_accepted == 201).await;
+        assert_eq!(door.app.counters().connections_evicted, 193);
+        assert!(slow.try_write(b"Host: x\r\n\r\n").await);
+        assert!(slow.response_head().await.starts_with("HTTP/1.1 200 "));
+        drop((slow, flood));
+        door.until("room", |door| door.app.counters().requests_open == 0).await;
+    });
+}
+
+#[test]
+fn a_flood_at_the_front_door_is_none_at_the_metrics_own() {
+    let limits =
+        gryt_sfu::http::Limits { requests_max: 8, header_timeout: Duration::from_secs(20), ..short() };
+    with_door(limits, |door| async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let metrics = listener.local_addr().unwrap();
+        tokio::task::spawn_local(serve_metrics(listener, Rc::clone(&door.app)));
+        let mut scraper = connect_from([127, 0, 0, 1], metrics).await;
+        scraper.write(b"GET /metrics HTTP/1.1\r\n").await;
+        door.until("the scraper", |door| door.app.counters().requests_open == 1).await;
+        let mut flood = Vec::new();
+        for _ in 0..200 {
+            flood.push(door.connect_from([127, 0, 0, 1]).await);
+        }
+        door.until("the flood", |door| door.app.counters().connections_evicted == 192).await;
+        assert!(scraper.try_write(b"Host: x\r\n\r\n").await);
+        assert!(scraper.response_head().await.starts_with("HTTP/1.1 200 "));
+    });
+}
+
+#[test]
 fn too_many_websockets_are_refused() {
     let limits = gryt_sfu::http::Limits { websockets_max: 2, ..short() };
     with_door(limits, |door| async move {
@@ -172,6 +217,31 @@ fn who_has_not_joined_gives_way_to_who_comes() {
         let mut late = door.connect().await;
         late.write(HANDSHAKE.as_bytes()).await;
         assert!(late.response_head().await.starts_with("HTTP/1.1 503 "));
+    });
+}
+
+/// Whom a trusted proxy names is whom it counts for.
+#[test]
+fn strangers_of_one_address_cannot_take_the_room_of_another() {
+    let limits = gryt_sfu::http::Limits { websockets_max: 4, ..short() };
+    let trusted_proxies = TrustedProxies::parse("127.0.0.1").unwrap();
+    let policy = Policy { trusted_proxies, ..Policy::default() };
+    with_policy(Duration::from_secs(30), limits, policy, |door| async move {
+        door.has_strangers.set(true);
+        let by_proxy = HANDSHAKE.replace("Host: x\r\n", "Host: x\r\nX-Forwarded-For: 192.0.2.1\r\n");
+        let mut early = [
+            door.connect_from([127, 0, 0, 2]).await.upgraded(HANDSHAKE).await,
+            door.connect().await.upgraded(&by_proxy).await,
+        ];
+        let mut flood = Vec::new();
+        for _ in 0..50 {
+            flood.push(door.websocket().await);
+        }
+        assert_eq!(door.app.counters().websockets_evicted, 48);
+        for client in &mut early {
+            client.text("join").await;
+            assert_eq!(client.receive().await, Received::Text("join".into()));
+        }
     });
 }
 

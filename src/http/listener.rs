@@ -1,8 +1,9 @@
 //! The accept loop. It never ends: an error of `accept` is the fault of one connection or a passing
 //! shortage, and a server that stops listening over either is down for everybody.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,9 +13,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
+use super::crowd::Crowd;
 use super::routes::{metrics_alone, route};
 use super::{App, Service, debug};
 use crate::throttle::throttled;
@@ -70,14 +72,15 @@ fn is_about_one_connection(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// Serves the connection. If there are too many that are no WebSocket, the one that has been so for the
-/// longest gives way: a handshake or a page is done in no time, so it is most likely idle or worse, and
-/// strangers who hold connections cannot keep others out.
+/// Serves the connection. If there are too many that are no WebSocket, one gives way: of the address that has the
+/// most, the one that has been so for the longest. A handshake or a page is done in no time, so it is most likely idle
+/// or worse, and one stranger cannot keep others out, however fast he connects. With ever more addresses he can, and
+/// whoever shares his: behind a proxy, or on this machine, the oldest of all gives way.
 fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>, door: Door) {
     app.count(|counters| counters.connections_accepted += 1);
     // Offers and answers are single small writes that somebody waits for.
     let _ = stream.set_nodelay(true);
-    let open = OpenRequest::new(app);
+    let open = OpenRequest::new(app, remote.ip(), door);
     let id = open.id;
     let connection = Rc::clone(app);
     let task = spawn_local(async move {
@@ -94,13 +97,25 @@ fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>, do
         }
         drop(open);
     });
-    let mut requests = app.requests.borrow_mut();
-    requests.push_back((id, task.abort_handle()));
-    if requests.len() > app.limits.requests_max
-        && let Some((_, oldest)) = requests.pop_front()
+    let requests_max = match door {
+        Door::Front => app.limits.requests_max,
+        Door::Metrics => app.limits.scrapes_max,
+    };
+    let mut requests = open_requests(app, door).borrow_mut();
+    if requests.len() >= requests_max
+        && let Some(other) = requests.make_room(remote.ip())
     {
-        oldest.abort();
+        other.abort();
         app.count(|counters| counters.connections_evicted += 1);
+    }
+    requests.push(remote.ip(), id, task.abort_handle());
+}
+
+/// Of this door alone: who comes in numbers by the one takes no room at the other.
+fn open_requests<S>(app: &App<S>, door: Door) -> &RefCell<Crowd<AbortHandle>> {
+    match door {
+        Door::Front => &app.requests,
+        Door::Metrics => &app.scrapes,
     }
 }
 
@@ -149,18 +164,20 @@ async fn answer_requests<S: Service>(
 struct OpenRequest<S: Service> {
     app: Rc<App<S>>,
     id: u64,
+    from: IpAddr,
+    door: Door,
 }
 
 impl<S: Service> OpenRequest<S> {
-    fn new(app: &Rc<App<S>>) -> OpenRequest<S> {
+    fn new(app: &Rc<App<S>>, from: IpAddr, door: Door) -> OpenRequest<S> {
         app.count(|counters| counters.requests_open += 1);
-        OpenRequest { app: Rc::clone(app), id: app.counters.borrow().connections_accepted }
+        OpenRequest { app: Rc::clone(app), id: app.counters.borrow().connections_accepted, from, door }
     }
 }
 
 impl<S: Service> Drop for OpenRequest<S> {
     fn drop(&mut self) {
         self.app.count(|counters| counters.requests_open -= 1);
-        self.app.requests.borrow_mut().retain(|(id, _)| *id != self.id);
+        open_requests(&self.app, self.door).borrow_mut().remove(self.from, self.id);
     }
 }

@@ -5,6 +5,7 @@
 //! can hold is bounded: connections, bytes of a message, frames a second, and the time of each step.
 //!
 //! - `listener`: accepts, for ever, and bounds how many connections there are and how long they idle
+//! - `crowd`: who makes room for others
 //! - `tls`, `validity`: certificate and key, and how long they are good
 //! - `bearer`, `client`, `rate`, `origin`: who asks, with which token, how often, from which page
 //! - `routes`: which path answers what
@@ -15,7 +16,6 @@
 //! - `frames`, `websocket`: one client's frames, to and from a [`Session`]
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use self::bearer::Token;
+use self::crowd::Crowd;
 use self::rate::Rates;
 use crate::config::{Hidden, Origin, Rate, TrustedProxies};
 use crate::metrics::exposition::{HttpCounters, Snapshot};
@@ -32,6 +33,7 @@ use crate::time::Now;
 
 mod bearer;
 mod client;
+mod crowd;
 mod debug;
 mod demo;
 mod frames;
@@ -122,8 +124,11 @@ pub const MESSAGE_LEN_MAX: usize = 256 * 1024;
 pub struct Limits {
     /// WebSockets open at a time.
     pub websockets_max: usize,
-    /// Connections that are no WebSocket (yet), at a time. One more, and the oldest is ended.
+    /// Connections that are no WebSocket (yet), at a time. One more, and of the address that has the most the oldest is
+    /// ended.
     pub requests_max: usize,
+    /// Likewise, of connections to the port of `/metrics` alone.
+    pub scrapes_max: usize,
     /// From the end of one request (or the connect) to the end of the next one's header.
     pub header_timeout: Duration,
     /// After this a connection that became no WebSocket takes no further request.
@@ -143,6 +148,7 @@ impl Default for Limits {
         Limits {
             websockets_max: 10_000,
             requests_max: 256,
+            scrapes_max: 64,
             header_timeout: Duration::from_secs(10),
             request_lifetime: Duration::from_secs(300),
             ping_interval: Duration::from_secs(30),
@@ -183,10 +189,12 @@ pub struct App<S> {
     status: Box<dyn Status>,
     limits: Limits,
     counters: RefCell<HttpCounters>,
-    /// Connections that are no WebSocket (yet), by the order of their coming; the oldest first.
-    requests: RefCell<VecDeque<(u64, AbortHandle)>>,
-    /// WebSockets of those who have not joined (yet), likewise.
-    strangers: RefCell<VecDeque<(u64, AbortHandle)>>,
+    /// Connections that are no WebSocket (yet), by their peers.
+    requests: RefCell<Crowd<AbortHandle>>,
+    /// Those at the port of `/metrics` alone.
+    scrapes: RefCell<Crowd<AbortHandle>>,
+    /// WebSockets of those who have not joined (yet), by their clients.
+    strangers: RefCell<Crowd<AbortHandle>>,
     debug: OnceCell<Debug>,
 }
 
@@ -198,7 +206,7 @@ impl<S: Service> App<S> {
 
     /// Ready for [`serve`].
     pub fn with_policy(service: S, status: impl Status, limits: Limits, policy: Policy) -> Rc<App<S>> {
-        let (requests, strangers) = (RefCell::default(), RefCell::default());
+        let (requests, scrapes, strangers) = Default::default();
         let (counters, debug) = (RefCell::default(), OnceCell::new());
         let begun = Now::read().instant;
         let rates = policy.rate.map(|rate| Rates::new(begun, rate));
@@ -213,6 +221,7 @@ impl<S: Service> App<S> {
             limits,
             counters,
             requests,
+            scrapes,
             strangers,
             debug,
         })

@@ -80,7 +80,7 @@ fn quota(rate: Rate) -> Quota {
 }
 
 /// Of IPv6 the /64, which is what one subscriber has at least (RFC 6177 §2): he can be any address in it.
-fn key(client: IpAddr) -> IpAddr {
+pub(super) fn key(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(ip) => {
             let [a, b, c, d, ..] = ip.segments();

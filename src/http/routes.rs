@@ -158,7 +158,7 @@ fn upgrade<S: Service, B>(
         response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return response;
     }
-    let Some(open) = websocket::OpenWebSocket::admit(app) else {
+    let Some(open) = websocket::OpenWebSocket::admit(app, client.ip()) else {
         let open = app.limits.websockets_max;
         throttled!(warn, open, "no room for another WebSocket: twice MAX_CONNECTIONS are members'");
         let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "The server is full.\n");

@@ -10,7 +10,7 @@
 //! the latest ping only), so a flood of pings costs its sender alone.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -56,19 +56,22 @@ const FRAME_BURST: u32 = 2_000;
 pub(super) struct OpenWebSocket<S: Service> {
     app: Rc<App<S>>,
     id: u64,
+    /// The client's, which a trusted proxy may have told.
+    from: IpAddr,
 }
 
 impl<S: Service> OpenWebSocket<S> {
-    /// When there are as many as there may be, the one of those that have not joined gives way that has been there for the
-    /// longest: joining takes no time, so strangers cannot keep members out. `None` when all have joined.
-    pub(super) fn admit(app: &Rc<App<S>>) -> Option<OpenWebSocket<S>> {
+    /// When there are as many as there may be, one of those that have not joined gives way: of the address that has the
+    /// most, the one that has been there for the longest. Joining takes no time, so one stranger cannot keep others out,
+    /// nor many the members. `None` when all have joined.
+    pub(super) fn admit(app: &Rc<App<S>>, from: IpAddr) -> Option<OpenWebSocket<S>> {
         let mut counters = app.counters.borrow_mut();
         if counters.websockets_open >= app.limits.websockets_max as u64 {
-            let Some((_, oldest)) = app.strangers.borrow_mut().pop_front() else {
+            let Some(other) = app.strangers.borrow_mut().make_room(from) else {
                 counters.websockets_refused += 1;
                 return None;
             };
-            oldest.abort();
+            other.abort();
             counters.websockets_evicted += 1;
             let open = app.limits.websockets_max;
             throttled!(
@@ -79,19 +82,19 @@ impl<S: Service> OpenWebSocket<S> {
         }
         counters.websockets_open += 1;
         counters.websockets_admitted += 1;
-        Some(OpenWebSocket { app: Rc::clone(app), id: counters.websockets_admitted })
+        Some(OpenWebSocket { app: Rc::clone(app), id: counters.websockets_admitted, from })
     }
 
     /// Serves it in a task of its own.
     pub(super) fn begin(self, upgraded: UpgradeFut, remote: SocketAddr) {
-        let (app, id) = (Rc::clone(&self.app), self.id);
+        let (app, id, from) = (Rc::clone(&self.app), self.id, self.from);
         let task = spawn_local(serve(upgraded, self, remote));
-        app.strangers.borrow_mut().push_back((id, task.abort_handle()));
+        app.strangers.borrow_mut().push(from, id, task.abort_handle());
     }
 
     /// It stays, whoever else comes.
     fn keep(&self) {
-        self.app.strangers.borrow_mut().retain(|(id, _)| *id != self.id);
+        self.app.strangers.borrow_mut().remove(self.from, self.id);
     }
 }
 

@@ -12,7 +12,7 @@ use gryt_sfu::http::{App, Limits, Policy, Service, Session, Status, serve};
 use gryt_sfu::metrics::exposition::Snapshot;
 use gryt_sfu::signalling::Outbound;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
@@ -185,14 +185,13 @@ impl Door {
         Client { stream: TcpStream::connect(self.address).await.unwrap(), buffer: Vec::new() }
     }
 
+    /// From another address of this machine.
+    pub async fn connect_from(&self, ip: [u8; 4]) -> Client {
+        connect_from(ip, self.address).await
+    }
+
     pub async fn websocket(&self) -> Client {
-        let mut client = self.connect().await;
-        client.write(HANDSHAKE.as_bytes()).await;
-        let head = client.response_head().await;
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        // The example of RFC 6455 §1.3.
-        assert!(head.to_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
-        client
+        self.connect().await.upgraded(HANDSHAKE).await
     }
 
     /// One request, one answer, over a connection of its own.
@@ -237,7 +236,23 @@ pub struct Client {
     buffer: Vec<u8>,
 }
 
+pub async fn connect_from(ip: [u8; 4], to: SocketAddr) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((ip, 0).into()).unwrap();
+    Client { stream: socket.connect(to).await.unwrap(), buffer: Vec::new() }
+}
+
 impl Client {
+    /// A WebSocket from now on.
+    pub async fn upgraded(mut self, handshake: &str) -> Client {
+        self.write(handshake.as_bytes()).await;
+        let head = self.response_head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        // The example of RFC 6455 §1.3.
+        assert!(head.to_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+        self
+    }
+
     pub async fn write(&mut self, bytes: &[u8]) {
         timeout(STEP_MAX, self.stream.write_all(bytes)).await.expect("the server to read").unwrap();
     }
