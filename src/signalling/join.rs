@@ -159,7 +159,7 @@ impl State {
         }
     }
 
-    /// Ties connection and participant together and says `joined`, with a new token.
+    /// Ties connection and participant together and says `joined`, with a new token; then what else a member has to know.
     fn welcome(&mut self, now: Instant, connection: ConnectionId, id: ParticipantId, resumed: bool) {
         let Some(participant) = self.registry.participant(id) else {
             return;
@@ -199,6 +199,7 @@ impl State {
         }
         self.tell(now, connection, &message);
         self.tell_server_mute(now, id);
+        self.tell_draining(now, connection);
     }
 
     /// Says again what `joined` said of STUN and TURN, with a credential that lasts. A participant whose

@@ -114,8 +114,8 @@ pub(super) enum Deadline {
 pub(super) enum Door {
     /// Everybody.
     Open,
-    /// Who is in a room already: the server drains, and calls that go on mend their connections.
-    MembersOnly,
+    /// Who is in a room already: the server drains, and calls that go on mend their connections until then.
+    MembersOnly(Instant),
     /// Nobody: the server goes down.
     Shut,
 }
@@ -347,10 +347,20 @@ impl State {
     }
 
     pub(super) fn drain(&mut self, now: Instant, grace: Duration) {
-        self.door = Door::MembersOnly;
-        let deadline = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.door = Door::MembersOnly(now + grace);
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
+            self.tell_draining(now, id);
+        }
+    }
+
+    /// Tells a member how long the server has yet, if it drains; others hear of it with the answer to their join.
+    pub(super) fn tell_draining(&mut self, now: Instant, id: ConnectionId) {
+        let Door::MembersOnly(until) = self.door else { return };
+        let stage = self.connections.get(&id).map(|connection| connection.stage);
+        if matches!(stage, Some(Stage::Joined(_))) {
+            let left = until.saturating_duration_since(now).as_millis();
+            let deadline = u64::try_from(left).unwrap_or(u64::MAX);
             self.tell(now, id, &ServerMessage::Draining { deadline });
         }
     }

@@ -201,16 +201,22 @@ fn changes_of_what_one_says_of_oneself_reach_the_others_and_only_changes_do() {
 
 #[test]
 fn a_server_that_goes_down_says_so_and_takes_nobody_in() {
-    let house = House::new();
+    let mut house = House::new();
     let (mut a, mut late) = (house.join("r", "a"), house.connect());
     house.signalling.drain(house.now, Duration::from_secs(20));
     assert_eq!(a.heard(), [json!({"event": "draining", "data": {"deadline": 20_000}})]);
-    late.heard();
+    late.hears_nothing();
     assert_eq!(late.join(&house, "r", "late")["success"], false);
     assert_eq!(late.heard(), [json!({"close": 1001})]);
     // Whose connection breaks meanwhile takes its session up again.
     a.lose(&house);
+    house.pass(Duration::from_secs(5));
     assert_eq!(a.resume(&house, "r", "a")["resumed"], true);
+    assert_eq!(a.heard(), [json!({"event": "draining", "data": {"deadline": 15_000}})]);
+    let mut again = house.connect();
+    assert_eq!(again.join(&house, "r", "a")["resumed"], false);
+    assert_eq!(again.heard(), [json!({"event": "draining", "data": {"deadline": 15_000}})]);
+    let mut a = again;
     a.say(&house, "user-info", json!({"isMuted": true}));
     house.signalling.close_all(house.now, 1001, "going down");
     assert_eq!(a.heard(), [json!({"close": 1001})]);
