@@ -99,7 +99,13 @@ fn pages_of_listed_sites_come_in_and_no_others() {
     }
     let neighbour = [("origin", "http://sfu.example"), ("host", "sfu.example:5005")];
     assert_eq!(upgrade(&server, &neighbour).0, 403, "another port is another server");
-    assert_eq!(server.metric("gryt_sfu_websocket_origins_refused_total", &[]), 9.0);
+    let own = [("origin", "https://sfu.example"), ("host", "sfu.example")];
+    assert_eq!(upgrade(&server, &own).0, 101, "a proxy ended TLS");
+    let own = [("origin", "http://localhost:5005"), ("host", "localhost:5005")];
+    assert_eq!(upgrade(&server, &own).0, 101, "nobody else's name");
+    let rebound = [("origin", "http://evil.example:5005"), ("host", "evil.example:5005")];
+    assert_eq!(upgrade(&server, &rebound).0, 403, "any name can be pointed here");
+    assert_eq!(server.metric("gryt_sfu_websocket_origins_refused_total", &[]), 10.0);
 
     let answer = ask(&server, "/health", &["-H", "Origin: https://app.example"]);
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some(APP)));

@@ -24,8 +24,9 @@ const CORS_ORIGINS: Variable = Variable {
     name: "CORS_ORIGINS",
     default: "",
     accepted: "up to 32 with commas between, as https://app.example or https://app.example:8443, without a path",
-    meaning: "Sites whose pages may open a WebSocket here and read what HTTP answers, besides the demo page. Unset: \
-              pages of every site may open one, and read /health. What is no browser is not asked.",
+    meaning: "Sites whose pages may open a WebSocket here and read what HTTP answers, besides the demo page; that one \
+              too where it is at plain http and neither at an address nor at localhost. Unset: pages of every site may \
+              open one, and read /health. What is no browser is not asked.",
 };
 const TLS_CERT: Variable = Variable {
     name: "TLS_CERT",

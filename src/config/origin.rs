@@ -1,7 +1,7 @@
 //! Where a web page is from (RFC 6454).
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::ice_url::is_host;
@@ -24,6 +24,14 @@ impl Origin {
     pub fn is_of_host(&self, host: &str) -> bool {
         let Some((scheme, place)) = self.0.split_once("://") else { return false };
         place == without_default_port(scheme, &host.to_ascii_lowercase())
+    }
+
+    /// Whether whoever is at this origin is who it says, whatever a stranger lets his names resolve to (DNS rebinding):
+    /// for https there was a certificate, an address is no name, and browsers ask nobody for `localhost`.
+    pub fn is_proof_against_rebinding(&self) -> bool {
+        let Some((scheme, place)) = self.0.split_once("://") else { return false };
+        let host = place.split_once(':').map_or(place, |(host, _)| host);
+        scheme == "https" || host == "localhost" || place.starts_with('[') || host.parse::<Ipv4Addr>().is_ok()
     }
 }
 
@@ -129,5 +137,30 @@ mod tests {
             assert!(!origin("http://localhost:5005").is_of_host(host), "{host}");
         }
         assert!(!origin("https://sfu.example").is_of_host("sfu.example:80"));
+    }
+
+    #[test]
+    fn a_name_at_plain_http_may_be_anybodys() {
+        for text in [
+            "https://sfu.example",
+            "https://sfu.example:8443",
+            "http://localhost",
+            "http://localhost:5005",
+            "http://192.0.2.1",
+            "http://192.0.2.1:5005",
+            "http://[2001:db8::1]",
+            "http://[2001:db8::1]:5005",
+        ] {
+            assert!(origin(text).is_proof_against_rebinding(), "{text}");
+        }
+        for text in [
+            "http://sfu.example",
+            "http://sfu.example:5005",
+            "http://localhost.example",
+            "http://192.0.2.1.example:5005",
+            "capacitor://app.example",
+        ] {
+            assert!(!origin(text).is_proof_against_rebinding(), "{text}");
+        }
     }
 }

@@ -10,8 +10,9 @@ use hyper::{HeaderMap, Method, Request, Response};
 use super::routes::Body;
 use crate::config::Origin;
 
-/// Whether a page of this request's origin may open a WebSocket. `allowed` is empty where all may.
-pub(super) fn may_enter(allowed: &[Origin], headers: &HeaderMap) -> bool {
+/// Whether a page of this request's origin may open a WebSocket. `allowed` is empty where all may. Without TLS of our
+/// own a page that calls this server by its own name may be a stranger's: he can point any name here.
+pub(super) fn may_enter(allowed: &[Origin], has_tls: bool, headers: &HeaderMap) -> bool {
     if allowed.is_empty() {
         return true;
     }
@@ -20,7 +21,8 @@ pub(super) fn may_enter(allowed: &[Origin], headers: &HeaderMap) -> bool {
         (None, _) => true, // No browser.
         (Some(origin), None) => parsed(origin).is_some_and(|origin| {
             let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-            allowed.contains(&origin) || host.is_some_and(|host| origin.is_of_host(host))
+            let is_our_own = host.is_some_and(|host| origin.is_of_host(host));
+            allowed.contains(&origin) || is_our_own && (has_tls || origin.is_proof_against_rebinding())
         }),
         (Some(_), Some(_)) => false,
     }
@@ -82,4 +84,25 @@ fn is_private(path: &str) -> bool {
 
 fn parsed(origin: &HeaderValue) -> Option<Origin> {
     origin.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_calls_us_by_a_name_at_plain_http_is_believed_where_a_certificate_or_the_list_says_so() {
+        let enters = |listed: &str, has_tls, origin, host| {
+            let headers =
+                [(ORIGIN, HeaderValue::from_static(origin)), (HOST, HeaderValue::from_static(host))];
+            may_enter(&[listed.parse().unwrap()], has_tls, &HeaderMap::from_iter(headers))
+        };
+        let (named, app) = ("http://sfu.example:5005", "https://app.example");
+        assert!(!enters(app, false, named, "sfu.example:5005"));
+        assert!(enters(named, false, named, "sfu.example:5005"));
+        assert!(enters(app, true, named, "sfu.example:5005"));
+        assert!(enters(app, false, "https://sfu.example", "sfu.example"));
+        assert!(enters(app, false, "http://192.0.2.1:5005", "192.0.2.1:5005"));
+        assert!(!enters(app, true, named, "sfu.example"), "another port");
+    }
 }

@@ -16,7 +16,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::bearer::NotShown;
-use super::{App, Service, client, demo, health, origin, websocket};
+use super::{App, Policy, Service, client, demo, health, origin, websocket};
 use crate::throttle::throttled;
 use crate::time::Now;
 
@@ -73,7 +73,8 @@ fn refusal<S: Service, B>(app: &App<S>, request: &Request<B>, client: SocketAddr
         throttled!(info, "a client asks more often than RATE_LIMIT_REQUESTS allows");
         return Some(too_many_requests(wait));
     }
-    if is_upgrade && !origin::may_enter(&app.policy.origins, request.headers()) {
+    let Policy { origins, tls, .. } = &app.policy;
+    if is_upgrade && !origin::may_enter(origins, tls.is_some(), request.headers()) {
         app.count(|counters| counters.origins_refused += 1);
         let origin = origin::written(request.headers());
         tracing::debug!(%client, origin, "a page of a foreign site");
