@@ -1,8 +1,8 @@
 //! Connections that may have to make room, by where they are from.
 //!
-//! Invariant: whoever holds the most is the first to lose one, so that one address can take the room of itself alone
-//! and of those who hold as much. Behind a proxy all are one address where nobody says better, and then the oldest gives
-//! way. The table has an entry for each connection and no more; every step costs the logarithm of that.
+//! Invariant: who gives way is of the address that holds the most, so nobody takes the room of those who hold less
+//! than he does. Where all share one address, as at one proxy or on this machine, that is the oldest of all. The
+//! table has an entry for each connection and no more; every step costs the logarithm of that.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -74,8 +74,8 @@ fn is_about_one_connection(error: &std::io::Error) -> bool {
 
 /// Serves the connection. If there are too many that are no WebSocket, one gives way: of the address that has the
 /// most, the one that has been so for the longest. A handshake or a page is done in no time, so it is most likely idle
-/// or worse, and one stranger cannot keep others out, however fast he connects. With ever more addresses he can, and
-/// whoever shares his: behind a proxy, or on this machine, the oldest of all gives way.
+/// or worse, and one stranger cannot keep others out, however fast he connects. He can keep out those who share his
+/// address, as all behind one proxy do, and with ever more addresses everybody: then it is the oldest that gives way.
 fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>, door: Door) {
     app.count(|counters| counters.connections_accepted += 1);
     // Offers and answers are single small writes that somebody waits for.
