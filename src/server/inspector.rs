@@ -46,6 +46,8 @@ struct Lane {
     asked: Option<(u64, Instant)>,
     asked_count: u64,
     gathered: Vec<PeerSnapshot>,
+    /// Pieces that came.
+    gathered_count: u32,
     latest: Option<(Instant, Rc<[PeerSnapshot]>)>,
 }
 
@@ -62,7 +64,8 @@ impl Inspector {
         Inspector(Rc::new(Inner { workers, signalling, house, ports, captures, lanes, told: Notify::new() }))
     }
 
-    /// A worker told a piece. One of a snapshot that nobody waits for any more is dropped.
+    /// A worker told a piece. One of a snapshot that nobody waits for any more is dropped; a snapshot of which a
+    /// piece was lost counts for nothing, and whoever waits asks again.
     pub(super) fn take(&self, worker: WorkerId, piece: Piece) {
         let mut lanes = self.0.lanes.borrow_mut();
         let lane = &mut lanes[usize::from(worker.0)];
@@ -70,9 +73,14 @@ impl Inspector {
             return;
         }
         lane.gathered.extend(piece.peers);
+        lane.gathered_count += 1;
         if piece.is_last {
             lane.asked = None;
-            lane.latest = Some((Now::read().instant, std::mem::take(&mut lane.gathered).into()));
+            let gathered = std::mem::take(&mut lane.gathered);
+            // They come in their order: as many as the last one's place says, and none is missing.
+            if lane.gathered_count == piece.index + 1 {
+                lane.latest = Some((Now::read().instant, gathered.into()));
+            }
             self.0.told.notify_waiters();
         }
     }
@@ -95,6 +103,7 @@ impl Inner {
                 lane.asked_count += 1;
                 lane.asked = Some((lane.asked_count, now));
                 lane.gathered.clear();
+                lane.gathered_count = 0;
                 self.workers.send(worker, Command::Snapshot(lane.asked_count));
             }
         }
@@ -202,15 +211,30 @@ mod tests {
             .await;
         assert_eq!(queue.len(), 1);
         // It comes to itself: a snapshot that nobody asked for counts for nothing, its own is shared.
-        let piece = |request, is_last| Piece { request, peers: vec![], is_last };
-        inspector.take(WorkerId(0), piece(7, true));
+        let piece = |request, index, is_last| Piece { request, index, peers: vec![], is_last };
+        inspector.take(WorkerId(0), piece(7, 0, true));
         assert!(inspector.0.ask(Now::read().instant).is_err());
-        inspector.take(WorkerId(0), piece(1, false));
+        inspector.take(WorkerId(0), piece(1, 0, false));
         assert!(inspector.0.ask(Now::read().instant).is_err(), "half of one is none");
-        inspector.take(WorkerId(0), piece(1, true));
+        inspector.take(WorkerId(0), piece(1, 1, true));
         assert!((0..50).all(|_| inspector.0.ask(Now::read().instant).is_ok()));
         assert_eq!(queue.len(), 1, "nobody asks again within the moment");
         assert!(inspector.0.ask(Now::read().instant + FRESH).is_err());
         assert_eq!(queue.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_with_a_lost_piece_is_none_and_is_asked_for_again() {
+        let (inspector, queue) = inspector();
+        let piece = |request, index, is_last| Piece { request, index, peers: vec![], is_last };
+        for (request, lost) in [(1, 0), (2, 1)] {
+            assert!(inspector.0.ask(Now::read().instant).is_err());
+            assert_eq!(queue.len() as u64, request, "asked again at once");
+            let pieces = (0..3).filter(|index| *index != lost);
+            pieces.for_each(|index| inspector.take(WorkerId(0), piece(request, index, index == 2)));
+        }
+        assert!(inspector.0.ask(Now::read().instant).is_err());
+        (0..3).for_each(|index| inspector.take(WorkerId(0), piece(3, index, index == 2)));
+        assert!(inspector.0.ask(Now::read().instant).is_ok());
     }
 }

@@ -25,6 +25,8 @@ const PLACE_COUNT_MAX: usize = 1024;
 pub struct Piece {
     /// As it was asked for.
     pub request: u64,
+    /// Its place among the pieces, from 0: one that control had no room for is missed.
+    pub index: u32,
     /// They.
     pub peers: Vec<PeerSnapshot>,
     /// The snapshot is whole now.
@@ -118,6 +120,8 @@ pub struct SlotSnapshot {
 /// A snapshot that is being told.
 pub(super) struct Asked {
     request: u64,
+    /// Of the next piece.
+    index: u32,
     /// The place to go on from.
     next: usize,
     pub(super) at: Instant,
@@ -126,7 +130,7 @@ pub(super) struct Asked {
 impl Worker {
     /// One at a time: a new one takes the place of one that is not finished.
     pub(super) fn ask_snapshot(&mut self, now: Instant, request: u64) {
-        self.asked = Some(Asked { request, next: 0, at: now });
+        self.asked = Some(Asked { request, index: 0, next: 0, at: now });
     }
 
     /// Tells the next piece, if one is asked for.
@@ -148,7 +152,9 @@ impl Worker {
             asked.next += 1;
         }
         let is_last = asked.next >= self.peers.capacity();
-        self.events.push(Event::Snapshot(Box::new(Piece { request: asked.request, peers, is_last })));
+        let piece = Piece { request: asked.request, index: asked.index, peers, is_last };
+        asked.index += 1;
+        self.events.push(Event::Snapshot(Box::new(piece)));
         if is_last {
             self.asked = None;
         }
