@@ -42,6 +42,16 @@ fn ready_follows_the_house() {
         let (head, body) = door.request("GET /health HTTP/1.1").await;
         assert!(head.starts_with("HTTP/1.1 200 "), "a draining server is alive: {head}");
         assert!(body.contains("draining"), "{body}");
+        // A worker that hangs is not waited for, also not by a drain.
+        for is_ready in [false, true] {
+            door.ready.set(is_ready);
+            door.alive.set(false);
+            let (head, body) = door.request("GET /health HTTP/1.1").await;
+            assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+            assert_eq!(header(&head, "access-control-allow-origin"), Some("*"));
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((&body["status"], &body["detail"]), (&"unhealthy".into(), &"a worker does not answer".into()));
+        }
     });
 }
 

@@ -1,4 +1,4 @@
-//! Liveness (the process answers) and readiness (it can be sent somebody).
+//! Liveness (the process answers, and so do its workers) and readiness (it can be sent somebody).
 
 use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -9,14 +9,22 @@ use crate::time::NtpTime;
 pub(super) const JSON: &str = "application/json";
 
 /// Open to every origin: clients on other sites measure which of several servers answers first.
-pub(super) fn health(now: NtpTime, is_draining: bool) -> Response<Body> {
-    let body = serde_json::json!({
-        "status": if is_draining { "draining" } else { "healthy" },
+pub(super) fn health(now: NtpTime, state: Result<(), &'static str>, is_draining: bool) -> Response<Body> {
+    let (code, status) = match state {
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+        Ok(()) if is_draining => (StatusCode::OK, "draining"),
+        Ok(()) => (StatusCode::OK, "healthy"),
+    };
+    let mut body = serde_json::json!({
+        "status": status,
         "service": "sfu",
         "version": env!("CARGO_PKG_VERSION"),
         "timestamp": rfc3339(now),
     });
-    let mut response = respond(StatusCode::OK, JSON, body.to_string());
+    if let Err(detail) = state {
+        body["detail"] = detail.into();
+    }
+    let mut response = respond(code, JSON, body.to_string());
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
 }

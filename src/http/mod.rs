@@ -106,6 +106,10 @@ impl Session for Inbound {
 /// What the front door tells about the house.
 pub trait Status: 'static {
     /// # Errors
+    /// Why it is to be ended and started anew, in a few words.
+    fn alive(&self) -> Result<(), &'static str>;
+
+    /// # Errors
     /// Why nobody should be sent here now, in a few words.
     fn ready(&self) -> Result<(), &'static str>;
 

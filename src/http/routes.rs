@@ -100,7 +100,7 @@ fn page<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> {
         return origin::preflight(text(StatusCode::NO_CONTENT, ""));
     }
     let answer: fn(&App<S>, &Request<B>) -> Response<Body> = match request.uri().path() {
-        "/health" => |app, _| health::health(Now::read().ntp, app.status.is_draining()),
+        "/health" => |app, _| health::health(Now::read().ntp, app.status.alive(), app.status.is_draining()),
         "/ready" => |app, _| health::ready(app.status.ready()),
         "/metrics" if !app.policy.metrics_are_apart => metrics,
         path => match demo::file(path) {

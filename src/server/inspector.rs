@@ -192,7 +192,7 @@ mod tests {
         let handshakes =
             Handshakes::new(Acceptor::new(identity), workers.clone(), KeyLog::start(None).unwrap());
         let signalling = Signalling::new(Now::read().instant, settings, workers.clone(), handshakes.clone());
-        let house = House::new(Now::read().instant, 1, signalling.clone(), handshakes);
+        let house = House::new(Now::read().instant, workers.clone(), signalling.clone(), handshakes);
         let captures = Captures::new(None).unwrap();
         (Inspector::new(workers, signalling, house, vec![9], captures), queue)
     }

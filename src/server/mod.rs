@@ -126,7 +126,7 @@ impl Server {
                 .map(|auth| Verifier::new(auth, |_| Now::read().ntp.unix_seconds().into())),
         };
         let signalling = Signalling::new(now, settings, workers.clone(), handshakes.clone());
-        let house = House::new(now, config.workers.into(), signalling.clone(), handshakes.clone());
+        let house = House::new(now, workers.clone(), signalling.clone(), handshakes.clone());
         let captures = Captures::new(config.capture_dir.clone()).context("CAPTURE_DIR")?;
         let inspector = Inspector::new(workers, signalling.clone(), house.clone(), worker_ports, captures);
         supervision::essential("the sessions' clock", keep_time(signalling.clone()));

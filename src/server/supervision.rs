@@ -6,7 +6,6 @@ use sd_notify::NotifyState;
 use tokio::task::spawn_local;
 
 use super::house::House;
-use crate::http::Status;
 use crate::throttle::throttled;
 
 /// A task that the server cannot be without: a panic in it ends the process, and a supervisor starts it anew.
@@ -21,13 +20,13 @@ pub(super) fn essential(name: &'static str, task: impl Future<Output = ()> + 'st
 }
 
 /// Says to systemd, if it started us, that we serve, and from now on that we are well: as long as this thread
-/// and every worker answer.
+/// and every worker answer, to the end of the last call.
 pub(super) fn report_ready(house: House) {
     report(NotifyState::Ready);
     let Some(period) = sd_notify::watchdog_enabled() else { return };
     essential("the watchdog", async move {
         loop {
-            if house.ready().is_ok() || house.is_draining() {
+            if house.workers_answer() {
                 report(NotifyState::Watchdog);
             }
             tokio::time::sleep(period / 3).await;

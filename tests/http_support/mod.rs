@@ -106,10 +106,15 @@ impl Drop for EchoSession {
 }
 
 struct Steady {
+    alive: Rc<Cell<bool>>,
     ready: Rc<Cell<bool>>,
 }
 
 impl Status for Steady {
+    fn alive(&self) -> Result<(), &'static str> {
+        if self.alive.get() { Ok(()) } else { Err("a worker does not answer") }
+    }
+
     fn ready(&self) -> Result<(), &'static str> {
         if self.ready.get() { Ok(()) } else { Err("draining") }
     }
@@ -127,6 +132,7 @@ pub struct Door {
     pub address: SocketAddr,
     pub app: Rc<App<Echo>>,
     pub log: Log,
+    pub alive: Rc<Cell<bool>>,
     pub ready: Rc<Cell<bool>>,
     /// Who comes from now on is a member with the message `join`, and not from the beginning.
     pub has_strangers: Rc<Cell<bool>>,
@@ -169,13 +175,13 @@ pub fn with_policy<F: Future<Output = ()>>(
     LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (log, ready) = (Log::default(), Rc::new(Cell::new(true)));
-        let status = Steady { ready: Rc::clone(&ready) };
+        let (log, alive, ready) = (Log::default(), Rc::new(Cell::new(true)), Rc::new(Cell::new(true)));
+        let status = Steady { alive: Rc::clone(&alive), ready: Rc::clone(&ready) };
         let has_strangers = Rc::new(Cell::new(false));
         let echo = Echo { log: Rc::clone(&log), has_strangers: Rc::clone(&has_strangers) };
         let app = App::with_policy(echo, status, limits, policy);
         tokio::task::spawn_local(serve(listener, Rc::clone(&app)));
-        let door = Door { address, app, log, ready, has_strangers };
+        let door = Door { address, app, log, alive, ready, has_strangers };
         timeout(at_most, test(door)).await.expect("the test hangs");
     });
 }
