@@ -80,6 +80,39 @@ async fn it_tells_how_it_is() {
     assert!(!metrics.contains("secret"), "rooms are no labels");
 }
 
+/// What control counts is not for itself alone.
+#[tokio::test]
+async fn what_goes_wrong_on_the_way_to_a_call_is_counted_where_it_can_be_seen() {
+    let server = Server::spawn(&[]);
+    let ann = Client::join(&server, "hall", "ann", Options::default()).await;
+    ann.send_text("no JSON");
+    ann.error("bad-message").await;
+    ann.send("telepathy", &serde_json::json!({}));
+    ann.lose_socket();
+    server.metric_reaches("gryt_sfu_peers_lost", &[], 1.0).await;
+    ann.resume();
+    server.metric_reaches("gryt_sfu_joins_resumed_total", &[], 1.0).await;
+    let max =
+        Client::start(server.http, "hall", "max", Options { offers: false, ..Options::default() }).await;
+    max.joined().await;
+    max.send("offer", &serde_json::json!({"type": "offer", "sdp": "v=0\r\n"}));
+    max.closed().await;
+    for (name, value) in [
+        ("gryt_sfu_messages_bad_total", 1.0),
+        ("gryt_sfu_messages_unknown_total", 1.0),
+        ("gryt_sfu_media_failed_total", 1.0),
+        ("gryt_sfu_joins_without_media_total", 1.0),
+        ("gryt_sfu_peers_lost", 1.0), // It may come back, and begin anew.
+        ("gryt_sfu_clients_slow_total", 0.0),
+        ("gryt_sfu_orders_waiting", 0.0),
+        ("gryt_sfu_orders_dropped_total", 0.0),
+    ] {
+        assert_eq!(server.metric(name, &[]), value, "{name}");
+        let (_, metrics) = server.get("/metrics");
+        assert!(metrics.contains(&format!("\n{name} ")), "{name} is not there");
+    }
+}
+
 /// Credentials and tokens are nobody's to read.
 #[tokio::test]
 async fn the_log_keeps_secrets() {

@@ -32,14 +32,30 @@ pub struct ControlCounters {
     pub rooms: u64,
     /// Gauge: participants, those included who may resume.
     pub participants: u64,
+    /// Gauge: those of them whose WebSocket is lost.
+    pub participants_lost: u64,
+    /// Gauge: orders that wait for room in a worker's queue.
+    pub commands_waiting: u64,
+    /// DTLS datagrams to peers, dropped for want of that room.
+    pub datagrams_dropped: u64,
     /// Joins that succeeded.
     pub joins: u64,
+    /// Of those, who took a session over with its token.
+    pub resumes: u64,
     /// Joins that were refused.
     pub joins_refused: u64,
     /// Of those, for want of a good token.
     pub joins_unauthorized: u64,
-    /// Members whose negotiation or transport failed before there was media.
+    /// Members whose negotiation or transport failed.
+    pub media_failed: u64,
+    /// Of those, before there was media.
     pub media_unreached: u64,
+    /// Messages from clients that could not be read.
+    pub messages_bad: u64,
+    /// Messages from clients of a kind that we do not know.
+    pub messages_unknown: u64,
+    /// Clients let go because they did not read.
+    pub clients_slow: u64,
     /// Gauge: transports whose DTLS handshake has not finished, or not begun.
     pub handshakes: u64,
     /// DTLS handshakes that gave keys.
@@ -59,10 +75,18 @@ impl Default for ControlCounters {
         ControlCounters {
             rooms: 0,
             participants: 0,
+            participants_lost: 0,
+            commands_waiting: 0,
+            datagrams_dropped: 0,
             joins: 0,
+            resumes: 0,
             joins_refused: 0,
             joins_unauthorized: 0,
+            media_failed: 0,
             media_unreached: 0,
+            messages_bad: 0,
+            messages_unknown: 0,
+            clients_slow: 0,
             handshakes: 0,
             handshakes_completed: 0,
             handshakes_failed: 0,
@@ -195,10 +219,21 @@ impl Snapshot {
         let control = &self.control;
         out.gauge("rooms_active", "Rooms with somebody in them", control.rooms)?;
         out.gauge("peers_active", "Participants", control.participants)?;
+        let help = "Participants whose WebSocket is lost and who may still come back (RESUME_WINDOW)";
+        out.gauge("peers_lost", help, control.participants_lost)?;
+        let help = "Orders to workers that wait for room in a queue: not 0 for long unless a worker hangs";
+        out.gauge("orders_waiting", help, control.commands_waiting)?;
+        let help = "DTLS datagrams to peers that were dropped because a worker's queue of orders was full";
+        out.counter("orders_dropped", help, control.datagrams_dropped)?;
         out.counter("joins", "Joins that succeeded", control.joins)?;
+        let help = "Joins that took a session over with its token after a lost WebSocket";
+        out.counter("joins_resumed", help, control.resumes)?;
         out.counter("joins_refused", "Joins that were refused, for whatever reason", control.joins_refused)?;
         let help = "Joins that were refused for want of a valid token (JWT)";
         out.counter("joins_unauthorized", help, control.joins_unauthorized)?;
+        let help =
+            "Members whose media ended by a fault: no agreement on SDP, or no sign of life over ICE or DTLS";
+        out.counter("media_failed", help, control.media_failed)?;
         let help = "Members who came to no media: no agreement on SDP, or no ICE and DTLS in time";
         out.counter("joins_without_media", help, control.media_unreached)?;
         out.gauge("dtls_handshakes_active", "Transports without keys yet", control.handshakes)?;
@@ -209,6 +244,11 @@ impl Snapshot {
         )?;
         let help = "Attempts at a DTLS handshake that failed";
         out.counter("dtls_handshakes_failed", help, control.handshakes_failed)?;
+        out.counter("messages_bad", "Messages from clients that could not be read", control.messages_bad)?;
+        let help = "Messages from clients of a kind that this version does not know, and ignores";
+        out.counter("messages_unknown", help, control.messages_unknown)?;
+        let help = "Clients let go because they did not read what they were told";
+        out.counter("clients_slow", help, control.clients_slow)?;
         out.counter("panics", "Sessions and rooms that a fault of the server ended", control.panics)?;
         let help = "From a DTLS handshake's first datagram to its keys";
         out.seconds("dtls_handshake_duration", help, &control.handshake_time)?;
@@ -434,6 +474,8 @@ mod tests {
         let mut snapshot =
             Snapshot { workers: vec![WorkerCounters::default(), second], ..Default::default() };
         snapshot.control.participants = 5;
+        snapshot.control.commands_waiting = 6;
+        snapshot.control.clients_slow = 8;
         snapshot.http.websockets_silent = 2;
         let rendered = snapshot.render();
         let version = concat!("gryt_sfu_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1");
@@ -450,6 +492,8 @@ mod tests {
             "gryt_sfu_drops_total{worker=\"1\",reason=\"bad_auth_tag\"} 1",
             "gryt_sfu_drops_total{worker=\"0\",reason=\"bad_auth_tag\"} 0",
             "gryt_sfu_peers_active 5",
+            "gryt_sfu_orders_waiting 6",
+            "gryt_sfu_clients_slow_total 8",
             "gryt_sfu_forwarding_latency_seconds_bucket{le=\"0.00005\",worker=\"1\"} 0",
             "gryt_sfu_forwarding_latency_seconds_bucket{le=\"0.0001\",worker=\"1\"} 1",
             "gryt_sfu_forwarding_latency_seconds_bucket{le=\"+Inf\",worker=\"1\"} 1",
