@@ -9,7 +9,7 @@ use std::time::Duration;
 use gryt_sfu::srtp::path::CryptoPath;
 use serde_json::Value;
 use support::debug::{peer, peer_until};
-use support::{Client, Options, PATIENCE, Server, assert_clean, now};
+use support::{Client, Halted, Options, PATIENCE, Server, assert_clean, now};
 
 const TOKEN: &str = "a-token-of-more-than-16-bytes";
 
@@ -142,54 +142,13 @@ async fn a_garbled_packet_is_counted_for_its_peer() {
     assert_eq!(peer(&server, "ben")["drops"], serde_json::json!({}));
 }
 
-/// A thread of a child that stands still, as one that the machine gives no time; goes on when dropped. Belongs to the
-/// thread that made it.
-struct Halted(libc::pid_t);
-
-impl Halted {
-    fn thread(process: u32, name: &str) -> Halted {
-        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
-        let is_it = |path: &std::path::PathBuf| {
-            std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
-        };
-        let task =
-            tasks.map(|task| task.expect("it runs").path()).find(is_it).expect("a thread of this name");
-        let id =
-            task.file_name().and_then(|id| id.to_str()).and_then(|id| id.parse().ok()).expect("a number");
-        let halted = Halted(id);
-        halted.trace(libc::PTRACE_SEIZE);
-        halted.trace(libc::PTRACE_INTERRUPT);
-        let mut status = 0;
-        // SAFETY: the pointer is to a live number.
-        let waited = unsafe { libc::waitpid(id, &raw mut status, libc::__WALL) };
-        assert!(waited == id && libc::WIFSTOPPED(status), "{status}");
-        halted
-    }
-
-    fn trace(&self, what: libc::c_uint) {
-        assert!(self.asks(what), "a child may be traced: {}", std::io::Error::last_os_error());
-    }
-
-    fn asks(&self, what: libc::c_uint) -> bool {
-        let none = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: these requests read and write no memory of ours.
-        unsafe { libc::ptrace(what, self.0, none, none) == 0 }
-    }
-}
-
-impl Drop for Halted {
-    fn drop(&mut self) {
-        // Also where the test has failed: a traced thread would keep its process from ending.
-        self.asks(libc::PTRACE_DETACH);
-    }
-}
-
 #[test]
 fn a_worker_that_does_not_answer_is_said_and_the_rest_goes_on() {
     let server = Server::spawn(&[("WORKERS", "1")]);
     let worker = Halted::thread(server.pid(), "worker-0");
+    let begun = now();
     for path in ["/debug/peers", "/debug/rooms", "/debug/tracks", "/debug/workers", "/debug/peers/1"] {
-        let begun = now();
+        let asked_at = now();
         let (status, head, body) = request(&server, &format!("GET {path}"), "host: localhost\r\n");
         assert_eq!(status, 503, "{path}: {body}");
         assert!(head.contains("\r\nretry-after: 5"), "{head}");
@@ -198,7 +157,7 @@ fn a_worker_that_does_not_answer_is_said_and_the_rest_goes_on() {
             error["error"].as_str().is_some_and(|it| it.starts_with("worker 0 does not answer")),
             "{body}"
         );
-        assert!(now() - begun >= Duration::from_millis(1900), "it was given its time");
+        assert!(now() - asked_at >= Duration::from_millis(1900), "it was given its time");
     }
     assert_eq!((server.get("/health").0, server.get("/").0), (200, 200));
     let until = |path: &str, status: u16| {
@@ -209,9 +168,14 @@ fn a_worker_that_does_not_answer_is_said_and_the_rest_goes_on() {
         }
     };
     until("/ready", 503);
+    assert_eq!(server.get("/health").0, 200, "it may come to itself");
+    let given_up = begun + Duration::from_secs(30);
+    std::thread::sleep(given_up.saturating_duration_since(now()));
+    until("/health", 503);
     drop(worker);
     until("/debug/peers", 200);
     until("/ready", 200);
+    until("/health", 200);
 }
 
 #[test]

@@ -50,7 +50,10 @@ fn ready_follows_the_house() {
             assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
             assert_eq!(header(&head, "access-control-allow-origin"), Some("*"));
             let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-            assert_eq!((&body["status"], &body["detail"]), (&"unhealthy".into(), &"a worker does not answer".into()));
+            assert_eq!(
+                (&body["status"], &body["detail"]),
+                (&"unhealthy".into(), &"a worker does not answer".into())
+            );
         }
     });
 }

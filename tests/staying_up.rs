@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::seccomp::forbid;
-use support::{Client, Options, PATIENCE, Server, now};
+use support::{Client, Halted, Options, PATIENCE, Server, now};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -163,6 +163,36 @@ fn a_supervisor_is_told() {
         assert!(now() < deadline, "only the watchdog");
     }
     assert!(server.wait(ENDS_WITHIN).expect("it ends").success());
+}
+
+/// A drain may last for hours, and a worker that hangs in it is a server that hangs.
+#[test]
+fn a_worker_that_hangs_ends_the_watchdog_also_while_it_drains() {
+    let path = Scratch::new("notify-drain");
+    let supervisor = UnixDatagram::bind(&path.0).expect("a socket");
+    let server = Server::spawn(&[
+        ("NOTIFY_SOCKET", path.text()),
+        ("WATCHDOG_USEC", "3000000"), // The kernel holds ten words until they are read.
+        ("DRAIN_TIMEOUT", "10m"),
+        ("WORKERS", "1"),
+    ]);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let _ann = runtime.block_on(Client::join(&server, "hall", "ann", Options::default()));
+    server.terminate();
+    let _halted = Halted::thread(server.pid(), "worker-0");
+    supervisor.set_read_timeout(Some(Duration::from_secs(3))).expect("a valid time-out");
+    let deadline = now() + PATIENCE;
+    let mut is_ending = false;
+    let mut words = [0; 256];
+    // Three times what it may take between two words.
+    while let Ok(len) = supervisor.recv(&mut words) {
+        is_ending |= words[..len].starts_with(b"STOPPING=1");
+        assert!(now() < deadline, "the watchdog is fed");
+    }
+    assert!(is_ending);
+    let (status, health) = server.get("/health");
+    assert!(status == 200 && health.contains("\"draining\""), "it may come to itself: {status} {health}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod client;
 pub mod coturn;
 pub mod debug;
 pub mod frame;
+pub mod halted;
 pub mod nat;
 pub mod sdp;
 pub mod seccomp;
@@ -24,6 +25,7 @@ pub mod turn;
 
 pub use check::{assert_clean, assert_lines_count_on, assert_silent};
 pub use client::{Client, Glare, Heard, Options, Played, State};
+pub use halted::Halted;
 pub use nat::Nat;
 pub use server::Server;
 
