@@ -59,10 +59,10 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    match logging::start(&config).and_then(|()| run(&config, tls)) {
+    match logging::start(&config).and_then(|_logging| run(&config, tls)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sfu: {error:#}");
+            logging::last_words(&format!("sfu: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -102,6 +102,7 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     if let Some(left_out) = PLACES[place % PLACES.len()].admit(Now::read().instant) {
         let repeated = (left_out > 0).then_some(left_out);
         tracing::error!(repeated, thread = std::thread::current().name(), "{info}");
+        logging::flush_panic();
     }
 }
 

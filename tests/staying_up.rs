@@ -119,6 +119,7 @@ async fn calls_go_on_while_it_drains_and_it_ends_with_the_last() {
     ann.leave();
     ann.closed().await;
     assert_eq!(server.wait(Duration::ZERO), None, "one is still there");
+    server.wait_for_log("the drain", |log| log.contains("INFO draining: nobody new is let in").then_some(()));
     ben.leave();
     ben.closed().await;
     assert!(server.wait(ENDS_WITHIN).expect("it ends with its last call").success());

@@ -64,6 +64,8 @@ pub struct ControlCounters {
     pub handshakes_failed: u64,
     /// Sessions and rooms that a fault of ours ended.
     pub panics: u64,
+    /// Lines of the log that could not be written.
+    pub log_lines_lost: u64,
     /// Nanoseconds from a handshake's first datagram to its keys.
     pub handshake_time: Histogram<12>,
     /// Nanoseconds from `join` to a transport that media can flow over.
@@ -91,6 +93,7 @@ impl Default for ControlCounters {
             handshakes_completed: 0,
             handshakes_failed: 0,
             panics: 0,
+            log_lines_lost: 0,
             handshake_time: Histogram::new(WAIT_BOUNDS),
             join_to_media: Histogram::new(WAIT_BOUNDS),
         }
@@ -250,6 +253,8 @@ impl Snapshot {
         let help = "Clients let go because they did not read what they were told";
         out.counter("clients_slow", help, control.clients_slow)?;
         out.counter("panics", "Sessions and rooms that a fault of the server ended", control.panics)?;
+        let help = "Lines of the log that could not be written: its reader or the disk does not keep up";
+        out.counter("log_lines_lost", help, control.log_lines_lost)?;
         let help = "From a DTLS handshake's first datagram to its keys";
         out.seconds("dtls_handshake_duration", help, &control.handshake_time)?;
         let help = "From a join to a transport that media can flow over";

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::handshakes::Handshakes;
+use super::logging;
 use crate::control::workers::Workers;
 use crate::http::Status;
 use crate::ids::WorkerId;
@@ -102,6 +103,7 @@ impl Status for House {
             handshakes_completed,
             handshakes_failed,
             panics: counts.panics,
+            log_lines_lost: logging::lost_total(),
             handshake_time: self.handshakes.durations(),
             join_to_media: self.signalling.join_to_media(),
         };

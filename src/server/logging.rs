@@ -1,35 +1,104 @@
 //! Where the log goes and how it looks.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::process;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tracing::Subscriber;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use super::log_queue::{LogQueue, Notices};
 use crate::config::{Config, LogFormat};
 use crate::throttle::throttled;
+
+/// How long the end waits for the last lines to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a panic's line may hold up the thread that it struck: another panic on its way out would end the process
+/// without a word.
+const PANIC_WORDS: Duration = Duration::from_millis(100);
+
+/// Standard error, and `LOG_FILE` behind it. Of the whole process.
+static QUEUES: OnceLock<Vec<LogQueue>> = OnceLock::new();
+
+/// Writes what is still to be written when dropped, also by a panic.
+#[must_use]
+pub struct Logging(());
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        flush();
+    }
+}
 
 /// Sends the log of the whole process to standard error, and to `LOG_FILE` besides. Once a process.
 ///
 /// # Errors
 /// When the file cannot be opened.
-pub fn start(config: &Config) -> Result<()> {
+pub fn start(config: &Config) -> Result<Logging> {
     // Our own lines only: what the crates below say is for those who work on them.
-    let filter = EnvFilter::new(format!("off,gryt_sfu={}", config.log_level));
-    let file = config.log_file.as_deref().map(open).transpose()?;
+    // The binary is a crate by itself, and has the panics.
+    let filter = EnvFilter::new(format!("off,gryt_sfu={0},sfu={0}", config.log_level));
+    let format = config.log_format;
+    // A descriptor of our own: who writes to standard error past the log shall not wait for its lock either.
+    let own = io::stderr().as_fd().try_clone_to_owned().context("standard error cannot be written to")?;
+    let missing = match format {
+        LogFormat::Human => missing_human,
+        LogFormat::Json => missing_json,
+    };
+    let stderr = LogQueue::start("log", own.into(), Notices { missing, failed: |_| () })?;
+    let file = match config.log_file.as_deref().map(open).transpose()? {
+        Some(file) => Some(LogQueue::start("log-file", file, Notices { missing, failed: file_failed })?),
+        None => None,
+    };
+    let _ = QUEUES.set([Some(stderr.clone()), file.clone()].into_iter().flatten().collect());
     let registry = tracing_subscriber::registry().with(filter);
     registry
-        .with(layer(config.log_format, io::stderr().is_terminal(), io::stderr))
-        .with(file.map(|file| layer(config.log_format, false, LogFile(Mutex::new(file)))))
+        .with(layer(format, io::stderr().is_terminal(), stderr))
+        .with(file.map(|file| layer(format, false, file)))
         .init();
-    Ok(())
+    Ok(Logging(()))
+}
+
+/// Says on standard error alone why the process ends, behind all that the log has said.
+pub fn last_words(words: &str) {
+    let Some(stderr) = queues().first() else { return eprintln!("{words}") };
+    stderr.push(format!("{words}\n").as_bytes());
+    stderr.flush(LAST_WORDS);
+}
+
+/// Ends the process, when what led to it has been said.
+pub fn give_up() -> ! {
+    flush();
+    process::exit(1)
+}
+
+/// Lets what was said of a panic be written, but holds up whom it struck for a moment only.
+pub fn flush_panic() {
+    queues().iter().for_each(|queue| queue.flush(PANIC_WORDS));
+}
+
+/// Lets the last lines be written, if whoever reads them does so within a moment.
+pub(super) fn flush() {
+    queues().iter().for_each(|queue| queue.flush(LAST_WORDS));
+}
+
+/// Lines that could not be written, since the start, of all places where they go.
+pub(super) fn lost_total() -> u64 {
+    queues().iter().map(LogQueue::lost_total).sum()
+}
+
+fn queues() -> &'static [LogQueue] {
+    QUEUES.get().map_or(&[], Vec::as_slice)
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -41,7 +110,7 @@ fn open(path: &Path) -> Result<File> {
 fn layer<S, W>(format: LogFormat, has_colours: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(writer);
     match format {
@@ -50,29 +119,29 @@ where
     }
 }
 
-/// The file of `LOG_FILE`. A disk that is full is said on standard error, and costs the server nothing else.
-struct LogFile(Mutex<File>);
-
-impl<'a> MakeWriter<'a> for LogFile {
-    type Writer = &'a LogFile;
-
-    fn make_writer(&'a self) -> &'a LogFile {
-        self
-    }
+/// A disk that is full is said on standard error, and costs the server nothing else.
+fn file_failed(error: &io::Error) {
+    // This one cannot be written there either: it is left out, and that is the end of it.
+    throttled!(error, %error, "LOG_FILE cannot be written to; lines are missing there");
 }
 
-impl Write for &LogFile {
-    /// Takes the line whatever becomes of it.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(line);
-        if let Err(error) = written {
-            // This one cannot be written here either: it is left out, and that is the end of it.
-            throttled!(error, %error, "LOG_FILE cannot be written to; lines are missing there");
-        }
-        Ok(line.len())
-    }
+const MISSING: &str = "lines of the log are missing here: it could not be written as fast as it came";
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Not by way of the log, which would put it behind lines that came later.
+fn missing_human(lost: u64) -> String {
+    format!("{}  WARN {MISSING} lost={lost}\n", timestamp())
+}
+
+fn missing_json(lost: u64) -> String {
+    let line =
+        serde_json::json!({ "timestamp": timestamp(), "level": "WARN", "message": MISSING, "lost": lost });
+    format!("{line}\n")
+}
+
+/// As the log's other lines have it.
+fn timestamp() -> String {
+    let mut text = String::new();
+    // A `String` takes everything.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
+    text
 }

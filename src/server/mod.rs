@@ -11,6 +11,7 @@ mod house;
 mod inspector;
 mod io;
 mod key_log;
+mod log_queue;
 pub mod logging;
 mod media_thread;
 pub mod self_check;
@@ -156,6 +157,7 @@ impl Server {
         let serve = http::serve(listener, app);
         supervision::essential("the front door", async { match serve.await {} });
 
+        logging::flush(); // What was said until now stands before it.
         println!("gryt-sfu {}", env!("CARGO_PKG_VERSION"));
         println!("  backend:   {io}");
         println!("  crypto:    {}", CryptoPath::best());

@@ -6,6 +6,7 @@ use sd_notify::NotifyState;
 use tokio::task::spawn_local;
 
 use super::house::House;
+use super::logging;
 use crate::throttle::throttled;
 
 /// A task that the server cannot be without: a panic in it ends the process, and a supervisor starts it anew.
@@ -14,7 +15,7 @@ pub(super) fn essential(name: &'static str, task: impl Future<Output = ()> + 'st
     spawn_local(async move {
         if task.await.is_err_and(|error| error.is_panic()) {
             tracing::error!(task = name, "a part of the server panicked, giving up");
-            std::process::exit(1);
+            logging::give_up();
         }
     });
 }

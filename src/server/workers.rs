@@ -13,6 +13,7 @@ use super::handshakes::Handshakes;
 use super::house::House;
 use super::inspector::Inspector;
 use super::io::Io;
+use super::logging;
 use super::media_thread::{self, Queues, RelayOut};
 use super::overload::Overload;
 use super::placement::Placement;
@@ -231,7 +232,7 @@ impl Thread {
                 Ok(Err(error)) => tracing::error!(worker = %id, %error, "worker lost its sockets, giving up"),
                 Err(_) => tracing::error!(worker = %id, "worker panicked, giving up"),
             }
-            std::process::exit(1);
+            logging::give_up();
         };
         let thread = thread::Builder::new()
             .name(format!("worker-{id}"))
@@ -256,7 +257,7 @@ impl News {
             Ok(wake) => wake,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for the workers, giving up");
-                std::process::exit(1);
+                logging::give_up();
             }
         };
         loop {
