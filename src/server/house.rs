@@ -112,7 +112,7 @@ impl Status for House {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::key_log::KeyLog;
     use super::*;
     use crate::config::Config;
@@ -125,7 +125,11 @@ mod tests {
     /// Of two workers that were heard of last at this moment.
     fn house(heard_at: Instant) -> (House, Signalling) {
         let queue = |_| WorkerQueue { commands: crossbeam_channel::bounded(1).0, wake: Box::new(|| ()) };
-        let workers = Workers::new((0..2).map(queue).collect());
+        house_of(heard_at, Workers::new((0..2).map(queue).collect()))
+    }
+
+    /// Of workers that are nothing but their queues.
+    pub(in super::super) fn house_of(heard_at: Instant, workers: Workers) -> (House, Signalling) {
         let config = Config::parse(1, |_| None).unwrap();
         let identity = Identity::generate().unwrap();
         let settings = Settings {
@@ -135,7 +139,7 @@ mod tests {
             resume_window: Duration::ZERO,
             secret: Secret::random(),
             fingerprint: identity.fingerprint(),
-            candidates: vec![Rc::from([]), Rc::from([])],
+            candidates: vec![Rc::from([]); workers.count()],
             ice_servers: IceServers::new(&config, |_| 0),
             verifier: None,
         };

@@ -162,37 +162,15 @@ impl Inspect for Inspector {
 mod tests {
     use tokio::task::LocalSet;
 
-    use super::super::handshakes::Handshakes;
-    use super::super::key_log::KeyLog;
+    use super::super::house::tests::house_of;
     use super::*;
-    use crate::config::Config;
     use crate::control::workers::WorkerQueue;
-    use crate::dtls::endpoint::Acceptor;
-    use crate::dtls::identity::Identity;
-    use crate::ice::credentials::Secret;
-    use crate::signalling::{IceServers, Settings};
 
     /// An inspector of a worker that is nothing but its queue.
     fn inspector() -> (Inspector, crossbeam_channel::Receiver<Command>) {
         let (commands, queue) = crossbeam_channel::bounded(8);
         let workers = Workers::new(vec![WorkerQueue { commands, wake: Box::new(|| ()) }]);
-        let config = Config::parse(1, |_| None).unwrap();
-        let identity = Identity::generate().unwrap();
-        let settings = Settings {
-            audio_slots: 1,
-            max_connections: 1,
-            room_span_at: 1,
-            resume_window: Duration::ZERO,
-            secret: Secret::random(),
-            fingerprint: identity.fingerprint(),
-            candidates: vec![Rc::from([])],
-            ice_servers: IceServers::new(&config, |_| 0),
-            verifier: None,
-        };
-        let handshakes =
-            Handshakes::new(Acceptor::new(identity), workers.clone(), KeyLog::start(None).unwrap());
-        let signalling = Signalling::new(Now::read().instant, settings, workers.clone(), handshakes.clone());
-        let house = House::new(Now::read().instant, workers.clone(), signalling.clone(), handshakes);
+        let (house, signalling) = house_of(Now::read().instant, workers.clone());
         let captures = Captures::new(None).unwrap();
         (Inspector::new(workers, signalling, house, vec![9], captures), queue)
     }

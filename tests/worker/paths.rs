@@ -108,6 +108,77 @@ fn two_who_claim_a_path_get_it_by_turns_of_a_second() {
     assert!(has_it(&mut sim, &one));
 }
 
+#[test]
+fn workers_that_share_a_port_hand_over_what_is_anothers_and_only_once() {
+    let secret = Secret::random();
+    let mut workers: Vec<_> =
+        (0..3).map(|id| Sim::with_sharers(8, secret.clone(), WorkerId(id), 3)).collect();
+    let mut caller = workers[0].add(1, GCM);
+    let request = binding_request(&caller.local, true);
+
+    // Only what proves the password goes on.
+    let forged = binding_request_with(caller.local.ufrag.as_str(), "no-password-of-ours-is-this", true);
+    workers[1].deliver(caller.path, &mut forged.clone());
+    assert_eq!(workers[1].drops(DropReason::StunUnauthenticated), 1);
+    let nobodys = secret.credentials(WorkerId(9));
+    workers[1].deliver(caller.path, &mut binding_request(&nobodys, true));
+    let own = secret.credentials(WorkerId(1));
+    workers[1].deliver(caller.path, &mut binding_request(&own, true));
+    assert_eq!(workers[1].drops(DropReason::StunUnknownUser), 2);
+    assert!(workers[1].relays().is_empty());
+
+    workers[1].deliver(caller.path, &mut request.clone());
+    let mut relays = workers[1].relays();
+    assert_eq!(relays.len(), 1);
+    assert!(matches!(relays[0], (WorkerId(0), Relay::Datagram { is_stun: true, .. })));
+    assert_eq!(workers[1].sent.len(), 0, "the owner answers");
+    workers[0].hand_over(WorkerId(1), relays.remove(0).1);
+    assert_eq!(workers[0].sent.len(), 1);
+
+    // The owner tells all others whose the 5-tuple is, once.
+    let learnt = workers[0].relays();
+    let told: Vec<_> = learnt.iter().map(|(to, _)| to.0).collect();
+    assert_eq!(told, [1, 2]);
+    for (to, relay) in learnt {
+        assert!(matches!(relay, Relay::Learn(path) if path == caller.path));
+        workers[usize::from(to.0)].hand_over(WorkerId(0), relay);
+    }
+    workers[0].connect(&caller);
+    assert!(workers[0].relays().is_empty());
+
+    // Its media goes to the owner, and no further.
+    let track = workers[0].publish(&caller);
+    let mut listener = workers[0].join(2, GCM);
+    workers[0].add_slot(&listener, 0, Some(track));
+    workers[0].sent.clear();
+    workers[0].relays();
+    let mut voice = [0; 200];
+    let len = caller.protect(20, b"voice", &mut voice);
+    workers[2].deliver(caller.path, &mut voice[..len]);
+    let (to, relay) = workers[2].relays().remove(0);
+    assert!(matches!((to, &relay), (WorkerId(0), Relay::Datagram { is_stun: false, .. })));
+    workers[0].hand_over(WorkerId(2), relay);
+    assert_eq!(payloads(&hear(&mut workers[0], &mut listener)), [b"voice"]);
+    workers[2].deliver(caller.path, &mut voice[..len]);
+    let (_, relay) = workers[2].relays().remove(0);
+    workers[1].hand_over(WorkerId(2), relay);
+    assert!(workers[1].relays().is_empty(), "what came from a worker goes to no worker");
+    assert_eq!(workers[1].drops(DropReason::UnknownPath), 1);
+
+    // Only who taught may take back.
+    workers[2].hand_over(WorkerId(1), Relay::Forget(caller.path));
+    workers[2].deliver(caller.path, &mut voice[..len]);
+    assert_eq!(workers[2].relays().len(), 1);
+    workers[0].command(Command::RemoveTransport(caller.transport));
+    for (to, relay) in workers[0].relays() {
+        assert!(matches!(relay, Relay::Forget(path) if path == caller.path));
+        workers[usize::from(to.0)].hand_over(WorkerId(0), relay);
+    }
+    workers[2].deliver(caller.path, &mut voice[..len]);
+    assert!(workers[2].relays().is_empty());
+    assert_eq!(workers[2].drops(DropReason::UnknownPath), 1);
+}
+
 /// Workers on one port.
 fn crew() -> Vec<Sim> {
     let secret = Secret::random();
