@@ -55,6 +55,8 @@ pub(crate) struct Row {
     pub(crate) label: String,
     pub(crate) subjects: Vec<(Figures, Beside)>,
     pub(crate) thrown_away: u32,
+    /// Runs that count in spite of stolen time: by then too many had been thrown away.
+    pub(crate) kept_stolen: u32,
     /// In percent of the server's CPU: its work while neither server nor load is there.
     pub(crate) at_rest: f64,
     /// Before each turn, the worst of it.
@@ -64,7 +66,7 @@ pub(crate) struct Row {
 /// Measures a case.
 pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, seconds: u32) -> Result<Row> {
     let mut all: Vec<Vec<Figures>> = vec![Vec::new(); table.subjects.len()];
-    let mut thrown_away = 0;
+    let (mut thrown_away, mut kept_stolen) = (0, 0);
     let (mut rests, mut absence) = (Vec::new(), Absence::default());
     for _ in 0..runs {
         absence = absence.or_worse(Absence::measure(&[network.server_cpu, network.load_cpu])?);
@@ -74,7 +76,9 @@ pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, 
             loop {
                 let (figures, steal) = run(network, table, subject, &case.load, seconds, at_rest)
                     .with_context(|| format!("{}, {}, {name}", table.name, case.label))?;
-                if steal <= STEAL_MAX || thrown_away >= THROWN_AWAY_MAX * runs {
+                let is_stolen = steal > STEAL_MAX;
+                if !is_stolen || thrown_away >= THROWN_AWAY_MAX * runs {
+                    kept_stolen += u32::from(is_stolen);
                     kept.push(figures);
                     break;
                 }
@@ -97,7 +101,7 @@ pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, 
         );
     }
     let (x, label, at_rest) = (case.x.into(), case.label.clone(), median(rests));
-    Ok(Row { x, label, subjects, thrown_away, at_rest, absence })
+    Ok(Row { x, label, subjects, thrown_away, kept_stolen, at_rest, absence })
 }
 
 /// Held against the first subject's run of the same turn: a machine that is slower for a minute is so for both.

@@ -84,7 +84,11 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "Cost against the size of rooms: 4 speakers in each, some 80,000 packets a second in all, 120 B",
             x: "listeners",
             is_spread: false,
-            subjects: vec![("sfu", server(&[])), ("sfu, tick 10 ms", server(&[tick]))],
+            subjects: vec![
+                ("bare fan-out", Subject::Floor),
+                ("sfu", server(&[])),
+                ("sfu, tick 10 ms", server(&[tick])),
+            ],
             cases: [(80, 2), (31, 10), (8, 50), (4, 100), (1, 400)]
                 .map(|(rooms, listeners)| case(listeners, rooms, 4, listeners, Constant))
                 .into(),
@@ -115,7 +119,7 @@ pub(crate) fn tables() -> Vec<Table> {
                 ("sfu", server(&[])),
                 ("sfu, OVERLOAD_TICK_MS=0", server(&[("OVERLOAD_TICK_MS", "0")])),
             ],
-            cases: [6, 8, 12, 16, 20, 24, 28].map(crowd).into(),
+            cases: [6, 8, 12, 14, 16, 20, 24, 28].map(crowd).into(),
         },
         Table {
             name: "tick",

@@ -120,11 +120,15 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
 /// Under a table.
 fn remarks(rows: &[Row]) -> String {
     let count: u32 = rows.iter().map(|row| row.thrown_away).sum();
+    let kept = match rows.iter().map(|row| row.kept_stolen).sum::<u32>() {
+        0 => String::new(),
+        kept => format!(" {kept} with as much of it count, as no others were to be had."),
+    };
     let at_rest = rows.iter().map(|row| row.at_rest).fold(0.0, f64::max);
     let Absence { percent, longest_ms } =
         rows.iter().map(|row| row.absence).fold(Absence::default(), Absence::or_worse);
     let host = format!(
-        "Runs thrown away for stolen time: {count}. While both CPUs spun for a second before each turn, the host or another \
+        "Runs thrown away for stolen time: {count}.{kept} While both CPUs spun for a second before each turn, the host or another \
          process took up to {percent:.1} % of one, up to {longest_ms:.1} ms at once, booked as stolen or not."
     );
     // Where several share the CPUs, nobody's is looked at.
@@ -165,8 +169,11 @@ pub(crate) fn page(about: &About, found: &[(&Table, Vec<Row>)]) -> String {
         // One row makes no line: the figures are all there is to see.
         let (plots, open) = if rows.len() > 1 {
             let cost = plot(table, rows, "µs a packet, the worse of process and CPU", " µs", worse_us);
-            let delay = plot(table, rows, "p99 of the whole way", " ms", |figures| figures.p99_ms);
-            (format!("<div class=\"plots\">\n{cost}{delay}</div>\n"), "")
+            let delay = |what, of| plot(table, rows, what, " ms", of);
+            let p50 = delay("p50 of the whole way", |figures| figures.p50_ms);
+            let p99 = delay("p99 of the whole way", |figures| figures.p99_ms);
+            let p999 = delay("p99.9 of the whole way", |figures| figures.p999_ms);
+            (format!("<div class=\"plots\">\n{cost}{p50}{p99}{p999}</div>\n"), "")
         } else {
             (String::new(), " open")
         };
