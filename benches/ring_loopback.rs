@@ -1,7 +1,7 @@
 //! What does a backend cost, and what does segmentation save, beside the bare system call?
 //!
 //! The same datagrams go to the same loopback sinks in the same process: by bare `sendmmsg` with headers made
-//! beforehand, 64 a call, each datagram by itself and several to a send (`UDP_SEGMENT`); and through the egress of
+//! beforehand, 128 a call, each datagram by itself and several to a send (`UDP_SEGMENT`); and through the egress of
 //! both backends as the server uses them, which copies each datagram and writes its header; with segmentation and
 //! without. The ways take turns, so that a noisy neighbour hits all of them, and each is charged its thread's CPU
 //! time. Prints the median, and its ratio to `sendmmsg`.

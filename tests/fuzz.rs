@@ -201,8 +201,7 @@ fn rtp() {
             assert!(payload.len() <= bytes.len() - header.len);
         }
         for ids in [&one_byte, &two_byte] {
-            let values = header.extensions(bytes, ids);
-            assert!(values.abs_capture_time().is_none_or(|time| matches!(time.len(), 8 | 16)));
+            let _ = header.extensions(bytes, ids);
         }
     });
 }

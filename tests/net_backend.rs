@@ -6,8 +6,9 @@
 mod network;
 
 use std::io::ErrorKind;
+use std::mem;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use gryt_sfu::net::busy_poll::BusyPollError;
@@ -57,6 +58,9 @@ on_both_backends! {
     an_error_on_the_socket_begins_the_receive_again,
     what_the_kernel_drops_is_counted,
     one_wait_hands_out_a_bounded_batch,
+    what_is_submitted_is_with_the_kernel_before_the_next_wait,
+    a_path_that_cuts_nothing_up_is_asked_once,
+    a_full_send_buffer_costs_datagrams_that_are_counted_and_no_time,
     what_is_queued_at_the_end_still_leaves,
     a_worker_that_ended_gives_its_port_back,
     a_wait_that_looks_first_ends_with_a_datagram_all_the_same,
@@ -346,12 +350,115 @@ fn empty_datagrams_keep_nothing_waiting<B: Start>() {
     let peer = peer("127.0.0.1:0");
     let server = ("127.0.0.1", this.port);
     let before = Now::read().instant;
-    for len in std::iter::repeat_n(0, 100).chain([1]) {
+    for len in std::iter::repeat_n(0, 500).chain([1]) {
         peer.send_to(&vec![7; len], server).unwrap();
     }
-    echo(&mut this.backend, 1);
+    let mut waits = 0;
+    while this.backend.next().is_none() {
+        this.backend.wait(Some(Duration::ZERO)).unwrap();
+        waits += 1;
+        assert!(waits <= 25, "one of these ends a receive, not a turn of the loop");
+    }
     assert!(before.elapsed() < 10 * batch_wait, "{:?}", before.elapsed());
-    assert_eq!(this.backend.take_counters().dropped(DropReason::TooShort), 100);
+    assert_eq!(this.backend.take_counters().dropped(DropReason::TooShort), 500);
+}
+
+fn what_is_submitted_is_with_the_kernel_before_the_next_wait<B: Start>() {
+    let Some(mut this) = start::<B>(Options::default()) else { return };
+    let peer = peer("127.0.0.1:0");
+    send(this.backend.egress(), path_to(peer.local_addr().unwrap()), b"at once");
+    this.backend.submit();
+    assert_eq!(receive(&peer).0, b"at once");
+    this.backend.submit();
+    assert_eq!(this.backend.take_counters().sends(), 1);
+}
+
+/// Such paths are without checksum offload. UDP-Lite (RFC 3828) is one everywhere, so it takes the socket's place.
+fn a_path_that_cuts_nothing_up_is_asked_once<B: Start>() {
+    let lite = || {
+        // SAFETY: takes no memory.
+        let fd = unsafe {
+            libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, libc::IPPROTO_UDPLITE)
+        };
+        // SAFETY: the descriptor is new, and nobody else's.
+        (fd >= 0).then(|| UdpSocket::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+    };
+    let Some((ours, peer)) = lite().zip(lite()) else { return eprintln!("skipped: no UDP-Lite") };
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let sockets = socket::bind(0..=0, 1, &[address.ip()]).unwrap().remove(0);
+    // SAFETY: both are open; what the second one was is closed, and it stays the sockets' own.
+    assert!(unsafe { libc::dup2(ours.as_raw_fd(), sockets.sockets()[0].as_raw_fd()) } >= 0);
+    let (_waker, reader) = waker().unwrap();
+    let Some(mut backend) = B::start(sockets, reader, Options::default()) else { return };
+    bind(&peer, address);
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let path = path_to(peer.local_addr().unwrap());
+    assert!(backend.egress().cuts_segments(path));
+    for (round, refused) in [(0, 1), (1, 0)] {
+        let mut run = run(backend.egress(), path);
+        for index in 0..3 {
+            run.segment(100).fill(round << 6 | index);
+            run.commit(100);
+        }
+        drop(run);
+        backend.submit();
+        for index in 0..3 {
+            assert_eq!(receive(&peer).0, [round << 6 | index; 100]);
+        }
+        assert_eq!(backend.take_counters().segmentation_refused, refused);
+        assert!(!backend.egress().cuts_segments(path));
+    }
+}
+
+fn bind(socket: &UdpSocket, address: SocketAddr) {
+    let SocketAddr::V4(address) = address else { panic!("of IPv4") };
+    // SAFETY: all zeroes is a valid address.
+    let mut name: libc::sockaddr_in = unsafe { mem::zeroed() };
+    name.sin_family = libc::AF_INET as libc::sa_family_t;
+    name.sin_port = address.port().to_be();
+    name.sin_addr.s_addr = u32::from(*address.ip()).to_be();
+    let len = size_of_val(&name) as libc::socklen_t;
+    // SAFETY: `name` is a live address of `len` bytes.
+    assert_eq!(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), len) }, 0);
+}
+
+/// What is for a neighbour that does not say where it is stays in our buffer until it is given up.
+fn a_full_send_buffer_costs_datagrams_that_are_counted_and_no_time<B: Start + 'static>() {
+    in_a_network_of_its_own(|| {
+        ip("link add near type veth peer name far");
+        for end in ["near", "far"] {
+            ip(&format!("link set {end} up"));
+        }
+        ip("addr add 192.0.2.1/24 dev near");
+        let Some(mut this) = start_on::<B>(&[[192, 0, 2, 1].into()], Options::default()) else { return };
+        let fd = this.backend.sockets().sockets()[0].as_raw_fd();
+        let least: libc::c_int = 1;
+        let len = size_of_val(&least) as libc::socklen_t;
+        // SAFETY: `least` is a live integer of `len` bytes.
+        let result = unsafe {
+            libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, (&raw const least).cast(), len)
+        };
+        assert_eq!(result, 0);
+        let path = |last: u8| Path {
+            socket: SocketId(0),
+            local: [192, 0, 2, 1].into(),
+            remote: SocketAddr::from(([192, 0, 2, last], 9)),
+        };
+        const COUNT: u64 = 300;
+        let before = Now::read().instant;
+        for round in 0..COUNT {
+            send(this.backend.egress(), path(2 + (round % 3) as u8), &[7; 1_200]);
+        }
+        this.backend.submit();
+        let unsent: Vec<u64> = this.backend.take_unsent().map(|unsent| unsent.count).collect();
+        let counters = this.backend.take_counters();
+        // A wait for room would end when the neighbour is given up, after three seconds.
+        assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+        let shed = counters.dropped(DropReason::SendWouldBlock);
+        assert!((COUNT - 20..COUNT).contains(&shed), "{shed}");
+        assert_eq!(unsent.iter().sum::<u64>(), shed);
+        assert!(unsent.len() == 3 && unsent.iter().all(|count| *count >= COUNT / 3 - 10), "{unsent:?}");
+    });
 }
 
 fn a_socket_of_one_address_sends_from_it<B: Start>() {

@@ -310,6 +310,42 @@ fn a_flood_is_cut_to_the_rate_and_nobody_else_notices() {
 }
 
 #[test]
+fn what_fits_in_no_datagram_is_dropped_once_and_laid_to_its_sender_alone() {
+    let (mut sim, mut callers) = room_of(3);
+    sim.speak(&mut callers[0], 0, &[0xFF; 1_400]);
+    assert_eq!(payloads(&hear(&mut sim, &mut callers[1])), [[0xFF; 1_400]]);
+    sim.pass(MS20);
+    sim.speak(&mut callers[0], 0, &[0xFF; 1_460]);
+    assert_eq!(hear(&mut sim, &mut callers[1]).len(), 0);
+    assert_eq!(sim.drops(DropReason::TooLong), 1);
+    let counts: Vec<u64> =
+        snapshot(&mut sim).iter().map(|peer| peer.traffic.drops(DropReason::TooLong)).collect();
+    assert_eq!(counts, [1, 0, 0]);
+}
+
+#[test]
+fn jitter_is_that_of_the_network_and_not_of_the_wake_ups() {
+    let (mut sim, mut callers) = room_of(2);
+    for _ in 0..20 {
+        sim.pass(2 * MS20);
+        for age in [MS20, Duration::ZERO] {
+            sim.age = Some(age);
+            sim.speak(&mut callers[0], 0, b"voice");
+        }
+    }
+    let jitter = |sim: &mut Sim| snapshot(sim)[0].published[0].jitter;
+    // A tick is 21 µs.
+    assert!(jitter(&mut sim) <= 1, "{}", jitter(&mut sim));
+    for _ in 0..20 {
+        sim.pass(2 * MS20);
+        sim.age = Some(Duration::ZERO);
+        sim.speak(&mut callers[0], 0, b"voice");
+        sim.speak(&mut callers[0], 0, b"voice");
+    }
+    assert!(jitter(&mut sim) > 500, "{}", jitter(&mut sim));
+}
+
+#[test]
 fn who_joins_again_is_heard_on_the_slots_of_before() {
     let (mut sim, mut callers) = room_of(2);
     sim.speak(&mut callers[0], 20, b"before");

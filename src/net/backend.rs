@@ -38,6 +38,9 @@ pub trait Backend {
     /// Where datagrams go that answer no other, such as those of a timer.
     fn egress(&mut self) -> &mut Self::Egress;
 
+    /// Hands over to the kernel what waits in the egress, as the next wait would.
+    fn submit(&mut self);
+
     /// From now on a wait looks into the card's queue by itself for `time` before it sleeps.
     ///
     /// # Errors

@@ -88,6 +88,9 @@ impl Batch {
     /// A track's packets go nowhere.
     pub(super) fn forget(&mut self, track: TrackKey) {
         self.packets.retain(|packet| packet.track != track);
+        if self.packets.is_empty() {
+            self.payloads.clear();
+        }
     }
 
     /// As [`Room::forward`](super::Room::forward).

@@ -273,6 +273,19 @@ fn a_muted_voice_goes_nowhere_and_leaves_no_gap() {
     });
 }
 
+/// With a tick, who publishes and unpublishes within it again and again.
+#[test]
+fn what_waits_of_a_track_that_ends_goes_with_it() {
+    let mut scene = Scene::new(8);
+    let publisher = scene.join(0);
+    let track = scene.publish(publisher);
+    scene.room.keep(b"voice");
+    scene.say(track, 0, 20).unwrap();
+    assert_eq!((scene.room.has_pending(), scene.room.pending_len()), (true, 5));
+    scene.room.unpublish(scene.now, track, &mut scene.changes);
+    assert_eq!((scene.room.has_pending(), scene.room.pending_len()), (false, 0));
+}
+
 #[test]
 fn nobody_is_always_the_first_or_the_last() {
     let mut scene = Scene::new(8);

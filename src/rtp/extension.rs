@@ -18,27 +18,24 @@ const ONE_BYTE: u16 = 0xBEDE;
 /// Profile of the two-byte form, whose low four bits are free.
 const TWO_BYTE: u16 = 0x1000;
 
-/// Absolute capture time with its optional clock offset.
-const ABS_CAPTURE_TIME_LEN_MAX: usize = 16;
+/// Of the absolute capture time: an NTP time, by the clock of whom it was captured.
+const ABS_CAPTURE_TIME_LEN: usize = 8;
 
 /// What one packet's extensions said, copied out so that the packet can be decrypted.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     audio_level: Option<u8>,
     mid: Option<Mid>,
-    /// Zeros where it is shorter.
-    abs_capture_time: [u8; ABS_CAPTURE_TIME_LEN_MAX],
-    abs_capture_time_len: u8,
+    abs_capture_time: Option<[u8; ABS_CAPTURE_TIME_LEN]>,
 }
 
 impl Values {
-    /// `audio_level` as in RFC 6464: V bit and level. `abs_capture_time` of a length other than 8 and 16 is left out.
-    pub fn new(audio_level: Option<u8>, abs_capture_time: Option<&[u8]>) -> Values {
-        let mut values = Values { audio_level, ..Values::default() };
-        if let Some(time) = abs_capture_time {
-            values.set_abs_capture_time(time);
-        }
-        values
+    /// `audio_level` as in RFC 6464: V bit and level. `abs_capture_time`: an NTP time.
+    pub const fn new(
+        audio_level: Option<u8>,
+        abs_capture_time: Option<[u8; ABS_CAPTURE_TIME_LEN]>,
+    ) -> Values {
+        Values { audio_level, mid: None, abs_capture_time }
     }
 
     /// The byte of RFC 6464: voice activity in the highest bit, then 0 (loudest) to 127 −dBov.
@@ -51,23 +48,21 @@ impl Values {
         self.mid
     }
 
-    /// 8 or 16 bytes.
-    pub fn abs_capture_time(&self) -> Option<&[u8]> {
-        match self.abs_capture_time_len {
-            0 => None,
-            len => Some(&self.abs_capture_time[..usize::from(len)]),
+    /// When it was captured, an NTP time by the publisher's clock.
+    pub const fn abs_capture_time(&self) -> Option<&[u8; ABS_CAPTURE_TIME_LEN]> {
+        self.abs_capture_time.as_ref()
+    }
+
+    /// The offset that may follow the time is to the clock of the publisher's sender reports. Receivers get ours, by our
+    /// clock: to that it is unknown, and an offset that is not there says so.
+    fn set_abs_capture_time(&mut self, value: &[u8]) {
+        if let (8 | 16, Some(time)) = (value.len(), value.first_chunk()) {
+            self.abs_capture_time = Some(*time);
         }
     }
 
-    fn set_abs_capture_time(&mut self, time: &[u8]) {
-        if matches!(time.len(), 8 | 16) {
-            self.abs_capture_time = [0; ABS_CAPTURE_TIME_LEN_MAX];
-            self.abs_capture_time[..time.len()].copy_from_slice(time);
-            self.abs_capture_time_len = time.len() as u8;
-        }
-    }
-
-    /// Walks the elements; a truncated one ends the walk (RFC 8285 §4.2, §4.3).
+    /// Walks the elements; one that is truncated or, in the one-byte form, has id 0 and a length ends the walk (RFC 8285
+    /// §4.2, §4.3).
     pub(super) fn read(profile: u16, elements: &[u8], ids: &ExtensionIds) -> Values {
         let mut values = Values::default();
         let is_one_byte = profile == ONE_BYTE;
@@ -86,7 +81,7 @@ impl Values {
                 let [len, after @ ..] = after else { break };
                 (*first, usize::from(*len), after)
             };
-            if is_one_byte && id == 15 {
+            if is_one_byte && matches!(id, 0 | 15) {
                 break; // RFC 8285 §4.2: stop here.
             }
             let Some((value, after)) = after.split_at_checked(len) else { break };
@@ -109,7 +104,8 @@ impl Values {
 }
 
 /// Longest block that is written: three elements of the two-byte form, made a multiple of 4.
-pub(super) const WRITTEN_LEN_MAX: usize = 4 + 3 * (2 + 16) + 2;
+pub(super) const WRITTEN_LEN_MAX: usize =
+    (4 + (2 + 16) + (2 + 1) + (2 + ABS_CAPTURE_TIME_LEN)).next_multiple_of(4);
 
 /// Writes an extension block into `out` and returns its length: 0 without elements, else a multiple of 4.
 ///
@@ -122,9 +118,8 @@ pub(super) fn write(
     values: &Values,
 ) -> usize {
     let level = ids.audio_level.zip(values.audio_level);
-    let time_len = usize::from(values.abs_capture_time_len);
-    let time = ids.abs_capture_time.filter(|_| time_len > 0);
-    let carried = [ids.mid, level.map(|(id, _)| id), time];
+    let time = ids.abs_capture_time.zip(values.abs_capture_time);
+    let carried = [ids.mid, level.map(|(id, _)| id), time.map(|(id, _)| id)];
     let Some(highest) = carried.into_iter().flatten().max() else { return 0 };
     let is_one_byte = highest < 15;
     let profile = if is_one_byte { ONE_BYTE } else { TWO_BYTE };
@@ -147,8 +142,8 @@ pub(super) fn write(
     if let Some((id, level)) = level {
         put(id, &[level], 1);
     }
-    if let Some(id) = time {
-        put(id, &values.abs_capture_time, time_len);
+    if let Some((id, time)) = time {
+        put(id, &time, time.len());
     }
     let len = at.next_multiple_of(4);
     out[0..2].copy_from_slice(&profile.to_be_bytes());
@@ -167,11 +162,9 @@ mod tests {
         let read = |elements: &[u8]| Values::read(ONE_BYTE, elements, &IDS);
         assert_eq!(read(&[0, 0, 0x10, 0x42]).audio_level(), Some(0x42));
         assert_eq!(read(&[0xF0, 0, 0x10, 0x42]).audio_level(), None);
+        assert_eq!(read(&[0x01, 9, 9, 0x10, 0x42]).audio_level(), None);
         assert_eq!(read(&[0x1F, 1, 2, 3]).audio_level(), None);
-        assert_eq!(
-            read(&[0x37, 1, 2, 3, 4, 5, 6, 7, 8]).abs_capture_time(),
-            Some(&[1, 2, 3, 4, 5, 6, 7, 8][..])
-        );
+        assert_eq!(read(&[0x37, 1, 2, 3, 4, 5, 6, 7, 8]).abs_capture_time(), Some(&[1, 2, 3, 4, 5, 6, 7, 8]));
         assert_eq!(read(&[0x32, 1, 2, 3]).abs_capture_time(), None);
         assert_eq!(read(&[0x20, b' ']).mid(), None);
         assert_eq!(Values::read(TWO_BYTE | 7, &[1, 1, 9, 1, 0], &IDS).audio_level(), None);
@@ -180,11 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_the_elements_is_zero_whatever_was_said_before() {
-        let mut twice = vec![0x3F];
-        twice.extend([0xEE; 16]);
-        twice.push(0x37);
+    fn the_last_capture_time_counts_without_its_offset() {
+        let mut twice = vec![0x37];
+        twice.extend([0xEE; 8]);
+        twice.push(0x3F);
         twice.extend([0xDD; 8]);
+        twice.extend([0xCC; 8]);
         let values = Values::read(ONE_BYTE, &twice, &IDS);
         let ids = ExtensionIds { audio_level: None, mid: None, ..IDS };
         let mut out = [0xFF; WRITTEN_LEN_MAX];
@@ -198,10 +192,10 @@ mod tests {
     #[test]
     fn the_longest_block_is_as_long_as_is_said() {
         let ids = ExtensionIds { audio_level: Some(255), mid: Some(254), abs_capture_time: Some(253) };
-        let values = Values::new(Some(1), Some(&[1; 16]));
+        let values = Values::new(Some(1), Some([1; 8]));
         let mut out = [0xFF; WRITTEN_LEN_MAX];
         let len = write(&mut out, &ids, &Mid::parse("sixteen_chars_16").unwrap(), &values);
-        assert_eq!(len, (4_usize + 18 + 3 + 18).next_multiple_of(4));
+        assert_eq!(len, (4_usize + 18 + 3 + 10).next_multiple_of(4));
         assert_eq!(out[len..], [0; WRITTEN_LEN_MAX][len..]);
     }
 }

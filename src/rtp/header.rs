@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let values = Values::new(Some(0x85), Some(&[7; 16]));
+        let values = Values::new(Some(0x85), Some([7; 8]));
         for ids in [
             IDS,
             ExtensionIds { audio_level: Some(15), ..IDS },
@@ -182,7 +182,7 @@ mod tests {
             assert_eq!(header.ssrc, Ssrc(0xDEAD_BEEF));
             let read = header.extensions(&packet, &ids);
             assert_eq!(read.audio_level(), ids.audio_level.and(Some(0x85)));
-            assert_eq!(read.abs_capture_time(), ids.abs_capture_time.and(Some(&[7; 16][..])));
+            assert_eq!(read.abs_capture_time(), ids.abs_capture_time.and(Some(&[7; 8])));
             assert_eq!(read.mid().map(|mid| mid.to_string()), ids.mid.map(|_| "s12".to_owned()));
         }
     }

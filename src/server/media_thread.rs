@@ -93,10 +93,12 @@ pub(super) fn run<B: Backend>(
     let mut orders = 0;
     while !worker.is_stopped() {
         let due = worker.next_timeout().saturating_duration_since(end.instant);
-        let timeout = match (is_behind, backlog.is_empty()) {
+        let has_backlog =
+            !backlog.is_empty() || queues.relays_out.iter().any(|lane| !lane.backlog.is_empty());
+        let timeout = match (is_behind, has_backlog) {
             (true, _) => Duration::ZERO,
-            (false, false) => due.min(RETRY),
-            (false, true) => due,
+            (false, true) => due.min(RETRY),
+            (false, false) => due,
         };
         let woken = backend.wait(Some(timeout))?.woken;
         now = Now::read();
@@ -125,6 +127,7 @@ pub(super) fn run<B: Backend>(
         while worker.contain(|worker| worker.flush(now, backend.egress())) {
             is_behind = true;
         }
+        backend.submit();
         let handled = worker.counters.datagrams_in + worker.counters.datagrams_out;
         let is_worth_it = handled - counted >= COUNT_DATAGRAMS_MIN || worker.publishes_counters(now);
         if now.instant >= count_at && is_worth_it {
@@ -319,18 +322,32 @@ fn hand_over(backlog: &mut VecDeque<Event>, queue: &Sender<Event>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, SocketAddr};
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+    use std::vec::Drain;
 
-    use crossbeam_channel::bounded;
+    use crossbeam_channel::{bounded, unbounded};
+    use stun::agent::TransactionId;
+    use stun::attributes::ATTR_USERNAME;
+    use stun::fingerprint::FINGERPRINT;
+    use stun::integrity::MessageIntegrity;
+    use stun::message::{BINDING_REQUEST, Message, Setter};
+    use stun::textattrs::TextAttribute;
 
     use super::*;
-    use crate::ids::TrackId;
-    use crate::net::wake::waker;
-    use crate::packet::{Path, SocketId};
+    use crate::ice::credentials::{LocalCredentials, RemoteCredentials, Secret};
+    use crate::ids::{RoomId, TrackId, TransportId};
+    use crate::net::backend::Unsent;
+    use crate::net::busy_poll::BusyPollError;
+    use crate::net::mmsg::Mmsg;
+    use crate::net::socket::{self, WorkerSockets};
+    use crate::net::wake::{WakeReader, waker};
+    use crate::net::{Counters, Options, Wake};
+    use crate::packet::{Datagram, Path, SocketId};
     use crate::room::rewrite::Stretch;
     use crate::rtp::extension::Values;
     use crate::srtp::index::PacketIndex;
     use crate::time::RtpTime;
+    use crate::worker::Settings;
     use crate::worker::relay::{RelayBytes, Voice};
 
     const THERE: WorkerId = WorkerId(1);
@@ -351,6 +368,174 @@ mod tests {
     fn learn(port: u16) -> Relay {
         let address = IpAddr::from([192, 0, 2, 1]);
         Relay::Learn(Path { socket: SocketId(0), local: address, remote: SocketAddr::new(address, port) })
+    }
+
+    /// A thread's ends, and the others.
+    struct Scene {
+        secret: Secret,
+        sockets: WorkerSockets,
+        reader: WakeReader,
+        worker: Worker,
+        queues: Queues,
+        commands: Sender<Command>,
+        waker: Waker,
+        events: Receiver<Event>,
+        _control: WakeReader,
+    }
+
+    impl Scene {
+        fn new(relays_out: Vec<RelayOut>) -> Scene {
+            let secret = Secret::from_bytes(&[1; 32]);
+            let settings = Settings {
+                id: WorkerId(0),
+                port_sharers: 1,
+                secret: secret.clone(),
+                audio_slots: 8,
+                tick: Duration::ZERO,
+                pad_max: 0,
+                seed: [7; 32],
+            };
+            let (commands, orders) = unbounded();
+            let (news, events) = unbounded();
+            let (control, control_reader) = waker().unwrap();
+            let (waker, reader) = waker().unwrap();
+            Scene {
+                secret,
+                sockets: socket::bind(0..=0, 1, &[Ipv4Addr::LOCALHOST.into()]).unwrap().remove(0),
+                reader,
+                worker: Worker::new(Now::read(), settings),
+                queues: Queues { commands: orders, events: news, control, relays_in: Vec::new(), relays_out },
+                commands,
+                waker,
+                events,
+                _control: control_reader,
+            }
+        }
+    }
+
+    fn without_batch_wait() -> BatchWait {
+        BatchWait::new(Now::read().instant, Duration::ZERO)
+    }
+
+    fn binding_request(local: &LocalCredentials) -> Vec<u8> {
+        let mut message = Message::new();
+        let setters: [Box<dyn Setter>; 5] = [
+            Box::new(BINDING_REQUEST),
+            Box::new(TransactionId::new()),
+            Box::new(TextAttribute::new(ATTR_USERNAME, format!("{}:peer", local.ufrag.as_str()))),
+            Box::new(MessageIntegrity::new_short_term_integrity(local.password.as_str().to_owned())),
+            Box::new(FINGERPRINT),
+        ];
+        message.build(&setters).unwrap();
+        message.raw
+    }
+
+    /// Ends the loop once the peer has its answer, and says how often was waited by then.
+    struct Watched<'a> {
+        backend: Mmsg,
+        peer: &'a UdpSocket,
+        waits: u32,
+        commands: Sender<Command>,
+        waker: Waker,
+        answered_before: &'a mut Option<u32>,
+    }
+
+    impl Backend for Watched<'_> {
+        type Egress = <Mmsg as Backend>::Egress;
+
+        const NAME: &'static str = Mmsg::NAME;
+
+        fn wait(&mut self, timeout: Option<Duration>) -> std::io::Result<Wake> {
+            self.waits += 1;
+            if self.answered_before.is_none() && self.peer.recv(&mut [0; 1_500]).is_ok() {
+                *self.answered_before = Some(self.waits);
+                self.commands.send(Command::Stop).unwrap();
+                self.waker.wake();
+            }
+            self.backend.wait(timeout)
+        }
+
+        fn next(&mut self) -> Option<(Datagram<'_>, &mut Self::Egress)> {
+            self.backend.next()
+        }
+
+        fn egress(&mut self) -> &mut Self::Egress {
+            self.backend.egress()
+        }
+
+        fn submit(&mut self) {
+            self.backend.submit();
+        }
+
+        fn set_busy_poll(&mut self, time: Duration) -> Result<(), BusyPollError> {
+            self.backend.set_busy_poll(time)
+        }
+
+        fn set_batch_wait(&mut self, batch_wait: Duration) {
+            self.backend.set_batch_wait(batch_wait);
+        }
+
+        fn sockets(&self) -> &WorkerSockets {
+            self.backend.sockets()
+        }
+
+        fn take_counters(&mut self) -> Counters {
+            self.backend.take_counters()
+        }
+
+        fn take_unsent(&mut self) -> Drain<'_, Unsent> {
+            self.backend.take_unsent()
+        }
+    }
+
+    /// Else it would wait for all that is due besides.
+    #[test]
+    fn what_a_wake_up_has_to_send_leaves_in_that_wake_up() {
+        let scene = Scene::new(Vec::new());
+        let local = scene.secret.credentials(WorkerId(0));
+        let remote = RemoteCredentials::parse("peer", "aPasswordOf22Characters").unwrap();
+        let (room, transport) = (RoomId(1), TransportId(1));
+        scene.commands.send(Command::AddRoom(room)).unwrap();
+        scene.commands.send(Command::AddTransport { transport, room, local, remote }).unwrap();
+        scene.waker.wake();
+        let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        peer.send_to(&binding_request(&local), (Ipv4Addr::LOCALHOST, scene.sockets.port())).unwrap();
+        let mut answered_before = None;
+        let backend = Watched {
+            backend: Mmsg::new(scene.sockets, scene.reader, Options::default()).unwrap(),
+            peer: &peer,
+            waits: 0,
+            commands: scene.commands.clone(),
+            waker: scene.waker.clone(),
+            answered_before: &mut answered_before,
+        };
+        run(backend, scene.worker, scene.queues, without_batch_wait(), None).unwrap();
+        assert_eq!(answered_before, Some(2));
+    }
+
+    /// Without anything that would wake the thread.
+    #[test]
+    fn what_carries_state_and_found_no_room_is_tried_again_soon() {
+        let (queue, there) = bounded(4);
+        (0..4).for_each(|index| queue.send(voice(index)).unwrap());
+        let (waker, _reader) = waker().unwrap();
+        let lane = RelayOut { worker: THERE, queue, waker, backlog: [learn(7)].into() };
+        let Scene { sockets, reader, worker, queues, commands, waker, events, .. } = Scene::new(vec![lane]);
+        let thread = std::thread::spawn(move || {
+            let backend = Mmsg::new(sockets, reader, Options::default()).unwrap();
+            run(backend, worker, queues, without_batch_wait(), None).unwrap();
+        });
+        // By then it has been tried in vain.
+        assert!(matches!(events.recv(), Ok(Event::Counters(_))));
+        let began = Now::read().instant;
+        (0..4).for_each(|_| drop(there.recv().unwrap()));
+        let came = there.recv_timeout(Duration::from_secs(5));
+        assert!(matches!(came, Ok(Relay::Learn(path)) if path.remote.port() == 7));
+        assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+        commands.send(Command::Stop).unwrap();
+        waker.wake();
+        thread.join().unwrap();
     }
 
     #[test]

@@ -32,9 +32,9 @@ pub(super) const E_BIT: u32 = 1 << 31;
 
 /// 1024 packets: 20 s of one voice, and a retransmission may well be that late.
 type RtpStreams = Streams<16, 16>;
-/// 128 packets. More SSRCs than for RTP, as a browser may report on each m-line it receives under an SSRC
-/// of its own.
-type RtcpStreams = Streams<2, 64>;
+/// 128 packets. As many SSRCs as there may be slots, as a browser may report on each m-line it receives under an SSRC of
+/// its own; retired ones come on top.
+type RtcpStreams = Streams<2, 256>;
 
 /// What we send with. What each RTP packet takes, but for its key, lies in the first cache line.
 #[repr(C, align(64))]
@@ -626,6 +626,17 @@ mod tests {
         // The first to come was retired long ago: nothing of it can be replayed.
         assert_eq!(open(&mut rx, sealed(&mut tx, Ssrc(0), 0)), Err(DropReason::Replayed));
         assert_eq!(open(&mut rx, sealed(&mut tx, Ssrc(0), 2)), Ok(2));
+    }
+
+    /// `AUDIO_SLOTS` may be 256.
+    #[test]
+    fn a_browser_may_report_on_each_slot_under_an_ssrc_of_its_own() {
+        let (mut tx, mut rx) = pair(SrtpProfile::AeadAes128Gcm);
+        for ssrc in (0..=256).chain(0..=256) {
+            let mut out = [0; 64];
+            let len = tx.protect_rtcp(&rtcp(Ssrc(ssrc)), &mut out).unwrap();
+            assert!(rx.unprotect_rtcp(&mut out[..len]).is_ok(), "{ssrc}");
+        }
     }
 
     #[test]

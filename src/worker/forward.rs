@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::capture::copy;
 use super::peer::RoomKey;
-use super::seal::Listener;
+use super::seal::{Listener, PAYLOAD_LEN_MAX};
 use super::{BATCH_LEN_MAX, PeerKey, Worker};
 use crate::packet::{DropReason, Egress};
 use crate::room::batch::{Packet, Turn};
@@ -12,6 +12,15 @@ use crate::room::rewrite::OPUS_CLOCK_RATE;
 use crate::rtcp::reception::Reception;
 use crate::time::{Now, NtpTime};
 use crate::worker::event::Event;
+
+/// A packet that lies longer has been waiting while the clock was set.
+const AGE_MAX: Duration = Duration::from_secs(1);
+
+/// For how long the kernel has had a packet: the worker may have let it lie for a while. Zero where nobody knows.
+fn age(now: Now, arrived: Option<Duration>) -> Duration {
+    let age = arrived.and_then(|arrived| now.ntp.since(NtpTime::from_unix(arrived)));
+    age.filter(|age| *age < AGE_MAX).unwrap_or_default()
+}
 
 impl Worker {
     /// Opens a packet in place and lets it wait for the others of its room's batch.
@@ -49,9 +58,13 @@ impl Worker {
             track.last_report = None; // Of another clock.
         }
         let payload = header.payload(packet)?;
+        if payload.len() > PAYLOAD_LEN_MAX {
+            return Err(DropReason::TooLong);
+        }
         publication.bucket.take(now.instant, payload.len())?;
+        let came_at = now.instant.checked_sub(age(now, arrived)).unwrap_or(now.instant);
         track.reception.get_or_insert_with(|| Reception::new(header.ssrc)).handle_packet(
-            now.instant,
+            came_at,
             header.timestamp,
             header.sequence_number,
             OPUS_CLOCK_RATE,
@@ -97,10 +110,7 @@ impl Worker {
         }
         let room = &mut self.rooms[room_key];
         if !room.has_pending() {
-            // Since the kernel has it: the worker may have let it lie for a while.
-            let age = packet.arrived.and_then(|arrived| now.ntp.since(NtpTime::from_unix(arrived)));
-            let wait = self.settings.tick.saturating_sub(age.unwrap_or_default());
-            let due = now.instant + wait;
+            let due = now.instant + self.settings.tick.saturating_sub(age(now, packet.arrived));
             let place =
                 self.waiting.iter().rposition(|(before, _)| *before <= due).map_or(0, |last| last + 1);
             self.waiting.insert(place, (due, room_key));

@@ -416,7 +416,7 @@ impl Worker {
     }
 
     /// Does what is due: consent, checks of ours, reports, who speaks, counters. A part of it if it is much; comes after
-    /// [`Worker::flush`], as what that has sealed leaves before peers are looked after.
+    /// what [`Worker::flush`] has sealed is with the kernel.
     pub fn handle_timeout(&mut self, now: Now, out: &mut impl Egress) {
         if now.instant >= self.interval_at {
             self.interval_at = now.instant + STAGE_INTERVAL;

@@ -19,6 +19,9 @@ use crate::srtp::context::{SRTP_OVERHEAD_MAX, SrtpTx};
 use crate::srtp::index::PacketIndex;
 use crate::time::Now;
 
+/// Payload of a packet that leaves as one datagram, whatever its header becomes.
+pub(super) const PAYLOAD_LEN_MAX: usize = DATAGRAM_LEN_MAX - OUTGOING_LEN_MAX - SRTP_OVERHEAD_MAX;
+
 /// Packets that are put in order together, at most.
 const ORDERED_COUNT_MAX: usize = 16;
 
@@ -146,9 +149,7 @@ impl Sealer {
                 break;
             }
             *packets = rest;
-            if packet.payload.len() + OUTGOING_LEN_MAX + SRTP_OVERHEAD_MAX > DATAGRAM_LEN_MAX {
-                line.drop_one(DropReason::TooLong);
-            } else if let Some((rewritten, slot)) = receiver.rewrite(line.now.instant, packet) {
+            if let Some((rewritten, slot)) = receiver.rewrite(line.now.instant, packet) {
                 let outgoing = &mut self.outgoing[count];
                 outgoing.header_len = OutgoingHeader {
                     marker: rewritten.marker,

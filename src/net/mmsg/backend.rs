@@ -212,6 +212,10 @@ impl Backend for Mmsg {
         &mut self.egress
     }
 
+    fn submit(&mut self) {
+        self.egress.flush();
+    }
+
     fn set_busy_poll(&mut self, time: Duration) -> Result<(), BusyPollError> {
         let sockets = self.sockets.set_busy_poll(time);
         self.epoll.set_busy_poll(time).map_err(BusyPollError::Epoll)?;

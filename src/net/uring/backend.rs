@@ -115,6 +115,7 @@ impl Uring {
     /// Queues a receive on every socket that has none, and the poll of the waker.
     fn arm(&mut self) -> Armed {
         let mut armed = Armed::default();
+        self.inbox.is_cut_off = false;
         for index in 0..self.sockets.sockets().len() {
             if self.inbox.is_receiving[index] {
                 continue;
@@ -177,11 +178,15 @@ impl Backend for Uring {
         let patience = Patience { timeout, batch_wait, batch_len: BATCH_LEN_WANTED };
         self.ring.wait(patience)?;
         self.sort();
-        // The kernel stops after a few dozen datagrams once there is one; the rest of the batch is wanted too.
+        // The kernel stops after a few dozen datagrams once there is one, and at each empty one; the rest of the batch is
+        // wanted too.
         for _ in 0..COLLECT_COUNT_MAX {
             let so_far = self.inbox.received.len();
-            if !self.ring.has_task_work() || so_far >= BATCH_LEN_MAX {
+            if so_far >= BATCH_LEN_MAX || !(self.inbox.is_cut_off || self.ring.has_task_work()) {
                 break;
+            }
+            if self.inbox.is_cut_off {
+                self.arm();
             }
             self.ring.collect()?;
             self.sort();
@@ -220,6 +225,10 @@ impl Backend for Uring {
 
     fn egress(&mut self) -> &mut Outbox {
         &mut self.egress
+    }
+
+    fn submit(&mut self) {
+        self.egress.flush();
     }
 
     fn set_busy_poll(&mut self, time: Duration) -> Result<(), BusyPollError> {

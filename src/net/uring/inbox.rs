@@ -15,6 +15,8 @@ pub(super) struct Inbox {
     pub(super) received: VecDeque<Received>,
     /// The sockets that a receive is under way on.
     pub(super) is_receiving: [bool; SOCKET_COUNT_MAX],
+    /// A receive ended with a datagram, as it does with an empty one: more may lie behind that.
+    pub(super) is_cut_off: bool,
     /// Receives in a row that ended with an error and without a datagram.
     pub(super) failures: [u32; SOCKET_COUNT_MAX],
     /// The poll of the waker is under way.
@@ -28,6 +30,7 @@ impl Inbox {
         Inbox {
             received: VecDeque::with_capacity(buffer_count.into()),
             is_receiving: [false; SOCKET_COUNT_MAX],
+            is_cut_off: false,
             failures: [0; SOCKET_COUNT_MAX],
             is_polling: false,
             is_woken: false,
@@ -40,6 +43,7 @@ impl Inbox {
         self.is_receiving[index] = cqueue::more(entry.flags());
         if let Some(buffer) = cqueue::buffer_select(entry.flags()) {
             self.failures[index] = 0;
+            self.is_cut_off |= !self.is_receiving[index];
             self.received.push_back(Received::new(socket, buffer, entry.result().max(0) as usize));
         } else if entry.result() == -libc::ENOBUFS {
             counters.receive_starved += 1;
