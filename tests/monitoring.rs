@@ -186,14 +186,18 @@ async fn a_real_prometheus_scrapes_a_live_room_and_understands_every_query() {
         let answer = prometheus.query(&query).unwrap_or_else(|| panic!("no answer to {query}"));
         assert_eq!(answer["status"], "success", "{query}: {answer}");
     }
-    let is_evaluated = |rule: &Value| rule["health"] == "ok";
+    // A busy machine may be slow for a moment, which is too short to fire; or miss a scrape, which the next one mends.
+    let is_calm = |rule: &Value| {
+        let measures_time = rule["name"].as_str().is_some_and(|name| name.ends_with("Slow"));
+        rule["state"] == "inactive" || (measures_time && rule["state"] == "pending")
+    };
     let rules = |it: &Prometheus| {
         let answer = it.get("/api/v1/rules")?;
-        let rules = answer["data"]["groups"][0]["rules"].as_array()?.clone();
-        rules.iter().all(is_evaluated).then_some(rules)
+        let rules = answer["data"]["groups"][0]["rules"].as_array()?;
+        let is_well = |rule: &Value| rule["health"] == "ok" && is_calm(rule);
+        rules.iter().all(is_well).then_some(rules.len())
     };
-    let rules = prometheus.until("evaluated rules", rules).await;
-    assert!(rules.len() >= 10 && rules.iter().all(|rule| rule["state"] == "inactive"), "{rules:#?}");
+    assert!(prometheus.until("rules that are evaluated and calm", rules).await >= 10);
 
     // And one that fires: the server dies.
     drop(server);
