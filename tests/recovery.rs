@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use support::debug::{peer, peer_until};
 use support::frame::nanos;
 use support::{Client, Nat, Options, Server, assert_lines_count_on};
+use tokio::sync::Mutex;
 
 /// After a change of networks that the client knows of, and restarts ICE for.
 const RESTARTED_WITHIN: Duration = Duration::from_secs(2);
@@ -24,6 +25,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(2500);
 
 /// Of three changes two have to be mended in time: the third may have struck while the machine was busy elsewhere.
 const ROUNDS: usize = 3;
+
+/// One test at a time: all look at the clock.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A server that is found through this NAT only.
 fn server_behind(nat: &Nat) -> Server {
@@ -90,6 +94,7 @@ async fn two_in_a_call(server: &Server) -> (Client, Client) {
 
 #[tokio::test]
 async fn a_nat_that_forgets_a_client_is_followed() {
+    let _alone = ALONE.lock().await;
     let nat = Nat::start();
     let server = server_behind(&nat);
     let (ann, ben) = two_in_a_call(&server).await;
@@ -111,6 +116,7 @@ async fn a_nat_that_forgets_a_client_is_followed() {
 
 #[tokio::test]
 async fn a_client_that_changes_networks_restarts_ice_and_goes_on() {
+    let _alone = ALONE.lock().await;
     let nat = Nat::start();
     let server = server_behind(&nat);
     let (ann, ben) = two_in_a_call(&server).await;
@@ -237,6 +243,7 @@ fn cut_off_all_but(nat: &Nat, client: &Client) {
 
 #[tokio::test]
 async fn a_nat_that_forgets_a_browser_is_followed() {
+    let _alone = ALONE.lock().await;
     let test = async {
         let nat = Nat::start();
         let server = server_behind(&nat);
@@ -258,6 +265,7 @@ async fn a_nat_that_forgets_a_browser_is_followed() {
 
 #[tokio::test]
 async fn the_page_restarts_ice_when_it_comes_to_another_network() {
+    let _alone = ALONE.lock().await;
     let test = async {
         let nat = Nat::start();
         let server = server_behind(&nat);
@@ -285,6 +293,7 @@ async fn the_page_restarts_ice_when_it_comes_to_another_network() {
 /// The browser says that the connection is interrupted, and nothing of why.
 #[tokio::test]
 async fn the_page_restarts_ice_when_its_path_falls_silent() {
+    let _alone = ALONE.lock().await;
     let test = async {
         let nat = Nat::start();
         let server = server_behind(&nat);
