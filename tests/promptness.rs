@@ -73,7 +73,7 @@ fn call(
         ben.until("a connection", |state| state.connected.then_some(())).await;
         ann.speak(20);
         ben.hears(&ann, 25).await;
-        let (from, sent) = (ben.state().heard.len(), ann.state().sent);
+        let first = ann.state().sent;
         begun.send(()).expect("the test waits");
         let mut late = vec![];
         while is_over.try_recv().is_err() {
@@ -81,9 +81,17 @@ fn call(
             tokio::time::sleep_until(due.into()).await;
             late.push(now() - due);
         }
-        let latencies: Vec<Duration> = ben.state().heard[from..].iter().map(|heard| heard.latency).collect();
+        let end = ann.state().sent;
+        // The last of them are on their way yet; what comes after them says that they have come, or never will.
+        ben.until("what came after", |state| {
+            state.heard.last().is_some_and(|last| last.frame.counter >= end).then_some(())
+        })
+        .await;
+        let state = ben.state();
+        let heard = state.heard.iter().filter(|heard| (first..end).contains(&heard.frame.counter));
+        let latencies: Vec<Duration> = heard.map(|heard| heard.latency).collect();
         let heard = latencies.len() as u64;
-        Seen { latencies, late, sent: ann.state().sent - sent, heard }
+        Seen { latencies, late, sent: end - first, heard }
     })
 }
 
