@@ -518,8 +518,8 @@ fn a_client_that_does_not_read_is_let_go() {
 #[test]
 fn a_silent_client_is_pinged_and_then_let_go() {
     let limits = gryt_sfu::http::Limits {
-        ping_interval: Duration::from_millis(100),
-        silence_max: Duration::from_millis(350),
+        ping_interval: Duration::from_millis(400),
+        silence_max: Duration::from_millis(1400),
         ..short()
     };
     with_door(limits, |door| async move {
