@@ -61,12 +61,13 @@ fn a_receive_that_keeps_failing_leaves_the_core_to_others() {
     peer.send_to(b"hello", server).unwrap();
     let start = Now::read().instant;
     let mut waits = 0;
-    while start.elapsed() < Duration::from_millis(200) {
+    // The first nine fail without a pause.
+    while waits < 9 || start.elapsed() < Duration::from_millis(200) {
         mmsg.wait(None).unwrap();
         assert!(mmsg.next().is_none());
         waits += 1;
     }
-    assert!((9..=9 + 20).contains(&waits), "{waits}");
+    assert!(waits <= 9 + 20, "{waits}");
     assert_eq!(mmsg.take_counters().receive_errors, waits);
     // Everything else goes on.
     waker.wake();
