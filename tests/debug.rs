@@ -1,5 +1,9 @@
-//! `/debug` of the running server: who may look, whether what is shown is true, and that looking costs no packet.
+//! `/debug` of the running server: who may look, whether what is shown is true, and that looking costs no packet. Who
+//! looks from elsewhere does so in a network namespace of its own; that needs root, and Debian's `iproute2`.
 
+#[path = "support/network.rs"]
+#[allow(unreachable_pub, reason = "shared with tests that are crates of several files")]
+mod network;
 mod support;
 
 use std::io::{Read, Write};
@@ -7,6 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use gryt_sfu::srtp::path::CryptoPath;
+use network::{in_a_network_of_its_own, ip};
 use serde_json::Value;
 use support::debug::{peer, peer_until};
 use support::{Client, Halted, Options, PATIENCE, Server, assert_clean, now};
@@ -15,7 +20,12 @@ const TOKEN: &str = "a-token-of-more-than-16-bytes";
 
 /// One request with these header lines; status, header and body.
 fn request(server: &Server, line: &str, headers: &str) -> (u16, String, String) {
-    let mut stream = TcpStream::connect(server.http).expect("the server listens");
+    request_at(server.http, line, headers)
+}
+
+/// As [`request`], of a server at this address.
+fn request_at(address: SocketAddr, line: &str, headers: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).expect("the server listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a valid time-out");
     write!(stream, "{line} HTTP/1.1\r\n{headers}connection: close\r\n\r\n").expect("it reads");
     let mut answer = Vec::new();
@@ -251,20 +261,21 @@ fn without_a_token_only_this_machine_may_look() {
     // Named by the request line, as to a proxy.
     let absolute = "GET http://evil.example/debug/peers";
     assert_eq!(request(&server, absolute, &local).0, 403);
-    // From elsewhere: an address of this machine that is not loopback, where it has one.
-    let elsewhere = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
-        socket.connect("192.0.2.1:9")?;
-        socket.local_addr()
+}
+
+/// Not even by the name that this machine has for itself.
+#[test]
+fn without_a_token_nobody_may_look_from_another_address() {
+    in_a_network_of_its_own(|| {
+        ip("addr add 192.0.2.1/32 dev lo");
+        let server = Server::spawn(&[("ICE_ADVERTISE_IP", "127.0.0.1")]);
+        let port = server.http.port();
+        let local = format!("host: localhost:{port}\r\n");
+        assert_eq!(request(&server, "GET /debug/peers", &local).0, 200);
+        // Who connects to an address of the machine itself comes from there.
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], port));
+        assert_eq!(request_at(elsewhere, "GET /debug/peers", &local).0, 403);
     });
-    if let Ok(address) = elsewhere
-        && !address.ip().is_loopback()
-        && let Ok(mut stream) = TcpStream::connect((address.ip(), port))
-    {
-        write!(stream, "GET /debug/peers HTTP/1.1\r\n{local}connection: close\r\n\r\n").expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
-    }
 }
 
 #[test]
