@@ -147,7 +147,6 @@ fn fuzz(target: &str, seeds: &[Vec<u8>], mut take: impl FnMut(&[u8])) {
             take(&witness.input);
         }
     }
-    assert!(witness.run >= 1_000);
 }
 
 #[test]
