@@ -20,7 +20,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use self::bearer::Token;
@@ -28,7 +27,7 @@ use self::crowd::Crowd;
 use self::rate::Rates;
 use crate::config::{Hidden, Origin, Rate, TrustedProxies};
 use crate::metrics::exposition::{HttpCounters, Snapshot};
-use crate::signalling::{Inbound, Outbound, Signalling};
+use crate::signalling::{Inbound, Outbox, Signalling};
 use crate::time::Now;
 
 mod bearer;
@@ -57,9 +56,9 @@ pub trait Service: 'static {
     /// One client's end.
     type Session: Session;
 
-    /// A client connected. What it is to be told comes out of the receiver; when the sender is
+    /// A client connected. What it is to be told comes out of the [`Outbox`]; when the other end of that is
     /// dropped, the connection is closed with 1000.
-    fn connect(&self, now: Instant, remote: SocketAddr) -> (Self::Session, mpsc::Receiver<Outbound>);
+    fn connect(&self, now: Instant, remote: SocketAddr) -> (Self::Session, Outbox);
 }
 
 /// One client. Dropped without [`Session::handle_close`]: the connection was lost.
@@ -80,7 +79,7 @@ pub trait Session: 'static {
 impl Service for Signalling {
     type Session = Inbound;
 
-    fn connect(&self, now: Instant, remote: SocketAddr) -> (Inbound, mpsc::Receiver<Outbound>) {
+    fn connect(&self, now: Instant, remote: SocketAddr) -> (Inbound, Outbox) {
         Signalling::connect(self, now, remote)
     }
 }

@@ -21,16 +21,16 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep_until, timeout};
 
 use super::frames::Frames;
 use super::rate::Rates;
 use super::{App, MESSAGE_LEN_MAX, Service, Session};
-use crate::signalling::Outbound;
 use crate::signalling::message::{self, ServerMessage};
 use crate::signalling::negotiation::ErrorCode;
+use crate::signalling::{Outbound, Outbox};
 use crate::throttle::throttled;
 use crate::time::Now;
 
@@ -303,7 +303,7 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
 /// nothing can be written any more. All that waits leaves in one write.
 async fn write_messages<S: Service>(
     stream: &mut WriteHalf<TokioIo<Upgraded>>,
-    mut outbox: mpsc::Receiver<Outbound>,
+    mut outbox: Outbox,
     line: &Line,
     app: &App<S>,
 ) -> End {
@@ -363,11 +363,7 @@ struct Writer<'a, S: Service> {
 
 impl<S: Service> Writer<'_, S> {
     /// Takes a message, and those that wait behind it. Returns the Close frame that is to be the last.
-    fn gather(
-        &mut self,
-        mut message: Option<Outbound>,
-        outbox: &mut mpsc::Receiver<Outbound>,
-    ) -> Option<(u16, &'static str)> {
+    fn gather(&mut self, mut message: Option<Outbound>, outbox: &mut Outbox) -> Option<(u16, &'static str)> {
         loop {
             match message {
                 Some(Outbound::Text(text)) => {

@@ -20,8 +20,8 @@ mod timers;
 mod uninformed;
 
 pub use connection::{
-    CLOSE_DRAINING, CLOSE_FULL, CLOSE_INTERNAL, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_BIG, CloseCode,
-    OUTBOUND_LEN, Outbound,
+    CLOSE_DRAINING, CLOSE_FULL, CLOSE_INTERNAL, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_BIG, CloseCode, Inlet,
+    OUTBOUND_BYTES_MAX, OUTBOUND_LEN, Outbound, Outbox, TooSlow,
 };
 pub use ice_servers::{CREDENTIAL_LIFETIME, CREDENTIAL_REFRESH, IceServers, UnixTime};
 pub use inspect::{Member, RoomView};

@@ -7,9 +7,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::sync::mpsc::Receiver;
 
-use super::connection::{CloseCode, Outbound, Stage};
+use super::connection::{CloseCode, Outbox, Stage};
 use super::ice_servers::IceServers;
 use super::state::{Culprit, Door, State};
 use super::{ConnectionId, Counts};
@@ -86,11 +85,11 @@ impl Signalling {
         }))
     }
 
-    /// A WebSocket opened. What comes from it goes into [`Inbound`], what is received is to be written to
-    /// it; nothing follows an [`Outbound::Close`].
-    pub fn connect(&self, now: Instant, remote: SocketAddr) -> (Inbound, Receiver<Outbound>) {
-        let (connection, receiver) = self.enter(now, |state| state.connect(now, remote));
-        (Inbound { signalling: self.clone(), connection, is_open: true }, receiver)
+    /// A WebSocket opened. What comes from it goes into [`Inbound`], what is in the [`Outbox`] is to be written to
+    /// it; nothing follows a Close frame.
+    pub fn connect(&self, now: Instant, remote: SocketAddr) -> (Inbound, Outbox) {
+        let (connection, outbox) = self.enter(now, |state| state.connect(now, remote));
+        (Inbound { signalling: self.clone(), connection, is_open: true }, outbox)
     }
 
     /// News from a worker. DTLS datagrams and counters are for others, and ignored.

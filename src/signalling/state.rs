@@ -6,11 +6,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::Receiver;
-
 use super::connection::{
     CLOSE_DRAINING, CLOSE_FULL, CLOSE_INTERNAL, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_BIG, CloseCode,
-    Connection, Outbound, Stage,
+    Connection, Outbox, Stage,
 };
 use super::message::{ClientMessage, LeaveReason, ServerMessage, Unreadable};
 use super::negotiation::ErrorCode;
@@ -170,11 +168,11 @@ impl State {
         }
     }
 
-    pub(super) fn connect(&mut self, now: Instant, remote: SocketAddr) -> (ConnectionId, Receiver<Outbound>) {
+    pub(super) fn connect(&mut self, now: Instant, remote: SocketAddr) -> (ConnectionId, Outbox) {
         let id = ConnectionId(self.connection_next);
         self.connection_next += 1;
         tracing::debug!(connection = %id, %remote, "connected");
-        let (connection, receiver) = Connection::new();
+        let (connection, outbox) = Connection::new();
         let is_full = self.connections.len()
             >= self.settings.max_connections.saturating_mul(CONNECTIONS_PER_PARTICIPANT);
         self.connections.insert(id, connection);
@@ -185,7 +183,7 @@ impl State {
             self.error(now, id, ErrorCode::ServerFull, "the server is full".into());
             self.close(now, id, CLOSE_FULL, "server full");
         }
-        (id, receiver)
+        (id, outbox)
     }
 
     pub(super) fn handle_text(&mut self, now: Instant, id: ConnectionId, text: &str) {
@@ -489,7 +487,7 @@ impl State {
     }
 
     pub(super) fn tell(&mut self, now: Instant, id: ConnectionId, message: &ServerMessage) {
-        if let Some(connection) = self.connections.get(&id)
+        if let Some(connection) = self.connections.get_mut(&id)
             && connection.send(message).is_err()
         {
             self.let_go(now, id);

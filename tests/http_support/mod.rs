@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use gryt_sfu::http::{App, Limits, Policy, Service, Session, Status, serve};
 use gryt_sfu::metrics::exposition::Snapshot;
-use gryt_sfu::signalling::Outbound;
+use gryt_sfu::signalling::{Inlet, Outbound, Outbox};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
@@ -34,7 +33,7 @@ pub struct Echo {
 }
 
 pub struct EchoSession {
-    outbox: RefCell<Option<mpsc::Sender<Outbound>>>,
+    inlet: RefCell<Option<Inlet>>,
     log: Log,
     closed: Cell<bool>,
     is_member: Cell<bool>,
@@ -44,29 +43,32 @@ pub struct EchoSession {
 impl Service for Echo {
     type Session = EchoSession;
 
-    fn connect(&self, _now: Instant, _remote: SocketAddr) -> (EchoSession, mpsc::Receiver<Outbound>) {
-        let (outbox, queue) = mpsc::channel(64);
+    fn connect(&self, _now: Instant, _remote: SocketAddr) -> (EchoSession, Outbox) {
+        let (inlet, outbox) = Inlet::new(64, usize::MAX);
         self.log.borrow_mut().push("connected".into());
-        let outbox = RefCell::new(Some(outbox));
+        let inlet = RefCell::new(Some(inlet));
         let is_member = Cell::new(!self.has_strangers.get());
         let (log, closed, answers) = (Rc::clone(&self.log), Cell::new(false), Cell::new(0));
-        (EchoSession { outbox, log, closed, is_member, answers }, queue)
+        (EchoSession { inlet, log, closed, is_member, answers }, outbox)
     }
 }
 
 impl Session for EchoSession {
     fn handle_text(&self, _now: Instant, text: &str) {
-        let mut slot = self.outbox.borrow_mut();
-        let Some(outbox) = &*slot else { return };
+        let mut slot = self.inlet.borrow_mut();
+        let Some(inlet) = &mut *slot else { return };
         self.is_member.set(self.is_member.get() || text == "join");
         self.answers.set(self.answers.get() + u64::from(text == "answer"));
         let sent = match text {
-            "close" => outbox.try_send(Outbound::Close { code: 1000, reason: "as you wish" }),
+            "close" => {
+                inlet.close(1000, "as you wish");
+                Ok(())
+            }
             "forget" => {
                 *slot = None;
                 return;
             }
-            "flood" => (0..64).try_for_each(|_| outbox.try_send(Outbound::Text("x".repeat(1 << 20)))),
+            "flood" => (0..64).try_for_each(|_| inlet.send(Outbound::Text("x".repeat(1 << 20)))),
             "hot news" | "news" | "slow news" => {
                 let patience = match text {
                     "hot news" => Duration::ZERO,
@@ -74,9 +76,9 @@ impl Session for EchoSession {
                     _ => Duration::from_secs(3600),
                 };
                 let news = |i| Outbound::Notice { text: format!("news {i}").into(), patience };
-                (0..NEWS_COUNT).try_for_each(|i| outbox.try_send(news(i)))
+                (0..NEWS_COUNT).try_for_each(|i| inlet.send(news(i)))
             }
-            text => outbox.try_send(Outbound::Text(text.to_owned())),
+            text => inlet.send(Outbound::Text(text.to_owned())),
         };
         if sent.is_err() {
             self.log.borrow_mut().push("queue full".into());

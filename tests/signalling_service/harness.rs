@@ -9,7 +9,7 @@ use crossbeam_channel::Receiver;
 use gryt_sfu::control::workers::{WorkerQueue, Workers};
 use gryt_sfu::ice::credentials::Secret;
 use gryt_sfu::ids::{Fingerprint, TrackId, TransportId, WorkerId};
-use gryt_sfu::signalling::{Handshakes, IceServers, Inbound, Outbound, Settings, Signalling};
+use gryt_sfu::signalling::{Handshakes, IceServers, Inbound, Outbound, Outbox, Settings, Signalling};
 use gryt_sfu::time::Now;
 use gryt_sfu::worker::command::Command;
 use serde_json::{Value, json};
@@ -103,8 +103,8 @@ impl House {
     }
 
     pub(crate) fn connect(&self) -> Client {
-        let (inbound, outbound) = self.signalling.connect(self.now, "192.0.2.9:1234".parse().unwrap());
-        Client { inbound: Some(inbound), outbound, peer: None, resume: String::new() }
+        let (inbound, outbox) = self.signalling.connect(self.now, "192.0.2.9:1234".parse().unwrap());
+        Client { inbound: Some(inbound), outbox, peer: None, resume: String::new() }
     }
 
     /// A client that has joined; what it was told is read.
@@ -197,7 +197,7 @@ pub(crate) fn published(commands: &[Command]) -> Option<(TransportId, TrackId)> 
 /// One browser tab.
 pub(crate) struct Client {
     inbound: Option<Inbound>,
-    outbound: tokio::sync::mpsc::Receiver<Outbound>,
+    outbox: Outbox,
     pub(crate) peer: Option<Peer>,
     /// The last token that `joined` brought.
     pub(crate) resume: String,
@@ -213,7 +213,7 @@ impl Client {
     }
 
     pub(crate) fn next(&mut self) -> Option<Outbound> {
-        self.outbound.try_recv().ok()
+        self.outbox.try_recv().ok()
     }
 
     /// Everything that came, a Close as `{"close": code}`.

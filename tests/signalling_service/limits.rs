@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use gryt_sfu::signalling::{OUTBOUND_LEN, Outbound};
+use gryt_sfu::ids::Fingerprint;
+use gryt_sfu::signalling::{OUTBOUND_BYTES_MAX, OUTBOUND_LEN, Outbound};
 use serde_json::json;
 use str0m::media::Direction;
 
@@ -25,6 +26,52 @@ fn who_does_not_read_is_let_go_and_may_come_back() {
     slow.lose(&house);
     assert_eq!(slow.resume(&house, "r", "slow")["resumed"], true);
     a.hears_nothing();
+}
+
+/// An offer to listen on so many m-lines, in few words. Its answer has many.
+fn offer_to_listen(line_count: usize) -> String {
+    let mids: String = (0..line_count).map(|mid| format!(" {mid}")).collect();
+    let line = |mid| {
+        format!(
+            "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:{mid}\r\na=recvonly\r\na=rtcp-mux\r\n\
+             a=rtpmap:111 opus/48000/2\r\n"
+        )
+    };
+    let lines: String = (0..line_count).map(line).collect();
+    format!(
+        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\na=group:BUNDLE{mids}\r\n\
+         a=ice-ufrag:wqHh\r\na=ice-pwd:V7uVDhwTqRcAhVJ0sBsfHgEN\r\na=setup:actpass\r\n\
+         a=fingerprint:sha-256 {}\r\n{lines}",
+        Fingerprint([0xC4; 32])
+    )
+}
+
+#[test]
+fn what_waits_for_who_does_not_read_is_bounded_in_bytes() {
+    let house = House::new();
+    let (mut quick, mut slow) = (house.join("r", "quick"), house.join("s", "slow"));
+    let offer = json!({"type": "offer", "sdp": offer_to_listen(300)});
+    let text_len = |frame: &Outbound| match frame {
+        Outbound::Text(text) => text.len(),
+        Outbound::Notice { text, .. } => text.len(),
+        Outbound::Close { .. } => 0,
+    };
+    let (mut read_len, close) = (0, Outbound::Close { code: 1008, reason: "too slow" });
+    for _ in 0..40 {
+        quick.say(&house, "offer", offer.clone());
+        slow.say(&house, "offer", offer.clone());
+        while let Some(frame) = quick.next() {
+            assert_ne!(frame, close, "it reads");
+            read_len += text_len(&frame);
+        }
+    }
+    assert!(read_len > OUTBOUND_BYTES_MAX, "{read_len} bytes are not enough for this test");
+    let heard: Vec<Outbound> = std::iter::from_fn(|| slow.next()).collect();
+    assert_eq!(heard.last(), Some(&close));
+    let waited: usize = heard.iter().map(text_len).sum();
+    // `joined` was not counted.
+    assert!(waited <= OUTBOUND_BYTES_MAX + 1024 && heard.len() < OUTBOUND_LEN, "{waited}, {}", heard.len());
+    assert_eq!(house.signalling.counts().clients_slow, 1);
 }
 
 #[test]
