@@ -137,7 +137,7 @@ fn a_server_without_room_says_so_once_in_a_while() {
     let begun = now();
     let mut server = Server::spawn(&[("MAX_CONNECTIONS", "1")]);
     let open: Vec<_> = (0..32).map(|_| plain(&server)).collect();
-    let what = "WebSockets that have not joined give way";
+    let what = "WebSockets of no member give way";
     server.wait_for_log(what, |log| log.contains(what).then_some(()));
     let lines = server.throttled_lines(what, begun);
     assert!(lines[0].contains("WARN") && lines[0].contains("MAX_CONNECTIONS"), "{lines:?}");

@@ -220,6 +220,45 @@ fn who_has_not_joined_gives_way_to_who_comes() {
     });
 }
 
+/// Whoever closes, and however long the peer takes over it.
+#[test]
+fn who_is_no_member_any_more_gives_way_to_who_comes() {
+    let long = Duration::from_secs(25);
+    let farewells: [&[(u8, &[u8])]; 4] = [
+        &[(TEXT, b"close")],
+        &[(TEXT, b"forget")],
+        &[(TEXT, b"flood"), (TEXT, b"close")], // Behind what the peer does not read.
+        &[(0x88, b"\x03\xE9")],                // The peer's own, who goes on holding the stream.
+    ];
+    for farewell in farewells {
+        let limits =
+            gryt_sfu::http::Limits { websockets_max: 2, write_timeout: long, close_timeout: long, ..short() };
+        with_door(limits, |door| async move {
+            let mut former = [door.websocket().await, door.websocket().await];
+            let mut early = door.connect().await;
+            early.write(HANDSHAKE.as_bytes()).await;
+            assert!(early.response_head().await.starts_with("HTTP/1.1 503 "), "two are members");
+            for client in &mut former {
+                for (first, payload) in farewell {
+                    client.frame(*first, payload).await;
+                }
+            }
+            door.until("two farewells", |door| {
+                let closed = door.log.borrow().iter().filter(|line| line.starts_with("closed")).count();
+                door.app.counters().messages_in as usize + closed == 2 * farewell.len()
+            })
+            .await;
+            let _newcomers = [door.websocket().await, door.websocket().await];
+            let counters = door.app.counters();
+            assert_eq!((counters.websockets_evicted, counters.websockets_refused), (2, 1));
+            let mut late = door.connect().await;
+            late.write(HANDSHAKE.as_bytes()).await;
+            assert!(late.response_head().await.starts_with("HTTP/1.1 503 "), "two others are members");
+            drop(former);
+        });
+    }
+}
+
 /// Whom a trusted proxy names is whom it counts for.
 #[test]
 fn strangers_of_one_address_cannot_take_the_room_of_another() {

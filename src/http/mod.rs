@@ -196,7 +196,7 @@ pub struct App<S> {
     requests: RefCell<Crowd<AbortHandle>>,
     /// Those at the port of `/metrics` alone.
     scrapes: RefCell<Crowd<AbortHandle>>,
-    /// WebSockets of those who have not joined (yet), by their clients.
+    /// WebSockets of those who are no members (yet, or any more), by their clients.
     strangers: RefCell<Crowd<AbortHandle>>,
     debug: OnceCell<Debug>,
 }

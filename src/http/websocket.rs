@@ -10,6 +10,8 @@
 //! the latest ping only), so a flood of pings costs its sender alone.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
@@ -22,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::task::{spawn_local, yield_now};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::{sleep_until, timeout};
 
 use super::frames::Frames;
@@ -52,18 +54,20 @@ const FRAME_RATE: u32 = 200;
 /// And so many at once: a join, an offer of full size and its candidates many times over.
 const FRAME_BURST: u32 = 2_000;
 
-/// A WebSocket, counted from the handshake until dropped, and listed until it is a member's.
+/// A WebSocket, counted from the handshake until dropped, and listed while it is no member's.
 pub(super) struct OpenWebSocket<S: Service> {
     app: Rc<App<S>>,
     id: u64,
     /// The client's, which a trusted proxy may have told.
     from: IpAddr,
+    /// What ends it, while it is a member's.
+    kept: Cell<Option<AbortHandle>>,
 }
 
 impl<S: Service> OpenWebSocket<S> {
-    /// When there are as many as there may be, one of those that have not joined gives way: of the address that has the
+    /// When there are as many as there may be, one that is no member's gives way: of the address that has the
     /// most, the one that has been there for the longest. Joining takes no time, so one stranger cannot keep others out,
-    /// nor many the members. `None` when all have joined.
+    /// nor many the members. `None` when all are members'.
     pub(super) fn admit(app: &Rc<App<S>>, from: IpAddr) -> Option<OpenWebSocket<S>> {
         let mut counters = app.counters.borrow_mut();
         if counters.websockets_open >= app.limits.websockets_max as u64 {
@@ -77,12 +81,13 @@ impl<S: Service> OpenWebSocket<S> {
             throttled!(
                 warn,
                 open,
-                "WebSockets that have not joined give way to new ones: twice MAX_CONNECTIONS are open"
+                "WebSockets of no member give way to new ones: twice MAX_CONNECTIONS are open"
             );
         }
         counters.websockets_open += 1;
         counters.websockets_admitted += 1;
-        Some(OpenWebSocket { app: Rc::clone(app), id: counters.websockets_admitted, from })
+        let (id, kept) = (counters.websockets_admitted, Cell::default());
+        Some(OpenWebSocket { app: Rc::clone(app), id, from, kept })
     }
 
     /// Serves it in a task of its own.
@@ -94,14 +99,21 @@ impl<S: Service> OpenWebSocket<S> {
 
     /// It stays, whoever else comes.
     fn keep(&self) {
-        self.app.strangers.borrow_mut().remove(self.from, self.id);
+        self.kept.set(self.app.strangers.borrow_mut().remove(self.from, self.id));
+    }
+
+    /// It is a member's no longer: one who joins over himself again and again and answers no Close would fill the house.
+    fn release(&self) {
+        if let Some(end) = self.kept.take() {
+            self.app.strangers.borrow_mut().push(self.from, self.id, end);
+        }
     }
 }
 
 impl<S: Service> Drop for OpenWebSocket<S> {
     fn drop(&mut self) {
         self.app.count(|counters| counters.websockets_open -= 1);
-        self.keep();
+        self.app.strangers.borrow_mut().remove(self.from, self.id);
     }
 }
 
@@ -153,26 +165,38 @@ async fn converse<S: Service>(
     let now = Now::read().instant;
     let (session, outbox) = app.service.connect(now, remote);
     let line = Line::new(now);
+    // From the first word of farewell on, however long it takes to say.
+    let closing = outbox.closing();
+    let leaving = async {
+        closing.await;
+        open.release();
+        pending::<Infallible>().await
+    };
     let mut reading = pin!(read_messages(Reader::new(read_half, now), session, &line, open));
     let mut writing = pin!(write_messages(write_half, outbox, &line, app));
 
     tokio::select! {
-        read_end = &mut reading => match read_end {
-            ReadEnd::Lost => End::Lost,
-            // The writer says goodbye; it is never longer about it than one write may take.
-            ReadEnd::Closed => writing.await,
-            ReadEnd::Refused(refused) => match writing.await {
-                End::Closed => refused,
-                end => end,
-            },
-        },
+        read_end = &mut reading => {
+            open.release();
+            match read_end {
+                ReadEnd::Lost => End::Lost,
+                // The writer says goodbye; it is never longer about it than one write may take.
+                ReadEnd::Closed => writing.await,
+                ReadEnd::Refused(refused) => match writing.await {
+                    End::Closed => refused,
+                    end => end,
+                },
+            }
+        }
         end = &mut writing => {
+            open.release();
             if end == End::Closed {
                 line.discarding.set(true);
                 let _ = timeout(app.limits.close_timeout, reading).await;
             }
             end
         }
+        never = leaving => match never {},
     }
 }
 

@@ -127,7 +127,7 @@ pub struct HttpCounters {
     pub websockets_open: u64,
     /// Upgrades.
     pub websockets_admitted: u64,
-    /// WebSockets of who had not joined, ended to make room for others.
+    /// WebSockets of no member, ended to make room for others.
     pub websockets_evicted: u64,
     /// Upgrades refused because there were too many WebSockets.
     pub websockets_refused: u64,
@@ -286,7 +286,7 @@ impl Snapshot {
         out.counter("websocket_origins_refused", "Upgrades from foreign pages", http.origins_refused)?;
         out.counter("websocket_refused", "Upgrades refused for want of room", http.websockets_refused)?;
         out.counter("websocket_upgrades", "WebSockets that were opened", http.websockets_admitted)?;
-        let help = "WebSockets that had not joined, ended to make room for others";
+        let help = "WebSockets of no member, ended to make room for others";
         out.counter("websocket_evicted", help, http.websockets_evicted)?;
         out.counter("websocket_ping_timeouts", "WebSockets whose peer fell silent", http.websockets_silent)?;
         out.counter("websocket_write_timeouts", "WebSockets whose peer did not read", http.websockets_stuck)?;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::mpsc::{self, OwnedPermit, Receiver, Sender};
 
@@ -128,8 +129,16 @@ pub struct Inlet {
     close: Option<OwnedPermit<Outbound>>,
     /// Most bytes of text that may wait.
     bytes_max: usize,
-    /// Those that do.
-    waiting: Rc<Cell<usize>>,
+    waiting: Rc<Waiting>,
+}
+
+/// What both ends know of the frames between them.
+#[derive(Default)]
+struct Waiting {
+    /// Bytes of text.
+    len: Cell<usize>,
+    /// The Close frame is among them.
+    close: Notify,
 }
 
 impl Inlet {
@@ -137,7 +146,7 @@ impl Inlet {
     pub fn new(frame_count_max: usize, bytes_max: usize) -> (Inlet, Outbox) {
         let (sender, receiver) = mpsc::channel(frame_count_max + 1);
         let close = sender.clone().try_reserve_owned().ok();
-        let waiting = Rc::new(Cell::new(0));
+        let waiting = Rc::<Waiting>::default();
         let outbox = Outbox { frames: receiver, waiting: Rc::clone(&waiting) };
         (Inlet { frames: sender, close, bytes_max, waiting }, outbox)
     }
@@ -147,13 +156,13 @@ impl Inlet {
     /// # Errors
     /// [`TooSlow`]: there is no room for it.
     pub fn send(&self, frame: Outbound) -> Result<(), TooSlow> {
-        let waiting = self.waiting.get() + frame.text_len();
+        let len = self.waiting.len.get() + frame.text_len();
         match self.frames.try_reserve() {
             Err(TrySendError::Closed(())) => Ok(()),
             Err(TrySendError::Full(())) => Err(TooSlow),
-            Ok(_) if waiting > self.bytes_max => Err(TooSlow),
+            Ok(_) if len > self.bytes_max => Err(TooSlow),
             Ok(permit) => {
-                self.waiting.set(waiting);
+                self.waiting.len.set(len);
                 permit.send(frame);
                 Ok(())
             }
@@ -164,6 +173,7 @@ impl Inlet {
     pub fn close(&mut self, code: CloseCode, reason: &'static str) {
         if let Some(permit) = self.close.take() {
             permit.send(Outbound::Close { code, reason });
+            self.waiting.close.notify_one();
         }
     }
 
@@ -176,7 +186,7 @@ impl Inlet {
 /// What waits for a client, to be written to it.
 pub struct Outbox {
     frames: Receiver<Outbound>,
-    waiting: Rc<Cell<usize>>,
+    waiting: Rc<Waiting>,
 }
 
 impl Outbox {
@@ -195,8 +205,14 @@ impl Outbox {
         Ok(self.taken(frame))
     }
 
+    /// Resolves as soon as a Close frame waits, however many others are before it. For one to ask.
+    pub fn closing(&self) -> impl Future<Output = ()> + use<> {
+        let waiting = Rc::clone(&self.waiting);
+        async move { waiting.close.notified().await }
+    }
+
     fn taken(&self, frame: Outbound) -> Outbound {
-        self.waiting.set(self.waiting.get() - frame.text_len());
+        self.waiting.len.set(self.waiting.len.get() - frame.text_len());
         frame
     }
 }
