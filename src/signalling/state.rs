@@ -331,13 +331,20 @@ impl State {
         let room = self.registry.room(id).filter(|room| room.parts().contains(worker));
         let members: Vec<ParticipantId> = room.into_iter().flat_map(|room| room.members()).collect();
         for member in members {
-            self.end_by_our_fault(now, member);
+            let connection = self.connection_of(member);
+            // Nobody is to stay, so nobody is told who left: all of it would be more than waits for a client.
+            self.take_out(member, LeaveReason::Failed);
+            self.tell_our_fault(now, connection);
         }
     }
 
     fn end_by_our_fault(&mut self, now: Instant, id: ParticipantId) {
-        let connection = self.sessions.get(&id).and_then(|session| session.connection);
+        let connection = self.connection_of(id);
         self.leave(now, id, LeaveReason::Failed);
+        self.tell_our_fault(now, connection);
+    }
+
+    fn tell_our_fault(&mut self, now: Instant, connection: Option<ConnectionId>) {
         if let Some(connection) = connection {
             self.error(now, connection, ErrorCode::Internal, "an internal error ended this session".into());
             self.close(now, connection, CLOSE_INTERNAL, "internal error");
@@ -390,14 +397,19 @@ impl State {
 
     /// Takes a participant out of its room and tells the others.
     pub(super) fn leave(&mut self, now: Instant, id: ParticipantId, reason: LeaveReason) {
+        if let Some((room, message)) = self.take_out(id, reason) {
+            self.broadcast(now, room, None, &message);
+        }
+    }
+
+    /// Takes a participant out of its room. Returns what the others are to be told, where there are any.
+    fn take_out(&mut self, id: ParticipantId, reason: LeaveReason) -> Option<(RoomId, ServerMessage)> {
         self.end_media(id);
         let connection = self.sessions.remove(&id).and_then(|session| session.connection);
         self.timers.set(Deadline::Void(id), None);
         self.timers.set(Deadline::Inherited(id), None);
         self.timers.set(Deadline::IceServers(id), None);
-        let Some(left) = self.registry.leave(id) else {
-            return;
-        };
+        let left = self.registry.leave(id)?;
         let room = left.participant.room;
         if left.was_voice {
             self.tell_workers(left.parts, || Command::Unpublish(left.participant.track));
@@ -415,9 +427,7 @@ impl State {
             ?reason,
             "left"
         );
-        if !left.was_last {
-            self.broadcast(now, room, None, &ServerMessage::UserLeft { room_id, user_id, reason });
-        }
+        (!left.was_last).then_some((room, ServerMessage::UserLeft { room_id, user_id, reason }))
     }
 
     /// Changes what a participant says of itself; tells the room and the worker what differs.
@@ -479,9 +489,13 @@ impl State {
         }
     }
 
+    fn connection_of(&self, id: ParticipantId) -> Option<ConnectionId> {
+        self.sessions.get(&id).and_then(|session| session.connection)
+    }
+
     /// Sends to the participant's connection, if there is one.
     pub(super) fn tell_participant(&mut self, now: Instant, id: ParticipantId, message: &ServerMessage) {
-        if let Some(connection) = self.sessions.get(&id).and_then(|session| session.connection) {
+        if let Some(connection) = self.connection_of(id) {
             self.tell(now, connection, message);
         }
     }

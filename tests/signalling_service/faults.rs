@@ -1,12 +1,22 @@
 //! Faults of ours: a panic ends the session or the room that it struck, and no other.
 
-use gryt_sfu::ids::WorkerId;
+use gryt_sfu::ids::{RoomId, WorkerId};
+use gryt_sfu::signalling::OUTBOUND_LEN;
 use gryt_sfu::worker::command::Command;
 use gryt_sfu::worker::event::Event;
 use serde_json::json;
 use str0m::media::Direction;
 
-use crate::harness::{House, Peer};
+use crate::harness::{House, Peer, Shape};
+
+/// The first that the worker was told of.
+fn room_of(house: &House) -> RoomId {
+    let room = house.told().into_iter().find_map(|command| match command {
+        Command::AddRoom(room) => Some(room),
+        _ => None,
+    });
+    room.expect("the first room")
+}
 
 #[test]
 fn a_panic_ends_the_session_whose_message_it_was() {
@@ -37,14 +47,26 @@ fn members_of_a_room_that_failed_hear_that_it_was_our_fault() {
     for client in [&mut a, &mut b, &mut other] {
         client.heard();
     }
-    let room = house.told().into_iter().find_map(|command| match command {
-        Command::AddRoom(room) => Some(room),
-        _ => None,
-    });
-    house.signalling.handle_event(house.now, WorkerId(0), Event::RoomFailed(room.expect("the first room")));
+    house.signalling.handle_event(house.now, WorkerId(0), Event::RoomFailed(room_of(&house)));
     assert_eq!(a.heard_end(), ("internal".to_owned(), 1011));
     assert_eq!(b.heard_end(), ("internal".to_owned(), 1011));
     other.hears_nothing();
     assert_eq!(house.signalling.counts().rooms, 1);
     assert!(house.join("r", "a").is_open());
+}
+
+/// As many as there are leave, which is more than waits for one of them.
+#[test]
+fn members_of_a_large_room_that_failed_hear_that_and_nothing_else() {
+    let count = OUTBOUND_LEN + 76;
+    let house = House::of(&Shape { max_connections: count, ..Shape::default() });
+    let mut clients = house.crowd("r", count);
+    house.signalling.handle_event(house.now, WorkerId(0), Event::RoomFailed(room_of(&house)));
+    for client in &mut clients {
+        let heard = client.heard();
+        let [error, close] = &heard[..] else { panic!("{} frames, {:?}", heard.len(), heard.first()) };
+        assert_eq!((&error["data"]["code"], &close["close"]), (&json!("internal"), &json!(1011)));
+    }
+    let counts = house.signalling.counts();
+    assert_eq!((counts.clients_slow, counts.participants, counts.rooms), (0, 0, 0));
 }

@@ -9,7 +9,9 @@ use crossbeam_channel::Receiver;
 use gryt_sfu::control::workers::{WorkerQueue, Workers};
 use gryt_sfu::ice::credentials::Secret;
 use gryt_sfu::ids::{Fingerprint, TrackId, TransportId, WorkerId};
-use gryt_sfu::signalling::{Handshakes, IceServers, Inbound, Outbound, Outbox, Settings, Signalling};
+use gryt_sfu::signalling::{
+    Handshakes, IceServers, Inbound, OUTBOUND_LEN, Outbound, Outbox, Settings, Signalling,
+};
 use gryt_sfu::time::Now;
 use gryt_sfu::worker::command::Command;
 use serde_json::{Value, json};
@@ -129,6 +131,21 @@ impl House {
         client
     }
 
+    /// So many members of a room, who have read all that they were told.
+    pub(crate) fn crowd(&self, room: &str, count: usize) -> Vec<Client> {
+        let mut clients: Vec<Client> = vec![];
+        for at in 0..count {
+            let client = self.connect();
+            client.say(self, "join", json!({"roomId": room, "userId": at.to_string()}));
+            clients.push(client);
+            if clients.len().is_multiple_of(OUTBOUND_LEN / 2) {
+                clients.iter_mut().for_each(Client::read_all);
+            }
+        }
+        clients.iter_mut().for_each(Client::read_all);
+        clients
+    }
+
     /// Lets time pass, stopping at every deadline on the way.
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
@@ -214,6 +231,11 @@ impl Client {
 
     pub(crate) fn next(&mut self) -> Option<Outbound> {
         self.outbox.try_recv().ok()
+    }
+
+    /// Takes all that came and looks at none of it.
+    pub(crate) fn read_all(&mut self) {
+        while self.next().is_some() {}
     }
 
     /// Everything that came, a Close as `{"close": code}`.
