@@ -345,7 +345,7 @@ async fn keep_time(signalling: Signalling) {
         tokio::select! {
             () = sleep => {
                 signalling.handle_timeout(Now::read().instant);
-                // What is due at once again (members by the hundred to be told) lets others have their turn.
+                // What is due at once again (members by the hundred to be told, or lost) lets others have their turn.
                 tokio::task::yield_now().await;
             }
             () = signalling.rearmed() => {}

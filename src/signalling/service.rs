@@ -112,7 +112,7 @@ impl Signalling {
         }
     }
 
-    /// Does what is due.
+    /// Does what is due; where that is much, the rest is due still.
     pub fn handle_timeout(&self, now: Instant) {
         self.enter(now, |state| state.handle_timeout(now));
     }

@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+/// Deadlines that are taken in one turn: a network that fails takes thousands with it at one instant, and what follows from
+/// each may be told to a whole room.
+const DUE_AT_ONCE: usize = 64;
+
 /// Deadlines of things named `K`.
 #[derive(Debug)]
 pub(super) struct Timers<K> {
@@ -34,11 +38,12 @@ impl<K: Copy + Ord> Timers<K> {
         self.by_time.first().map(|(at, _)| *at)
     }
 
-    /// Takes out all that are due, the earliest first. What is set meanwhile, even for now, waits for the
-    /// next call: no deadline can keep the caller in a circle.
+    /// Takes out those that are due, the earliest first and [`DUE_AT_ONCE`] at most. What is set meanwhile, even for now,
+    /// waits for the next call: no deadline can keep the caller in a circle.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<K> {
         let mut due = vec![];
-        while let Some(&(at, key)) = self.by_time.first()
+        while due.len() < DUE_AT_ONCE
+            && let Some(&(at, key)) = self.by_time.first()
             && at <= now
         {
             self.by_time.pop_first();
@@ -69,5 +74,15 @@ mod tests {
         assert_eq!(timers.take_due(at(3)), ['c', 'a']);
         timers.set('b', None);
         assert_eq!((timers.next(), timers.by_key.len()), (None, 0));
+    }
+
+    #[test]
+    fn what_is_due_at_one_instant_is_taken_in_turns() {
+        let start = Now::read().instant;
+        let mut timers = Timers::new();
+        (0..DUE_AT_ONCE + 1).for_each(|key| timers.set(key, Some(start)));
+        assert_eq!(timers.take_due(start), (0..DUE_AT_ONCE).collect::<Vec<_>>());
+        assert_eq!(timers.next(), Some(start), "due still");
+        assert_eq!(timers.take_due(start), [DUE_AT_ONCE]);
     }
 }

@@ -1,9 +1,10 @@
 //! What a change costs in a room of many.
 
+use gryt_sfu::signalling::OUTBOUND_LEN;
 use serde_json::{Value, json};
 use str0m::media::Direction;
 
-use crate::harness::{Client, House, Peer, Shape};
+use crate::harness::{Client, House, Peer, RESUME_WINDOW, Shape};
 
 /// A room where everybody publishes and has answered every offer, and what follows has been done.
 fn crowd(members: usize) -> (House, Vec<Client>) {
@@ -78,4 +79,27 @@ fn who_waits_is_told_of_all_voices_at_once() {
     house.pass(std::time::Duration::ZERO);
     let offers = last_offers(&mut clients);
     assert!(offers.len() == 1, "{}", offers.len());
+}
+
+/// As with a network that fails: more at one instant than waits for a client, and each is told to who stays.
+#[test]
+fn those_who_are_lost_at_one_instant_leave_in_turns() {
+    let count = OUTBOUND_LEN + 76;
+    let mut house = House::of(&Shape { max_connections: count + 1, ..Shape::default() });
+    let mut clients = house.crowd("r", count + 1);
+    let mut stays = clients.pop().expect("one more");
+    clients.iter_mut().for_each(|client| client.lose(&house));
+    house.now += RESUME_WINDOW;
+    let (mut left, mut turns) = (0, 0);
+    while house.signalling.next_timeout().is_some_and(|due| due <= house.now) {
+        house.signalling.handle_timeout(house.now);
+        let heard = stays.heard_words();
+        assert!(heard.len() <= 64 && heard.iter().all(|word| word == "user-left"), "{heard:?}");
+        left += heard.len();
+        turns += 1;
+        assert!(turns < count, "turns without end");
+    }
+    assert_eq!(left, count);
+    let counts = house.signalling.counts();
+    assert_eq!((counts.participants, counts.participants_lost, counts.clients_slow), (1, 0, 0));
 }
