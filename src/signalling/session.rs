@@ -8,7 +8,8 @@ use super::resume::ResumeToken;
 use crate::auth::Grants;
 use crate::ids::TransportId;
 
-/// What a participant says of itself may change so often for as long as it likes: the whole room is told.
+/// What a participant says of itself, or a moderator makes of others, may change so often for as long as it likes: the
+/// whole room is told.
 const CHANGE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// And so many times at once, far fewer than may wait for a client that reads.
@@ -51,7 +52,7 @@ pub(super) struct Media {
 }
 
 impl Session {
-    /// Counts changes of what it says of itself; `false` when those were too many.
+    /// Counts changes that the whole room is told of; `false` when those were too many.
     pub(super) fn may_change(&mut self, now: Instant, count: u32) -> bool {
         let last_until = self.changes_last_until.max(now) + CHANGE_INTERVAL * count;
         let is_allowed = last_until <= now + CHANGE_INTERVAL * CHANGE_BURST;

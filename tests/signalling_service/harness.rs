@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
+use gryt_sfu::auth::Verifier;
+use gryt_sfu::config::Auth;
 use gryt_sfu::control::workers::{WorkerQueue, Workers};
 use gryt_sfu::ice::credentials::Secret;
 use gryt_sfu::ids::{Fingerprint, TrackId, TransportId, WorkerId};
@@ -60,6 +62,8 @@ pub(crate) struct Shape {
     pub(crate) max_connections: usize,
     pub(crate) audio_slots: u16,
     pub(crate) queue_len: usize,
+    /// What tokens are signed with, where they are asked for.
+    pub(crate) auth: Option<Auth>,
 }
 
 impl Default for Shape {
@@ -71,6 +75,7 @@ impl Default for Shape {
             max_connections: 100,
             audio_slots: 32,
             queue_len: 1000,
+            auth: None,
         }
     }
 }
@@ -97,7 +102,7 @@ impl House {
             fingerprint: Fingerprint([7; 32]),
             candidates: vec![candidates; shape.workers],
             ice_servers: (shape.ice_servers)(now),
-            verifier: None,
+            verifier: shape.auth.as_ref().map(|auth| Verifier::new(auth, |_| 0)),
         };
         let doors = Doors::default();
         let workers = Workers::new(senders.into_iter().map(queue).collect());

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use gryt_sfu::auth::mint;
+use gryt_sfu::config::{Auth, Hidden, TokenFlags};
 use gryt_sfu::ids::Fingerprint;
 use gryt_sfu::signalling::{OUTBOUND_BYTES_MAX, OUTBOUND_LEN, Outbound};
+use gryt_sfu::time::Now;
 use serde_json::json;
 use str0m::media::Direction;
 
@@ -96,6 +99,44 @@ fn who_changes_too_often_is_let_go_and_the_others_stay() {
     change(&a, &house, 102);
     assert_eq!(a.heard().last(), Some(&json!({"close": 1008})));
     b.hears_nothing();
+}
+
+#[test]
+fn a_moderator_who_mutes_too_often_is_let_go_and_the_others_stay() {
+    let auth = Auth::Secret(Hidden::new("0123456789abcdef0123456789abcdef"));
+    let house = House::of(&Shape { auth: Some(auth.clone()), ..Shape::default() });
+    let [mut moderator, mut ann, mut ben] = ["mod", "ann", "ben"].map(|user| {
+        let flags = TokenFlags {
+            room: "r".into(),
+            user: user.into(),
+            ttl: Duration::from_secs(60),
+            moderate: user == "mod",
+            no_publish: false,
+            no_subscribe: false,
+            key: None,
+        };
+        let token = mint(&flags, Some(&auth), Now::read()).unwrap();
+        let mut client = house.connect();
+        client.join_with(&house, json!({"roomId": "r", "userId": user, "token": token}));
+        client
+    });
+    let mute = |moderator: &Client, muted: bool| {
+        moderator.say(&house, "mute", json!({"userId": "ann", "muted": muted}));
+    };
+    [&mut moderator, &mut ann, &mut ben].into_iter().for_each(Client::read_all);
+    // What changes nothing costs nothing.
+    (0..200).for_each(|_| mute(&moderator, true));
+    for client in [&mut moderator, &mut ann, &mut ben] {
+        assert_eq!(client.heard_words(), ["user-info"]);
+    }
+    (0..200).for_each(|turn| mute(&moderator, turn % 2 == 1));
+    assert_eq!(moderator.heard_end(), ("rate-limited".into(), 1008));
+    for client in [&mut ann, &mut ben] {
+        assert_eq!(client.heard_words(), vec!["user-info"; 99]);
+    }
+    // It was not at the muted one's cost.
+    ann.say(&house, "user-info", json!({"isMuted": true}));
+    assert_eq!(ben.heard_words(), ["user-info"]);
 }
 
 #[test]
