@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -164,6 +164,67 @@ fn a_supervisor_is_told() {
         assert!(now() < deadline, "only the watchdog");
     }
     assert!(server.wait(ENDS_WITHIN).expect("it ends").success());
+}
+
+/// A supervisor whose socket takes nothing more.
+fn full(path: &Scratch) -> UnixDatagram {
+    let supervisor = UnixDatagram::bind(&path.0).expect("a socket");
+    supervisor.set_read_timeout(Some(PATIENCE)).expect("a valid time-out");
+    loop {
+        // From a socket of its own each: only the receiver's queue is to be full.
+        let other = UnixDatagram::unbound().expect("a socket");
+        other.set_nonblocking(true).expect("a socket");
+        match other.send_to(b"X_OTHER=1", &path.0) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return supervisor,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_supervisor_that_does_not_listen_holds_up_neither_calls_nor_the_end() {
+    let path = Scratch::new("notify-deaf");
+    let _supervisor = full(&path);
+    let mut server = Server::spawn(&[
+        ("NOTIFY_SOCKET", path.text()),
+        ("WATCHDOG_USEC", "300000"),
+        ("DRAIN_TIMEOUT", "1s"),
+    ]);
+    assert_eq!(server.get("/health").0, 200);
+    server.wait_for_log("the watchdog", |log| log.contains("the supervisor does not take").then_some(()));
+    assert_eq!(server.get("/health").0, 200);
+    server.terminate();
+    assert!(server.wait(ENDS_WITHIN).expect("it ends").success());
+}
+
+#[test]
+fn a_supervisor_that_listens_late_has_lost_nothing_that_is_said_once() {
+    let path = Scratch::new("notify-late");
+    let supervisor = full(&path);
+    let mut server = Server::spawn(&[
+        ("NOTIFY_SOCKET", path.text()),
+        ("WATCHDOG_USEC", "300000"),
+        ("DRAIN_TIMEOUT", "10m"),
+    ]);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let ann = runtime.block_on(Client::join(&server, "hall", "ann", Options::default()));
+    server.wait_for_log("the watchdog", |log| log.contains("the supervisor does not take").then_some(()));
+    server.terminate();
+    runtime.block_on(ann.message("draining", |_| true));
+    let hear = || {
+        let mut words = [0; 256];
+        let len = supervisor.recv(&mut words).expect("a word from the server");
+        String::from_utf8_lossy(&words[..len]).trim().to_owned()
+    };
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        heard.extend(Some(hear()).filter(|word| word != "X_OTHER=1"));
+    }
+    assert_eq!(heard, ["READY=1", "STOPPING=1", "WATCHDOG=1"], "what was stale is not said");
+    ann.leave();
+    assert!(server.wait(ENDS_WITHIN).expect("it ends with its last call").success());
 }
 
 /// A drain may last for hours, and a worker that hangs in it is a server that hangs.

@@ -40,6 +40,7 @@ use self::house::House;
 use self::inspector::Inspector;
 pub use self::io::Io;
 use self::key_log::KeyLog;
+use self::supervision::Supervisor;
 use self::workers::Fleet;
 use crate::auth::Verifier;
 use crate::config::Config;
@@ -77,6 +78,7 @@ pub struct Server {
     tls: Option<Rc<Tls>>,
     signalling: Signalling,
     fleet: Fleet,
+    supervisor: Supervisor,
 }
 
 impl Server {
@@ -110,6 +112,7 @@ impl Server {
 
         let key_log = KeyLog::start(config.keylog_dir.clone()).context("KEYLOG_DIR")?;
         let (fleet, news) = Fleet::start(config, io, sockets, &secret)?;
+        let supervisor = Supervisor::start().context("cannot start the supervisor's thread")?;
         let workers = fleet.workers();
         let handshakes = Handshakes::new(Acceptor::new(identity), workers.clone(), key_log);
         let settings = Settings {
@@ -181,8 +184,8 @@ impl Server {
             println!("  warning:   {advice}");
         }
         println!("  demo page: {scheme}://localhost:{port}/");
-        supervision::report_ready(house);
-        Ok(Server { tls, signalling, fleet })
+        supervisor.report_ready(house);
+        Ok(Server { tls, signalling, fleet, supervisor })
     }
 
     /// Takes up a new certificate, for connections from now on; a bad one changes nothing.
@@ -201,7 +204,7 @@ impl Server {
 
     /// Lets nobody new in, tells everybody, and returns when the last participant has left or `timeout` is over.
     pub async fn drain(&self, timeout: Duration) {
-        supervision::report_stopping();
+        self.supervisor.report_stopping();
         let now = Now::read().instant;
         self.signalling.drain(now, timeout);
         while self.signalling.counts().participants > 0 && Now::read().instant < now + timeout {
@@ -213,9 +216,11 @@ impl Server {
     pub async fn stop(self) {
         self.signalling.close_all(Now::read().instant, CLOSE_DRAINING, "server is going down");
         self.fleet.stop(STOP_TIMEOUT).await;
-        // Who answered its Close frame is gone; the others do not read, or have nothing to say.
+        // Who answered its Close frame is gone; the others do not read, or have nothing to say. No more than they may a
+        // supervisor that does not read hold up the end.
         let deadline = Now::read().instant + GOODBYE_TIMEOUT;
-        while self.signalling.counts().connections > 0 && Now::read().instant < deadline {
+        let is_awaited = || self.signalling.counts().connections > 0 || self.supervisor.has_untaken();
+        while is_awaited() && Now::read().instant < deadline {
             tokio::time::sleep(GOODBYE_POLL).await;
         }
     }
