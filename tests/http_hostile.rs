@@ -1,6 +1,11 @@
 //! What a stranger may try at the front door: each ends in a known way, within a known time, and the
 //! door stays open for others.
 
+#[allow(dead_code, unreachable_pub, reason = "others use the rest")]
+#[path = "support/certificate.rs"]
+mod certificate;
+#[path = "http_hostile/handshakes.rs"]
+mod handshakes;
 mod http_support;
 
 use std::num::NonZeroU32;

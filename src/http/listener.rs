@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
@@ -11,14 +12,17 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::crowd::Crowd;
 use super::routes::{metrics_alone, route};
-use super::{App, Service, debug};
+use super::{App, Service, Tls, debug};
 use crate::throttle::throttled;
 
 /// Pause after `accept` failed for want of descriptors or memory.
@@ -67,8 +71,8 @@ async fn accept<S: Service>(listener: TcpListener, app: Rc<App<S>>, door: Door) 
 }
 
 /// The peer went before we took its connection: the next one may be fine.
-fn is_about_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
@@ -87,8 +91,9 @@ fn admit<S: Service>(stream: TcpStream, remote: SocketAddr, app: &Rc<App<S>>, do
         match connection.policy.tls.as_ref().filter(|_| door == Door::Front) {
             None => answer_requests(stream, remote, connection, door).await,
             Some(tls) => {
-                let handshake = timeout(connection.limits.header_timeout, tls.acceptor().accept(stream));
-                match handshake.await {
+                let handshake = shake_hands(&connection, tls, stream, remote.ip());
+                let outcome = timeout(connection.limits.header_timeout, handshake).await;
+                match outcome {
                     Ok(Ok(stream)) => answer_requests(stream, remote, connection, door).await,
                     Ok(Err(error)) => refuse(&connection, remote, &error.to_string()),
                     Err(_) => refuse(&connection, remote, "too slow"),
@@ -117,6 +122,18 @@ fn open_requests<S>(app: &App<S>, door: Door) -> &RefCell<Crowd<AbortHandle>> {
         Door::Front => &app.requests,
         Door::Metrics => &app.scrapes,
     }
+}
+
+/// TLS with a peer, once its hello is there and it is its turn: what follows takes a signature.
+async fn shake_hands<S: Service>(
+    app: &App<S>,
+    tls: &Tls,
+    stream: TcpStream,
+    from: IpAddr,
+) -> io::Result<TlsStream<TcpStream>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    app.handshakes.turn(from).await;
+    hello.into_stream(tls.config()).await
 }
 
 /// No TLS with this peer: plain http, an old version, a certificate that it does not trust.

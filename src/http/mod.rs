@@ -7,6 +7,7 @@
 //! - `listener`: accepts, for ever, and bounds how many connections there are and how long they idle
 //! - `crowd`: who makes room for others
 //! - `tls`, `validity`: certificate and key, and how long they are good
+//! - `pace`: whose turn a TLS handshake is
 //! - `bearer`, `client`, `rate`, `origin`: who asks, with which token, how often, from which page
 //! - `routes`: which path answers what
 //! - `demo`: the page and its headers
@@ -17,6 +18,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,7 @@ use tokio::task::AbortHandle;
 
 use self::bearer::Token;
 use self::crowd::Crowd;
+use self::pace::Pace;
 use self::rate::Rates;
 use crate::config::{Hidden, Origin, Rate, TrustedProxies};
 use crate::metrics::exposition::{HttpCounters, Snapshot};
@@ -39,6 +42,7 @@ mod frames;
 mod health;
 mod listener;
 mod origin;
+mod pace;
 mod probe;
 mod rate;
 mod routes;
@@ -132,6 +136,9 @@ pub struct Limits {
     pub requests_max: usize,
     /// Likewise, of connections to the port of `/metrics` alone.
     pub scrapes_max: usize,
+    /// TLS handshakes of everybody together: so many at once, which come back evenly over the window. See
+    /// [`Limits::handshakes_for`].
+    pub handshakes: Rate,
     /// From the end of one request (or the connect) to the end of the next one's header.
     pub header_timeout: Duration,
     /// After this a connection that became no WebSocket takes no further request.
@@ -146,13 +153,35 @@ pub struct Limits {
     pub close_timeout: Duration,
 }
 
+/// TLS handshakes let begin in a second, at least: with an RSA key of 2048 bits each takes control some 0.7 ms, so that
+/// these are less than a third of its time.
+const HANDSHAKES_PER_SECOND: u32 = 400;
+/// The longest that a handshake waits for its turn. As much again is left of [`HEADER_TIMEOUT`] for the handshake itself.
+const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+const _: () = assert!(2 * HANDSHAKE_WAIT_MAX.as_millis() <= HEADER_TIMEOUT.as_millis());
+
+impl Limits {
+    /// TLS handshakes where there are at most so many connections that are no WebSocket yet. So many may begin at once:
+    /// after a restart everybody is back. No more can ever wait, and no longer than it takes all of them to have
+    /// their turns.
+    pub fn handshakes_for(requests_max: usize) -> Rate {
+        let requests = u32::try_from(requests_max).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        let window = Duration::from_secs(requests.get().into()) / HANDSHAKES_PER_SECOND;
+        Rate { requests, window: window.min(HANDSHAKE_WAIT_MAX) }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
+        let requests_max = 256;
         Limits {
             websockets_max: 10_000,
-            requests_max: 256,
+            requests_max,
             scrapes_max: 64,
-            header_timeout: Duration::from_secs(10),
+            handshakes: Limits::handshakes_for(requests_max),
+            header_timeout: HEADER_TIMEOUT,
             request_lifetime: Duration::from_secs(300),
             ping_interval: Duration::from_secs(30),
             silence_max: Duration::from_secs(90),
@@ -188,6 +217,7 @@ pub struct App<S> {
     begun: Instant,
     policy: Policy,
     rates: Option<Rates>,
+    handshakes: Pace,
     metrics_token: Option<Token>,
     status: Box<dyn Status>,
     limits: Limits,
@@ -213,12 +243,14 @@ impl<S: Service> App<S> {
         let (counters, debug) = (RefCell::default(), OnceCell::new());
         let begun = Now::read().instant;
         let rates = policy.rate.map(|rate| Rates::new(begun, rate));
+        let handshakes = Pace::new(limits.handshakes);
         let metrics_token = policy.metrics_token.as_ref().map(Token::new);
         Rc::new(App {
             service,
             begun,
             policy,
             rates,
+            handshakes,
             metrics_token,
             status: Box::new(status),
             limits,

@@ -72,7 +72,8 @@ impl MessageRate {
     }
 }
 
-fn quota(rate: Rate) -> Quota {
+/// So many at once, which come back evenly over the window.
+pub(super) fn quota(rate: Rate) -> Quota {
     // Not nothing: a window is 1 ms at least, and a million requests are the most.
     let each = (rate.window / rate.requests.get()).max(Duration::from_nanos(1));
     let quota = Quota::with_period(each).unwrap_or_else(|| Quota::per_second(rate.requests));

@@ -10,7 +10,6 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 use super::validity::Validity;
@@ -77,8 +76,9 @@ impl Tls {
         self.validity.get().map(|validity| validity.not_after)
     }
 
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&*self.config.borrow()))
+    /// For a connection from now on.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&*self.config.borrow())
     }
 }
 

@@ -137,10 +137,12 @@ impl Server {
         let news = news.pass_on(signalling.clone(), handshakes, house.clone(), inspector.clone());
         supervision::essential("the workers' news", news);
         let limits = http::Limits::default();
+        // All come back at once after a restart.
+        let requests_max = limits.requests_max.max(config.max_connections);
         let limits = http::Limits {
             websockets_max: 2 * config.max_connections,
-            // All come back at once after a restart.
-            requests_max: limits.requests_max.max(config.max_connections),
+            requests_max,
+            handshakes: http::Limits::handshakes_for(requests_max),
             ..limits
         };
         let port = listener.local_addr().context("the TCP socket has no address")?.port();
