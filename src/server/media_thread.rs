@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
+use super::backlog::Backlog;
 use super::batch_wait::{BatchWait, Seen};
 use super::overload::Overload;
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
@@ -83,7 +84,7 @@ pub(super) fn run<B: Backend>(
     mut batch_wait: BatchWait,
     mut overload: Option<Overload>,
 ) -> std::io::Result<()> {
-    let mut backlog: VecDeque<Event> = VecDeque::new();
+    let mut backlog = Backlog::default();
     let cpu_wait = CpuWait::of_this_thread();
     worker.counters.backend = Some(B::NAME);
     let mut now = Now::read();
@@ -284,40 +285,15 @@ impl RelayOut {
     }
 }
 
-fn send_events(worker: &mut Worker, queues: &Queues, backlog: &mut VecDeque<Event>) {
+fn send_events(worker: &mut Worker, queues: &Queues, backlog: &mut Backlog) {
     let before = queues.events.len();
-    backlog.extend(worker.take_events());
-    let has_news = !backlog.is_empty();
-    let dropped = hand_over(backlog, &queues.events);
+    let news = worker.take_events();
+    let has_news = news.len() > 0 || !backlog.is_empty();
+    let dropped = backlog.hand_over(news, &queues.events);
     worker.counters.drop_many(DropReason::ControlFull, dropped);
     if queues.events.len() > before || has_news {
         queues.control.wake();
     }
-}
-
-/// News that carry state are kept, in their order, until there is room; datagrams are not. Returns how many of those were
-/// dropped.
-fn hand_over(backlog: &mut VecDeque<Event>, queue: &Sender<Event>) -> u64 {
-    let mut dropped = 0;
-    let mut is_full = false;
-    for _ in 0..backlog.len() {
-        let Some(event) = backlog.pop_front() else { break };
-        let carries_state = !matches!(event, Event::Dtls { .. } | Event::Counters(_) | Event::Snapshot(_));
-        if is_full && carries_state {
-            backlog.push_back(event); // Even if there is room by now: what it follows waits.
-            continue;
-        }
-        match queue.try_send(event) {
-            Ok(()) => {}
-            Err(TrySendError::Full(event)) => {
-                is_full = true;
-                if carries_state { backlog.push_back(event) } else { dropped += 1 }
-            }
-            // Control is gone, and the process with it.
-            Err(TrySendError::Disconnected(_)) => {}
-        }
-    }
-    dropped
 }
 
 #[cfg(test)]
@@ -570,28 +546,5 @@ mod tests {
             let len = relay_queue_len(count);
             assert!((64..=RELAY_QUEUE_LEN_MAX).contains(&len) && len * (count - 1) <= RELAY_COUNT_TOTAL);
         }
-    }
-
-    #[test]
-    fn news_overtake_no_other_while_control_makes_room() {
-        const COUNT: u64 = 50_000;
-        let (queue, control) = bounded(2);
-        let reader = std::thread::spawn(move || {
-            for expected in 0..COUNT {
-                let Ok(Event::TrackStarted(TrackId(number))) = control.recv() else {
-                    panic!("nothing else is sent")
-                };
-                assert_eq!(number, expected);
-            }
-        });
-        let mut backlog = VecDeque::new();
-        let mut next = 0;
-        while (next < COUNT || !backlog.is_empty()) && !reader.is_finished() {
-            let count = (COUNT - next).min(8);
-            backlog.extend((next..next + count).map(|number| Event::TrackStarted(TrackId(number))));
-            next += count;
-            assert_eq!(hand_over(&mut backlog, &queue), 0);
-        }
-        reader.join().unwrap();
     }
 }

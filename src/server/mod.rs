@@ -3,6 +3,7 @@
 //! Control is one thread: HTTP, sessions, DTLS handshakes and this room's tasks. Each worker is a thread of its
 //! own, with its ring or without. They exchange values over bounded queues and wake each other by eventfd.
 
+mod backlog;
 mod batch_wait;
 mod captures;
 mod discover;
