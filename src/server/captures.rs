@@ -1,14 +1,17 @@
-//! Captures of a peer's packets, one file each. A thread of its own writes: neither control nor a worker ever waits
-//! for a disk.
+//! Captures of a peer's packets, one file each. A thread of its own makes it and writes: neither control nor a worker ever
+//! waits for a disk.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
+use tokio::sync::oneshot;
 
 use super::private_folder::{count, create};
 use crate::control::workers::Workers;
@@ -34,8 +37,9 @@ const IP_UDP_LEN_MAX: usize = 48;
 
 /// Where captures go, and those under way.
 pub(super) struct Captures {
-    folder: Option<PathBuf>,
-    threads: std::cell::RefCell<Vec<thread::JoinHandle<()>>>,
+    /// Whoever makes a file there holds it, so that no two count the same files.
+    folder: Option<Arc<Mutex<PathBuf>>>,
+    threads: RefCell<Vec<JoinHandle<()>>>,
 }
 
 impl Captures {
@@ -43,14 +47,15 @@ impl Captures {
     /// When the folder cannot be read.
     pub(super) fn new(folder: Option<PathBuf>) -> io::Result<Captures> {
         folder.as_deref().map(|folder| count(folder, EXTENSION)).transpose()?;
-        Ok(Captures { folder, threads: std::cell::RefCell::default() })
+        let folder = folder.map(|folder| Arc::new(Mutex::new(folder)));
+        Ok(Captures { folder, threads: RefCell::default() })
     }
 
     /// Begins one; returns its file's name.
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) fn begin(
+    pub(super) async fn begin(
         &self,
         workers: &Workers,
         worker: WorkerId,
@@ -58,33 +63,54 @@ impl Captures {
         port: u16,
         time: Duration,
     ) -> Result<Capturing, CaptureRefused> {
-        let folder = self.folder.as_ref().ok_or(CaptureRefused::NoFolder)?;
+        let folder = self.folder.clone().ok_or(CaptureRefused::NoFolder)?;
+        let seconds = Now::read().ntp.unix_seconds();
+        let name = format!("sfu-{seconds}-transport-{transport}{EXTENSION}");
+        let (queue, packets) = bounded(CAPTURE_QUEUE_LEN);
+        let (made, is_made) = oneshot::channel();
+        let capturing = Capturing { file: name.clone() };
+        self.spawn(move || {
+            let (file, outcome) = match make(&folder, &name) {
+                Ok(file) => (Some(file), Ok(())),
+                Err(refused) => (None, Err(refused)),
+            };
+            // Whoever asked may be gone: the queue has ended then, too.
+            let _ = made.send(outcome);
+            match file.map(|file| write(file, &packets, port)) {
+                Some(Ok(packets)) => tracing::info!(packets, %transport, "capture written"),
+                Some(Err(error)) => throttled!(warn, %error, %transport, "capture ended early"),
+                None => {}
+            }
+        })?;
+        is_made.await.unwrap_or(Err(CaptureRefused::Disk))?;
+        let capture = Box::new(Capture { queue, until: Now::read().instant + time });
+        workers.send(worker, Command::Capture { transport, capture });
+        Ok(capturing)
+    }
+
+    fn spawn(&self, body: impl FnOnce() + Send + 'static) -> Result<(), CaptureRefused> {
         let mut threads = self.threads.borrow_mut();
         threads.retain(|thread| !thread.is_finished());
         if threads.len() >= UNDER_WAY_MAX {
             return Err(CaptureRefused::Busy);
         }
-        let is_full = count(folder, EXTENSION).map_err(|_| CaptureRefused::Disk)? >= FILE_COUNT_MAX;
-        if is_full {
-            return Err(CaptureRefused::Full);
-        }
-        let now = Now::read();
-        let name = format!("sfu-{}-transport-{transport}{EXTENSION}", now.ntp.unix_seconds());
-        let file = create(&folder.join(&name)).map_err(|error| {
-            throttled!(warn, %error, "cannot make a capture's file");
-            CaptureRefused::Disk
-        })?;
-        let (queue, packets) = bounded(CAPTURE_QUEUE_LEN);
-        let body = move || match write(file, &packets, port) {
-            Ok(packets) => tracing::info!(packets, %transport, "capture written"),
-            Err(error) => throttled!(warn, %error, %transport, "capture ended early"),
-        };
         let thread = thread::Builder::new().name("capture".into()).spawn(body);
         threads.push(thread.map_err(|_| CaptureRefused::Disk)?);
-        let capture = Box::new(Capture { queue, until: now.instant + time });
-        workers.send(worker, Command::Capture { transport, capture });
-        Ok(Capturing { file: name })
+        Ok(())
     }
+}
+
+/// A new file, unless there are as many as there may be.
+fn make(folder: &Mutex<PathBuf>, name: &str) -> Result<File, CaptureRefused> {
+    let folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
+    let fault = |error: io::Error| {
+        throttled!(warn, %error, "cannot make a capture's file");
+        CaptureRefused::Disk
+    };
+    if count(&folder, EXTENSION).map_err(fault)? >= FILE_COUNT_MAX {
+        return Err(CaptureRefused::Full);
+    }
+    create(&folder.join(name)).map_err(fault)
 }
 
 /// Until the worker ends the capture, or the file is as large as it may be.
@@ -182,4 +208,46 @@ fn checksum(bytes: &[u8]) -> u16 {
         sum = (sum & 0xFFFF) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::pin::pin;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::control::workers::WorkerQueue;
+
+    #[tokio::test]
+    async fn a_disk_that_stalls_is_waited_for_by_who_asked_alone() {
+        let path = std::env::temp_dir().join(format!("sfu-captures-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        let captures = Captures::new(Some(path.clone())).unwrap();
+        let (commands, orders) = bounded(8);
+        let workers = Workers::new(vec![WorkerQueue { commands, wake: Box::new(|| ()) }]);
+        // Who has the folder has the disk.
+        let folder = captures.folder.clone().unwrap();
+        let (stalled, is_stalled) = bounded(1);
+        let (go_on, goes_on) = bounded(1);
+        let disk = thread::spawn(move || {
+            let _folder = folder.lock();
+            stalled.send(()).unwrap();
+            let _ = goes_on.recv_timeout(Duration::from_secs(3));
+        });
+        is_stalled.recv().unwrap();
+        let capturing = captures.begin(&workers, WorkerId(0), TransportId(1), 9, Duration::from_secs(60));
+        let mut capturing = pin!(capturing);
+        assert!(timeout(Duration::from_millis(50), &mut capturing).await.is_err(), "control waited");
+        assert!(orders.is_empty());
+        go_on.send(()).unwrap();
+        let file = path.join(capturing.await.unwrap().file);
+        assert!(matches!(orders.try_recv(), Ok(Command::Capture { transport: TransportId(1), .. })));
+        // With the order the capture has ended.
+        captures.threads.take().into_iter().chain([disk]).for_each(|thread| thread.join().unwrap());
+        let written = fs::read(file).map(|bytes| bytes.len());
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!(written.unwrap(), 24, "a header and no packet");
+    }
 }

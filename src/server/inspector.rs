@@ -120,6 +120,22 @@ impl Inner {
             counters: self.house.snapshot(),
         }
     }
+
+    async fn capture(&self, peer: u64, time: Duration) -> Result<Capturing, CaptureRefused> {
+        let members = self.signalling.members();
+        let member = members.iter().find(|member| member.id.0 == peer).ok_or(CaptureRefused::NoPeer)?;
+        let transport = member.transport.ok_or(CaptureRefused::NoTransport)?;
+        let rooms = self.signalling.rooms();
+        let room = rooms.iter().find(|room| room.id == member.room).ok_or(CaptureRefused::NoPeer)?;
+        let port = self.ports.get(usize::from(member.worker.0)).copied().unwrap_or_default();
+        let capturing = self.captures.begin(&self.workers, member.worker, transport, port, time).await?;
+        let connection = member.connection.map(|connection| connection.0);
+        tracing::warn!(
+            room = %room.name, user = %member.user, connection, seconds = time.as_secs(), file = capturing.file,
+            "an operator captures this peer's packets"
+        );
+        Ok(capturing)
+    }
 }
 
 impl Inspect for Inspector {
@@ -140,21 +156,13 @@ impl Inspect for Inspector {
         })
     }
 
-    fn capture(&self, peer: u64, time: Duration) -> Result<Capturing, CaptureRefused> {
-        let inner = &self.0;
-        let members = inner.signalling.members();
-        let member = members.iter().find(|member| member.id.0 == peer).ok_or(CaptureRefused::NoPeer)?;
-        let transport = member.transport.ok_or(CaptureRefused::NoTransport)?;
-        let rooms = inner.signalling.rooms();
-        let room = rooms.iter().find(|room| room.id == member.room).ok_or(CaptureRefused::NoPeer)?;
-        let port = inner.ports.get(usize::from(member.worker.0)).copied().unwrap_or_default();
-        let capturing = inner.captures.begin(&inner.workers, member.worker, transport, port, time)?;
-        let connection = member.connection.map(|connection| connection.0);
-        tracing::warn!(
-            room = %room.name, user = %member.user, connection, seconds = time.as_secs(), file = capturing.file,
-            "an operator captures this peer's packets"
-        );
-        Ok(capturing)
+    fn capture(
+        &self,
+        peer: u64,
+        time: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Capturing, CaptureRefused>>>> {
+        let inner = Rc::clone(&self.0);
+        Box::pin(async move { inner.capture(peer, time).await })
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn peer(path: &str) -> Option<u64> {
     path.strip_prefix("/debug/peers/")?.strip_suffix("/capture")?.parse().ok()
 }
 
-pub(super) fn begin(inspect: &dyn Inspect, peer: u64, query: &str) -> Response<Body> {
+pub(super) async fn begin(inspect: &dyn Inspect, peer: u64, query: &str) -> Response<Body> {
     let seconds = match query {
         "" => Some(SECONDS),
         query => query.strip_prefix("seconds=").and_then(|seconds| seconds.parse().ok()),
@@ -66,7 +66,7 @@ pub(super) fn begin(inspect: &dyn Inspect, peer: u64, query: &str) -> Response<B
     let Some(seconds) = seconds.filter(|seconds| (1..=SECONDS_MAX).contains(seconds)) else {
         return text(StatusCode::BAD_REQUEST, "Accepted: seconds=1 to 300.\n");
     };
-    match inspect.capture(peer, Duration::from_secs(seconds)) {
+    match inspect.capture(peer, Duration::from_secs(seconds)).await {
         Ok(Capturing { file }) => {
             let body = json!({ "file": file, "seconds": seconds });
             respond(StatusCode::CREATED, JSON, body.to_string())

@@ -66,11 +66,12 @@ pub trait Inspect: 'static {
     /// Looks at everything; takes a bounded time.
     fn look(&self) -> Pin<Box<dyn Future<Output = Result<View, WorkerSilent>>>>;
 
-    /// Begins to write down what this peer says and is sent.
-    ///
-    /// # Errors
-    /// Why not.
-    fn capture(&self, peer: u64, time: Duration) -> Result<Capturing, CaptureRefused>;
+    /// Begins to write down what this peer says and is sent, or says why not; takes as long as the disk does.
+    fn capture(
+        &self,
+        peer: u64,
+        time: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Capturing, CaptureRefused>>>>;
 }
 
 /// What is behind `/debug`.
@@ -163,7 +164,8 @@ impl Debug {
             if !self.guard.has_token() {
                 return text(StatusCode::FORBIDDEN, "Captures need DEBUG_TOKEN to be set.\n");
             }
-            return capture::begin(&*self.inspect, peer, request.uri().query().unwrap_or_default());
+            let query = request.uri().query().unwrap_or_default();
+            return capture::begin(&*self.inspect, peer, query).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return method_not_allowed("GET only.\n", "GET, HEAD");
