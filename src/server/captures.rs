@@ -239,9 +239,9 @@ mod tests {
         is_stalled.recv().unwrap();
         let capturing = captures.begin(&workers, WorkerId(0), TransportId(1), 9, Duration::from_secs(60));
         let mut capturing = pin!(capturing);
-        assert!(timeout(Duration::from_millis(50), &mut capturing).await.is_err(), "control waited");
+        assert!(timeout(Duration::from_millis(50), &mut capturing).await.is_err());
         assert!(orders.is_empty());
-        go_on.send(()).unwrap();
+        assert!(go_on.send(()).is_ok(), "control waited for the disk");
         let file = path.join(capturing.await.unwrap().file);
         assert!(matches!(orders.try_recv(), Ok(Command::Capture { transport: TransportId(1), .. })));
         // With the order the capture has ended.
