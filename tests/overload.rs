@@ -14,7 +14,7 @@ const OVERLOAD: &str = "gryt_sfu_overload_seconds_total";
 /// As the server is told, in seconds. Less than there is between two packets, so that each waits by itself.
 const TICK: f64 = 0.015;
 
-/// Packets, of which 50 are a second: what /metrics tells is a second old at most.
+/// Packets, of which 50 are a second: what /metrics tells is little more than a second old, and anew after as long.
 const PUBLISHED_WITHIN: u64 = 60;
 
 /// Of the flood, in bytes, and how many datagrams leave in one send.
@@ -24,7 +24,7 @@ const SEGMENT_COUNT: usize = 60;
 /// Busy threads beside a worker that comes before them: together they get a fourth of the CPU at least.
 const OTHER_COUNT: usize = 3;
 
-/// How long 50 voice packets, soon, wait in the worker on the average, in seconds.
+/// How long a second's voice packets, soon, wait in the worker on the average, in seconds.
 async fn wait_of_a_second(server: &Server, listener: &Client, speaker: &Client) -> f64 {
     let read = || {
         server
@@ -32,7 +32,7 @@ async fn wait_of_a_second(server: &Server, listener: &Client, speaker: &Client) 
     };
     listener.hears(speaker, PUBLISHED_WITHIN).await;
     let before = read();
-    listener.hears(speaker, 50).await;
+    listener.hears(speaker, PUBLISHED_WITHIN).await;
     let after = read();
     (after[0] - before[0]) / (after[1] - before[1])
 }

@@ -13,13 +13,12 @@ use crate::rtcp::reception::Reception;
 use crate::time::{Now, NtpTime};
 use crate::worker::event::Event;
 
-/// A packet that lies longer has been waiting while the clock was set.
+/// A packet that lies longer more likely came before the clock was set, which is no jitter.
 const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// For how long the kernel has had a packet: the worker may have let it lie for a while. Zero where nobody knows.
 fn age(now: Now, arrived: Option<Duration>) -> Duration {
-    let age = arrived.and_then(|arrived| now.ntp.since(NtpTime::from_unix(arrived)));
-    age.filter(|age| *age < AGE_MAX).unwrap_or_default()
+    arrived.and_then(|arrived| now.ntp.since(NtpTime::from_unix(arrived))).unwrap_or_default()
 }
 
 impl Worker {
@@ -62,7 +61,8 @@ impl Worker {
             return Err(DropReason::TooLong);
         }
         publication.bucket.take(now.instant, payload.len())?;
-        let came_at = now.instant.checked_sub(age(now, arrived)).unwrap_or(now.instant);
+        let age = Some(age(now, arrived)).filter(|age| *age < AGE_MAX);
+        let came_at = age.and_then(|age| now.instant.checked_sub(age)).unwrap_or(now.instant);
         track.reception.get_or_insert_with(|| Reception::new(header.ssrc)).handle_packet(
             came_at,
             header.timestamp,
