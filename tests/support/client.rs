@@ -948,6 +948,8 @@ impl Member {
         if let Err(error) = self.rtc.sdp_api().accept_answer(pending, answer) {
             return self.shared.fault(format!("the server's answer: {error}\n{sdp}"));
         }
+        // Else its checks begin at its next timeout, up to a second later.
+        self.input(Input::Timeout(now()));
         if wish == Wish::MovePort {
             self.udp = bind_udp(self.join.server, self.options.bind).await;
             self.local = self.udp.local_addr().expect("bound");
@@ -1007,7 +1009,10 @@ async fn bind_udp(server: SocketAddr, wanted: Option<IpAddr>) -> UdpSocket {
     });
     let found = || probe.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip());
     let address = wanted.unwrap_or_else(found);
-    UdpSocket::bind((address, 0)).await.expect("a free port")
+    let socket = UdpSocket::bind((address, 0)).await.expect("a free port");
+    // `try_send_to` refuses what comes before tokio has seen so: the first check would be lost.
+    socket.writable().await.expect("a socket");
+    socket
 }
 
 /// A close frame of ours.

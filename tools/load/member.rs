@@ -614,12 +614,15 @@ impl<'a> Session<'a> {
                 let answer = SdpAnswer::from_sdp_string(&sdp).map_err(|error| bad_sdp(&error))?;
                 self.rtc.sdp_api().accept_answer(pending, answer).map_err(|error| bad_sdp(&error))?;
                 self.stage = "no media: ICE or DTLS did not get through by UDP";
+                // Else its checks begin at its next timeout, up to a second later.
+                self.input(Input::Timeout(now()));
             }
             FromServer::Candidate(text) if self.candidate_count < CANDIDATE_COUNT_MAX => {
                 self.candidate_count += 1;
                 // One that cannot be read cannot be used.
                 if let Ok(candidate) = Candidate::from_sdp_string(&text) {
                     self.rtc.add_remote_candidate(candidate);
+                    self.input(Input::Timeout(now()));
                 }
             }
             FromServer::Slots => self.lines.values_mut().for_each(Line::forget),

@@ -247,7 +247,8 @@ impl Port {
     /// Sends, or loses what the kernel does not take.
     pub(crate) fn send(&self, datagram: &[u8], to: SocketAddr) {
         let _ = match self {
-            Port::Awake(socket) => socket.try_send_to(datagram, to),
+            // The kernel is asked itself: tokio refuses what comes before it has first seen the socket writable.
+            Port::Awake(socket) => SockRef::from(socket).send_to(datagram, &to.into()),
             Port::Asleep(socket) => socket.send_to(datagram, to),
             Port::Gone => Ok(0),
         };
