@@ -223,13 +223,18 @@ impl Registry {
         is_new
     }
 
-    /// Takes a participant's voice out of its room. `false` when there was none.
-    pub fn unpublish(&mut self, id: ParticipantId) -> bool {
-        let was_voice = self.is_voice(id);
-        if let Some(room) = self.room_of_mut(id) {
-            room.voices.retain(|voice| *voice != id);
+    /// Takes a participant's voice out of its room. What it publishes next is another track: who has not been told of
+    /// the end yet must not take it for this one. Returns the track that has ended, `None` when there was none.
+    pub fn unpublish(&mut self, id: ParticipantId) -> Option<TrackId> {
+        if !self.is_voice(id) {
+            return None;
         }
-        was_voice
+        self.room_of_mut(id)?.voices.retain(|voice| *voice != id);
+        let next = TrackId(self.next_id());
+        let ended = std::mem::replace(&mut self.participants.get_mut(&id)?.track, next);
+        self.by_track.remove(&ended);
+        self.by_track.insert(next, id);
+        Some(ended)
     }
 
     /// Whether it publishes.
@@ -343,7 +348,12 @@ mod tests {
         assert!(registry.publish(bob.participant) && registry.publish(zoe.participant));
         assert!(!registry.publish(bob.participant), "published before");
         assert_eq!(users(&registry, registry.room(zoe.room).unwrap().voices()), ["bob", "zoe"]);
-        assert!(registry.unpublish(bob.participant) && !registry.unpublish(bob.participant));
+        let ended = registry.participant(bob.participant).unwrap().track;
+        assert_eq!(registry.unpublish(bob.participant), Some(ended));
+        assert_eq!(registry.unpublish(bob.participant), None);
+        let next = registry.participant(bob.participant).unwrap().track;
+        assert_ne!(next, ended);
+        assert!(registry.publisher(ended).is_none() && registry.publisher(next).is_some());
         assert!(!registry.is_voice(bob.participant) && registry.is_voice(zoe.participant));
     }
 

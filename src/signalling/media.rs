@@ -205,10 +205,12 @@ impl State {
                 let others = self.parts_of(room).without(worker);
                 self.tell_workers(others, || Command::PublishElsewhere { room, track, worker, muted });
                 self.workers.send(worker, Command::Publish { transport, track, stream, muted });
-                if self.registry.publish(id) {
-                    self.restless.insert(participant.room);
-                    self.may_change(now, id, PUBLISH_CHANGES);
+                // The same voice under another SSRC, or the like, is work for the workers alone.
+                let is_new = self.registry.publish(id);
+                if is_new {
+                    self.restless.insert(room);
                 }
+                self.may_change(now, id, if is_new { PUBLISH_CHANGES } else { 1 });
             }
             Action::Unpublish => {
                 media.publishes = false;
@@ -260,10 +262,8 @@ impl State {
     }
 
     fn unpublish(&mut self, id: ParticipantId) {
-        let Some((room, track)) = self.registry.participant(id).map(|it| (it.room, it.track)) else {
-            return;
-        };
-        if self.registry.unpublish(id) {
+        let Some(room) = self.registry.participant(id).map(|it| it.room) else { return };
+        if let Some(track) = self.registry.unpublish(id) {
             self.tell_workers(self.parts_of(room), || Command::Unpublish(track));
             self.restless.insert(room);
         }

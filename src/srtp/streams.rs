@@ -20,8 +20,8 @@ pub(super) struct Streams<const WORDS: usize, const LIVE_MAX: usize> {
     accepted: u64,
 }
 
-/// Most retired SSRCs of a peer: 1 KiB.
-pub(super) const RETIRED_MAX: usize = 64;
+/// Most retired SSRCs of a peer: 4 KiB.
+pub(super) const RETIRED_MAX: usize = 256;
 
 struct Live<const WORDS: usize> {
     ssrc: Ssrc,

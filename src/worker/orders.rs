@@ -139,8 +139,7 @@ impl Worker {
 
     fn remove_room(&mut self, id: RoomId, out: &mut impl Egress) {
         let Some(room) = self.by_room.remove(&id) else { return };
-        let members: Vec<PeerKey> =
-            self.peers.iter().filter(|(_, peer)| peer.room == room).map(|(key, _)| key).collect();
+        let members: Vec<PeerKey> = self.rooms[room].receivers().map(|receiver| receiver.peer).collect();
         for key in members {
             self.remove_peer(key, out);
         }
@@ -237,9 +236,12 @@ impl Worker {
         });
     }
 
-    /// No transport carries the track now.
+    /// No transport carries the track now. To be called before what the room knows of it changes.
     pub(super) fn withdraw(&mut self, track: TrackId) {
-        for (_, peer) in &mut self.peers {
+        let Some(&(room, place)) = self.by_track.get(&track) else { return };
+        let room = &self.rooms[room];
+        let publisher = room.track(place).and_then(|track| room.receiver(track.publisher?));
+        if let Some(peer) = publisher.and_then(|publisher| self.peers.get_mut(publisher.peer)) {
             peer.publications.retain(|publication| publication.track != track);
         }
     }

@@ -1,5 +1,6 @@
 //! Offers and answers become commands; voices spread through a room.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use gryt_sfu::ids::{RoomId, SlotIndex, TrackId, TransportId, WorkerId};
@@ -77,6 +78,47 @@ fn a_voice_that_goes_silent_leaves_the_slots_of_the_others() {
     assert_eq!(words, ["Unpublish", "AssignSlot"], "the worker first forgets the track");
     assert_eq!(a.answer_offers(&house).len(), 1);
     assert_eq!(house.signalling.counts().voices, 1);
+}
+
+/// Only some of a large room are told before it is back.
+#[test]
+fn a_voice_that_ends_and_begins_again_at_once_is_heard_by_everybody() {
+    let mut house = House::new();
+    let mut a = house.publisher("r", "a");
+    let mut listeners: Vec<Client> = vec![];
+    for at in 0..40 {
+        listeners.push(house.listener("r", &at.to_string()));
+        listeners.iter_mut().chain([&mut a]).for_each(Client::read_all);
+    }
+    house.told();
+    let mut peer = a.peer.take().unwrap();
+    for direction in [Direction::RecvOnly, Direction::SendRecv] {
+        a.say(&house, "offer", json!({"type": "offer", "sdp": peer.offer(direction)}));
+        let heard = a.heard();
+        let answer = heard.iter().find(|message| message["event"] == "answer").expect("an answer");
+        peer.take_answer(answer["data"]["sdp"].as_str().unwrap());
+    }
+    while {
+        house.pass(Duration::from_secs(3));
+        listeners.iter_mut().map(|listener| listener.answer_offers(&house).len()).sum::<usize>() > 0
+    } {}
+
+    // As the worker has it: a track that ended is in no slot any more.
+    let mut hearing = HashSet::new();
+    let mut present = None;
+    for command in house.told() {
+        match command {
+            Command::Unpublish(_) => hearing.clear(),
+            Command::Publish { track, .. } => present = Some(track),
+            Command::AddSlot { transport, slot } if slot.source == present => drop(hearing.insert(transport)),
+            Command::AssignSlot { transport, source, .. } if source == present => {
+                hearing.insert(transport);
+            }
+            Command::AssignSlot { transport, .. } => drop(hearing.remove(&transport)),
+            _ => {}
+        }
+    }
+    assert_eq!(hearing.len(), listeners.len());
 }
 
 #[test]

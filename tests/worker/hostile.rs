@@ -141,7 +141,7 @@ fn a_peer_that_changes_its_ssrc_all_the_time_is_cut_off_at_the_table() {
         sim.deliver(callers[0].path, &mut bytes.clone());
         seqs.extend(hear(&mut sim, &mut callers[2]).iter().map(|heard| heard.seq));
     }
-    assert!(sim.drops(DropReason::SsrcLimit) >= 1_900, "{}", sim.drops(DropReason::SsrcLimit));
+    assert!(sim.drops(DropReason::SsrcLimit) >= 1_700, "{}", sim.drops(DropReason::SsrcLimit));
     assert!(seqs.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "the line went on");
     // Itself under the SSRC that it began with, and the others, are heard as before.
     sim.speak(&mut callers[0], 20, b"again");

@@ -35,6 +35,8 @@ pub(super) struct SlotCount {
 pub(super) struct Demand<'a> {
     pub(super) wanted: Vec<&'a Voice>,
     pub(super) tracks: HashSet<TrackId>,
+    /// All there are, wanted or not.
+    pub(super) present: HashSet<TrackId>,
     pub(super) exceeds_slots: bool,
 }
 
@@ -45,10 +47,11 @@ impl<'a> Demand<'a> {
         refused: &[(TrackId, Option<usize>)],
         slots: SlotCount,
     ) -> Demand<'a> {
-        let is_refused = |voice: &&Voice| refused.iter().any(|(track, _)| *track == voice.track);
-        let wanted: Vec<&Voice> = voices.iter().filter(|voice| !is_refused(voice)).collect();
+        let refused: HashSet<TrackId> = refused.iter().map(|(track, _)| *track).collect();
+        let wanted: Vec<&Voice> = voices.iter().filter(|voice| !refused.contains(&voice.track)).collect();
         let tracks = wanted.iter().map(|voice| voice.track).collect();
-        Demand { exceeds_slots: wanted.len() > usize::from(slots.max), wanted, tracks }
+        let present = voices.iter().map(|voice| voice.track).collect();
+        Demand { exceeds_slots: wanted.len() > usize::from(slots.max), wanted, tracks, present }
     }
 }
 

@@ -91,7 +91,8 @@ impl SlotLine {
     /// Voices are more than slots: the worker gives them to the loudest, only an empty one is filled.
     fn source_among_many(&self, demand: &Demand<'_>, carried: &HashSet<TrackId>) -> Option<TrackId> {
         let own = self.agreed()?;
-        if let Some(source) = self.source.filter(|source| demand.tracks.contains(source)) {
+        // One that was refused as well: it would come back with the next word that is said.
+        if let Some(source) = self.source.filter(|source| demand.present.contains(source)) {
             return Some(source);
         }
         let is_free = |track: &TrackId| demand.tracks.contains(track) && !carried.contains(track);
