@@ -31,17 +31,27 @@ impl State {
     }
 
     /// Mutes a user, whatever it says of itself, or lets it speak again. The whole room is told, so that counts among
-    /// the moderator's own changes. A user that is muted and away stays muted, and can be forgiven while it is away.
+    /// the moderator's own changes; who mutes a large room's members one by one is told when those are too many, and
+    /// stays. A user that is muted and away stays muted, and can be forgiven while it is away.
     pub(super) fn handle_mute(&mut self, now: Instant, moderator: ParticipantId, user: &UserId, muted: bool) {
         let Some(room) = self.moderated_room(now, moderator) else { return };
         if let Some(id) = self.registry.member(room, user)
             && let Some(participant) = self.registry.participant(id)
         {
             let info = UserInfo { is_server_muted: muted, ..participant.info.clone() };
-            if info != participant.info && self.may_change(now, moderator, 1) {
-                tracing::info!(participant = %id, by = %moderator, muted, "server mute");
-                self.set_info(now, id, info);
+            if info == participant.info {
+                return;
             }
+            if !self.sessions.get_mut(&moderator).is_some_and(|it| it.may_change(now, 1)) {
+                return self.tell_error(
+                    now,
+                    moderator,
+                    ErrorCode::RateLimited,
+                    "too many changes: try again",
+                );
+            }
+            tracing::info!(participant = %id, by = %moderator, muted, "server mute");
+            self.set_info(now, id, info);
         } else if muted || !self.registry.forgive(room, user) {
             self.tell_nobody_there(now, moderator);
         }
