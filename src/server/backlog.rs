@@ -112,7 +112,8 @@ fn supersede(old: &mut Event, new: Event) {
         // Slots that are not among the new ones are as they were told to be.
         (Event::SlotsChanged { changes: old, .. }, Event::SlotsChanged { changes: new, .. }) => {
             for (slot, track) in new {
-                match old.iter_mut().find(|(it, _)| *it == slot) {
+                // The last word of it, where there are several.
+                match old.iter_mut().rfind(|(it, _)| *it == slot) {
                     Some((_, old)) => *old = track,
                     None => old.push((slot, track)),
                 }
@@ -287,7 +288,11 @@ mod tests {
                 .map(|_| match random(3) {
                     0 => started(number),
                     1 => speakers(random(3).into(), number),
-                    _ => slots(random(5).into(), &[(random(4) as u16, number), (4, number)]),
+                    // At times twice of the same slot.
+                    _ => slots(
+                        random(5).into(),
+                        &[(random(4) as u16, 2 * number), (random(5) as u16, 2 * number + 1)],
+                    ),
                 })
                 .collect();
             news.iter().for_each(|event| hear(0, event));

@@ -2,7 +2,7 @@
 //! waits for a disk.
 
 use std::cell::RefCell;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -70,16 +70,21 @@ impl Captures {
         let (made, is_made) = oneshot::channel();
         let capturing = Capturing { file: name.clone() };
         self.spawn(move || {
-            let (file, outcome) = match make(&folder, &name) {
-                Ok(file) => (Some(file), Ok(())),
-                Err(refused) => (None, Err(refused)),
+            let (file, path) = match make(&folder, &name) {
+                Ok(made) => made,
+                Err(refused) => {
+                    let _ = made.send(Err(refused)); // Whoever asked may be gone by now.
+                    return;
+                }
             };
-            // Whoever asked may be gone: the queue has ended then, too.
-            let _ = made.send(outcome);
-            match file.map(|file| write(file, &packets, port)) {
-                Some(Ok(packets)) => tracing::info!(packets, %transport, "capture written"),
-                Some(Err(error)) => throttled!(warn, %error, %transport, "capture ended early"),
-                None => {}
+            // And would leave an empty one for each time that he asks again.
+            if made.send(Ok(())).is_err() {
+                let _ = fs::remove_file(path);
+                return;
+            }
+            match write(file, &packets, port) {
+                Ok(packets) => tracing::info!(packets, %transport, "capture written"),
+                Err(error) => throttled!(warn, %error, %transport, "capture ended early"),
             }
         })?;
         is_made.await.unwrap_or(Err(CaptureRefused::Disk))?;
@@ -101,7 +106,7 @@ impl Captures {
 }
 
 /// A new file, unless there are as many as there may be.
-fn make(folder: &Mutex<PathBuf>, name: &str) -> Result<File, CaptureRefused> {
+fn make(folder: &Mutex<PathBuf>, name: &str) -> Result<(File, PathBuf), CaptureRefused> {
     let folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
     let fault = |error: io::Error| {
         throttled!(warn, %error, "cannot make a capture's file");
@@ -110,7 +115,8 @@ fn make(folder: &Mutex<PathBuf>, name: &str) -> Result<File, CaptureRefused> {
     if count(&folder, EXTENSION).map_err(fault)? >= FILE_COUNT_MAX {
         return Err(CaptureRefused::Full);
     }
-    create(&folder.join(name)).map_err(fault)
+    let path = folder.join(name);
+    Ok((create(&path).map_err(fault)?, path))
 }
 
 /// Until the worker ends the capture, or the file is as large as it may be.
@@ -221,7 +227,7 @@ mod tests {
     use crate::control::workers::WorkerQueue;
 
     #[tokio::test]
-    async fn a_disk_that_stalls_is_waited_for_by_who_asked_alone() {
+    async fn a_disk_that_stalls_is_waited_for_by_who_asked_alone_and_no_longer_than_he_does() {
         let path = std::env::temp_dir().join(format!("sfu-captures-{}", std::process::id()));
         fs::create_dir(&path).unwrap();
         let captures = Captures::new(Some(path.clone())).unwrap();
@@ -240,6 +246,9 @@ mod tests {
         let capturing = captures.begin(&workers, WorkerId(0), TransportId(1), 9, Duration::from_secs(60));
         let mut capturing = pin!(capturing);
         assert!(timeout(Duration::from_millis(50), &mut capturing).await.is_err());
+        // Somebody else asks, and goes.
+        let given_up = captures.begin(&workers, WorkerId(0), TransportId(2), 9, Duration::from_secs(60));
+        assert!(timeout(Duration::from_millis(50), given_up).await.is_err());
         assert!(orders.is_empty());
         assert!(go_on.send(()).is_ok(), "control waited for the disk");
         let file = path.join(capturing.await.unwrap().file);
@@ -247,7 +256,9 @@ mod tests {
         // With the order the capture has ended.
         captures.threads.take().into_iter().chain([disk]).for_each(|thread| thread.join().unwrap());
         let written = fs::read(file).map(|bytes| bytes.len());
+        let file_count = fs::read_dir(&path).unwrap().count();
         fs::remove_dir_all(&path).unwrap();
         assert_eq!(written.unwrap(), 24, "a header and no packet");
+        assert_eq!(file_count, 1);
     }
 }
