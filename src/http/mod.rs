@@ -16,7 +16,7 @@
 //! - `probe`: the client of `health`, for `sfu --health`
 //! - `frames`, `websocket`: one client's frames, to and from a [`Session`]
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -156,7 +156,10 @@ pub struct Limits {
 /// TLS handshakes let begin in a second, at least: with an RSA key of 2048 bits each takes control some 0.7 ms, so that
 /// these are less than a third of its time.
 const HANDSHAKES_PER_SECOND: u32 = 400;
-/// The longest that a handshake waits for its turn. As much again is left of [`HEADER_TIMEOUT`] for the handshake itself.
+/// And at most, whatever the number of those who may wait: two thirds of it.
+const HANDSHAKES_PER_SECOND_MAX: u32 = 1_000;
+/// The longest that a handshake waits for its turn, then it is over: half of [`HEADER_TIMEOUT`]. The rest is for the
+/// handshake itself.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -164,12 +167,14 @@ const _: () = assert!(2 * HANDSHAKE_WAIT_MAX.as_millis() <= HEADER_TIMEOUT.as_mi
 
 impl Limits {
     /// TLS handshakes where there are at most so many connections that are no WebSocket yet. So many may begin at once:
-    /// after a restart everybody is back. No more can ever wait, and no longer than it takes all of them to have
-    /// their turns.
+    /// after a restart everybody is back. No more can ever wait, and up to 5,000 of them have all had their turn in time,
+    /// unless others come meanwhile from elsewhere, who go first where somebody's address has many.
     pub fn handshakes_for(requests_max: usize) -> Rate {
         let requests = u32::try_from(requests_max).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        let window = Duration::from_secs(requests.get().into()) / HANDSHAKES_PER_SECOND;
-        Rate { requests, window: window.min(HANDSHAKE_WAIT_MAX) }
+        let all = Duration::from_secs(requests.get().into());
+        let window =
+            (all / HANDSHAKES_PER_SECOND).min(HANDSHAKE_WAIT_MAX).max(all / HANDSHAKES_PER_SECOND_MAX);
+        Rate { requests, window }
     }
 }
 
@@ -218,10 +223,13 @@ pub struct App<S> {
     policy: Policy,
     rates: Option<Rates>,
     handshakes: Pace,
+    /// Of those who come from this machine.
+    handshakes_here: Pace,
     metrics_token: Option<Token>,
     status: Box<dyn Status>,
     limits: Limits,
     counters: RefCell<HttpCounters>,
+    request_id: Cell<u64>,
     /// Connections that are no WebSocket (yet), by their peers.
     requests: RefCell<Crowd<AbortHandle>>,
     /// Those at the port of `/metrics` alone.
@@ -243,7 +251,7 @@ impl<S: Service> App<S> {
         let (counters, debug) = (RefCell::default(), OnceCell::new());
         let begun = Now::read().instant;
         let rates = policy.rate.map(|rate| Rates::new(begun, rate));
-        let handshakes = Pace::new(limits.handshakes);
+        let [handshakes, handshakes_here] = [(); 2].map(|()| Pace::new(limits.handshakes));
         let metrics_token = policy.metrics_token.as_ref().map(Token::new);
         Rc::new(App {
             service,
@@ -251,10 +259,12 @@ impl<S: Service> App<S> {
             policy,
             rates,
             handshakes,
+            handshakes_here,
             metrics_token,
             status: Box::new(status),
             limits,
             counters,
+            request_id: Cell::default(),
             requests,
             scrapes,
             strangers,
@@ -280,6 +290,11 @@ impl<S: Service> App<S> {
         let beats = due.saturating_duration_since(self.begun).as_nanos().div_ceil(beat);
         let nanos = u64::try_from(beats * beat).unwrap_or(u64::MAX);
         self.begun.checked_add(Duration::from_nanos(nanos)).unwrap_or(due)
+    }
+
+    /// Grows with every call.
+    fn next_request_id(&self) -> u64 {
+        self.request_id.replace(self.request_id.get() + 1)
     }
 
     fn count(&self, change: impl FnOnce(&mut HttpCounters)) {
