@@ -6,6 +6,8 @@
 #[path = "browser/driver.rs"]
 mod driver;
 mod http_support;
+#[path = "browser/microphone.rs"]
+mod microphone;
 mod support;
 #[path = "browser/voices.rs"]
 mod voices;
@@ -86,6 +88,19 @@ fn the_page_shows_who_is_there_and_who_speaks() {
         let told = "StandIn.sent.filter((m) => m.event === 'user-info').map((m) => JSON.stringify(m.data))";
         let expected = "[\"{\\\"isMuted\\\":true}\",\"{\\\"isDeafened\\\":true}\"]";
         page.until("both told", &format!("JSON.stringify({told}) === {}", json!(expected))).await;
+
+        // Who wants none has no shortcuts, here and now and when it comes back.
+        let shortcuts =
+            "[document.getElementById('keys').hidden, document.getElementById('deafen').ariaKeyShortcuts]";
+        assert_eq!(page.run(&format!("return {shortcuts}")).await, json!([false, "d"]));
+        page.click("open-settings").await;
+        page.click("shortcuts").await;
+        page.run("document.getElementById('settings').close()").await;
+        page.run("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'd', bubbles: true}))")
+            .await;
+        assert_eq!(page.run(&format!("return JSON.stringify({told})")).await, json!(expected));
+        assert_eq!(page.run(&format!("return {shortcuts}")).await, json!([true, null]));
+        assert_eq!(page.run("return localStorage.getItem('gryt.shortcuts')").await, "no");
 
         assert_eq!(page.run("return location.search").await, "?room=tea+%26+biscuits");
         assert_eq!(page.console(), Vec::<String>::new());
@@ -251,6 +266,12 @@ fn the_page_says_why_there_is_no_microphone() {
         page.until("a connection", "gryt.state === 'connected'").await;
         let notice = page.run("return document.getElementById('hall-notice-text').textContent").await;
         assert_eq!(notice, "You are listening only. The microphone is blocked.");
+        // Another word goes before it, for as long as it is true.
+        page.run("StandIn.last.say('draining', {})").await;
+        page.until("another word", &contains(HALL_NOTICE, "about to restart")).await;
+        page.run("StandIn.last.drop()").await;
+        page.until("the word from before", &contains(HALL_NOTICE, "You are listening only")).await;
+        assert_eq!(page.run("return document.getElementById('hall-notice-button').hidden").await, false);
         page.run("navigator.mediaDevices.getUserMedia = navigator.mediaDevices.allow").await;
         page.click("mute").await; // Says "Use mic" now.
         page.until("a microphone", "gryt.peer.getSenders()[0].track?.readyState === 'live'").await;
@@ -277,7 +298,7 @@ fn the_page_looks_as_meant() {
                 assert_fits(&page).await;
                 page.screenshot(&format!("hall-{width}-{scheme}")).await;
                 page.click("open-settings").await;
-                page.screenshot(&format!("devices-{width}-{scheme}")).await;
+                page.screenshot(&format!("settings-{width}-{scheme}")).await;
                 assert_eq!(page.console(), Vec::<String>::new());
             }
         }
@@ -409,11 +430,15 @@ fn a_personal_invitation_lets_in_and_moderates() {
         press(&page, "ann", "silence").await;
         ann.message("user-info", |data| data["userInfo"]["isServerMuted"] == false).await;
         page.until("a speaking mark", &format!("{mark} === 'speaking'")).await;
+        let remove = "document.querySelector('[data-user=\"ann\"] .remove')";
+        page.run(&format!("{remove}.focus()")).await;
         press(&page, "ann", "remove").await;
         assert!(ann.state().closed.is_none(), "the first press asks");
+        assert_eq!(page.run(&format!("return {remove}.ariaLabel")).await, "Really? Remove ann from the room");
         press(&page, "ann", "remove").await;
         assert_eq!(ann.closed().await.1, "kicked");
         page.until("an empty place", "!document.querySelector('[data-user=\"ann\"]')").await;
+        assert_eq!(page.run("return document.activeElement.id").await, "hall-title", "not lost with it");
 
         // And the other way round.
         boss.send("mute", &json!({"userId": "grace", "muted": true}));

@@ -4,11 +4,12 @@ import { Session } from "./session.js";
 import { Ears, Microphone, adviceFor, devices, wakeSound } from "./sound.js";
 import { LineQuality } from "./stats.js";
 import {
-  People, announce, fillDevices, setMeter, setText, showAdvice, showDoorNotice, showHallNotice, showState, showView, ui,
+  People, announce, fillDevices, hallNotice, setMeter, setText, showAdvice, showDoorNotice, showHallNotice, showState, showView, ui,
 } from "./view.js";
 
 const ROOM_BYTES_MAX = 128;
 const STATS_MS = 1000;
+const SILENCED = "A moderator has muted you: nobody hears you.";
 
 const remembered = {
   get: (key) => { try { return localStorage.getItem(`gryt.${key}`) ?? ""; } catch { return ""; } },
@@ -29,6 +30,9 @@ let session = null;
 let line = null;
 let micProblem = null;
 let waitingText = "";
+let noticeBefore = null;
+let joins = 0;
+let wasMuted = false; // Of who loses the microphone, for the next one.
 
 // A personal invitation ends in `#token=…`, which browsers send to no server. It goes from the address bar at
 // once, so that no copy of the address and no glance at it gives it away, and is kept for a reload.
@@ -148,6 +152,14 @@ async function tryMicrophone() {
     showAdvice("mic", micProblem);
   }
   setText(ui["mic-try"], microphone.track ? "Stop trying" : "Try the microphone");
+  await fitSession();
+}
+
+// Permission, or another device, that came only after we went in.
+async function fitSession() {
+  if (!session || session.microphone === microphone.track) return;
+  if (ui["listen-only"].checked) return microphone.close();
+  await takeMicrophone(!session.microphone);
 }
 
 async function join(event) {
@@ -165,8 +177,10 @@ async function join(event) {
   if (Microphone.isPossible) remembered.set("listen", ui["listen-only"].checked ? "yes" : "");
   ui["join-button"].disabled = true;
   wakeSound();
+  const mine = ++joins;
   if (ui["listen-only"].checked) microphone.close();
   else if (!microphone.track) await openMicrophone();
+  if (mine !== joins) return session ? fitSession() : microphone.close(); // We went in without waiting for it.
   ui["join-button"].disabled = false;
   enter(name, room);
 }
@@ -184,6 +198,7 @@ function enter(name, room) {
   showHallNotice("");
   showView("hall");
   line = new LineQuality();
+  wasMuted = false;
   ears.setDeaf(false);
   if (microphone.track) microphone.track.enabled = true;
   session = new Session({
@@ -228,15 +243,18 @@ function handle(event) {
   }
 }
 
-// Goes by itself, unless something else has been said since.
+// Goes by itself, for what was there before, unless something else has been said since.
 function showWaiting(text) {
+  const isShown = waitingText && ui["hall-notice-text"].textContent === waitingText;
+  if (!isShown) noticeBefore = hallNotice;
   if (text) showHallNotice(text);
-  else if (waitingText && ui["hall-notice-text"].textContent === waitingText) showHallNotice("");
+  else if (isShown) noticeBefore();
   waitingText = text;
 }
 
 // What the invitation allows.
 function takeGrants() {
+  if (ui["hall-notice-text"].textContent === SILENCED) showHallNotice(""); // If it is still so, we are told next.
   const { publish, subscribe } = session.grants;
   if (!publish) {
     microphone.close();
@@ -250,7 +268,7 @@ function takeGrants() {
 }
 
 function showSilenced() {
-  const text = session.isServerMuted ? "A moderator has muted you: nobody hears you." : "You can be heard again.";
+  const text = session.isServerMuted ? SILENCED : "You can be heard again.";
   showHallNotice(text, { tone: session.isServerMuted ? "" : "calm" });
   showMicrophone();
 }
@@ -285,6 +303,9 @@ function showPeople() {
     canModerate: grants.moderate,
   }));
   people.update([me, ...others]);
+  if (session.hasJoined) return;
+  ui.alone.hidden = true; // Nobody knows yet.
+  setText(ui.count, "");
 }
 
 function showMicrophone() {
@@ -326,8 +347,16 @@ async function useMicrophone() {
   if (!session) return microphone.close();
   showAdvice("settings", micProblem);
   if (!opened) return openSettings();
+  await takeMicrophone(wasListening);
+}
+
+async function takeMicrophone(wasListening) {
   showHallNotice("");
-  if (wasListening) session.tell({ isMuted: false });
+  if (wasListening) {
+    microphone.track.enabled = !wasMuted;
+    session.tell({ isMuted: wasMuted });
+  }
+  wasMuted = false;
   await session.setMicrophone(microphone.track);
   afterMicrophoneChange();
 }
@@ -341,6 +370,7 @@ function afterMicrophoneChange() {
 
 microphone.onlost = async () => {
   if (!session) return setText(ui["mic-try"], "Try the microphone");
+  wasMuted = session.info.isMuted;
   await session.setMicrophone(null);
   session.tell({ isMuted: true });
   afterMicrophoneChange();
@@ -353,6 +383,15 @@ ears.onblocked = () => {
     act: () => { ears.play(); showHallNotice(""); },
   });
 };
+
+// Some speak to their machine, or hit a key unmeant (WCAG 2.1.4): they can do without.
+function showShortcuts() {
+  ui.keys.hidden = !ui.shortcuts.checked;
+  for (const [id, key] of [["mute", "m"], ["deafen", "d"]]) {
+    if (ui.shortcuts.checked) ui[id].setAttribute("aria-keyshortcuts", key);
+    else ui[id].removeAttribute("aria-keyshortcuts");
+  }
+}
 
 function openSettings() {
   showAdvice("settings", micProblem);
@@ -425,6 +464,7 @@ ui["join-form"].onsubmit = join;
 ui["mic-try"].onclick = tryMicrophone;
 ui["listen-only"].onchange = () => {
   if (ui["listen-only"].checked && microphone.track) tryMicrophone();
+  if (ui["listen-only"].checked) ui["join-button"].disabled = false; // There is nothing to wait for.
   showJoinButton();
 };
 ui.mute.onclick = toggleMute;
@@ -437,17 +477,26 @@ ui["mic-select"].onchange = ui["settings-mic"].onchange = async ({ target }) => 
   remembered.set("mic", target.value);
   if (session) return useMicrophone();
   if (microphone.track && !(await openMicrophone())) showAdvice("mic", micProblem);
+  await fitSession();
 };
 ui["speaker-select"].onchange = ui["settings-speaker"].onchange = ({ target }) => {
   remembered.set("speaker", target.value);
   ears.setSpeaker(target.value);
 };
-ui.settings.onclick = ({ target }) => { if (target === ui.settings) ui.settings.close(); };
+ui.shortcuts.onchange = () => {
+  remembered.set("shortcuts", ui.shortcuts.checked ? "" : "no");
+  showShortcuts();
+};
+// By a press beside it, and not by one that only ends there.
+ui.settings.onpointerdown = ({ target, clientX: x, clientY: y }) => {
+  const { left, right, top, bottom } = ui.settings.getBoundingClientRect();
+  if (target === ui.settings && (x < left || x > right || y < top || y > bottom)) ui.settings.close();
+};
 navigator.mediaDevices?.addEventListener?.("devicechange", showDevices);
 addEventListener("hashchange", () => { if (location.hash.startsWith("#token=")) location.reload(); }); // Another invitation.
 addEventListener("keydown", (event) => {
   const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat;
-  if (!session || !isPlain || ui.settings.open || event.target.closest("input:not([type=range]), select, textarea")) return;
+  if (!session || !isPlain || !ui.shortcuts.checked || ui.settings.open || event.target.closest("input:not([type=range]), select, textarea")) return;
   if (event.key === "m" || event.key === "M") toggleMute();
   if (event.key === "d" || event.key === "D") toggleDeafen();
 });
@@ -456,6 +505,9 @@ ui.invite.hidden = Boolean(token); // A personal one is nobody else's.
 if (token) setText(ui.alone, "Nobody else is here yet.");
 prepareDoor();
 showDevices();
+ui.shortcuts.checked = remembered.get("shortcuts") !== "no";
+showShortcuts();
+Ears.canSetVolume().then((canSet) => { document.body.dataset.volume = canSet ? "" : "fixed"; });
 requestAnimationFrame(draw);
 setInterval(showLine, STATS_MS);
 

@@ -74,6 +74,7 @@ export class Session {
   get microphone() { return this.#microphone; }
   get grants() { return this.#grants; }
   get isServerMuted() { return this.#isServerMuted; }
+  get hasJoined() { return this.#joinedAt > 0; } // At least once.
 
   // What there is to hear: [{mid, track, userId}], userId null while an m-line carries nobody.
   voices() {
@@ -138,7 +139,7 @@ export class Session {
     clearTimeout(this.#retryTimer);
     this.#closePeer();
     this.#abandonSocket(1000);
-    this.#staleSocket?.close();
+    this.#staleSocket?.close(1000);
     this.#members.clear();
     this.#setState("ended");
     this.#emit("ended", { reason, message });
@@ -192,6 +193,7 @@ export class Session {
     const socket = this.#socket;
     this.#socket = null;
     this.#joined = false;
+    this.#emit("speakers", { userIds: [] }); // We are told of changes, and hear of none.
     return socket;
   }
 
@@ -220,6 +222,9 @@ export class Session {
   }
 
   #retryLater() {
+    if (!this.hasJoined && !this.#isTurnedAway) {
+      this.#emit("waiting", { text: "The server does not answer. Trying again." });
+    }
     const delay = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** this.#attempt) * (0.7 + 0.6 * Math.random());
     this.#attempt += 1;
     clearTimeout(this.#retryTimer);

@@ -104,6 +104,14 @@ export class Ears {
   // Called when the browser refuses to play before a click.
   onblocked = () => {};
 
+  // iOS leaves the volume to its buttons: what is set does not last.
+  static async canSetVolume() {
+    const audio = new Audio();
+    audio.volume = 0.5;
+    await new Promise((resolve) => { setTimeout(resolve); });
+    return audio.volume === 0.5;
+  }
+
   static get canChooseSpeaker() {
     return "setSinkId" in HTMLMediaElement.prototype && Boolean(navigator.mediaDevices?.enumerateDevices);
   }

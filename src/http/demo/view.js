@@ -44,7 +44,11 @@ export function showAdvice(prefix, advice) {
   ui[`${prefix}-advice-code`].hidden = !advice.code;
 }
 
+// The same call again, so that what was there can be shown again.
+export let hallNotice = () => showHallNotice("");
+
 export function showHallNotice(text, { tone = "calm", button = "", act = null } = {}) {
+  hallNotice = () => showHallNotice(text, { tone, button, act });
   ui["hall-notice"].hidden = !text;
   ui["hall-notice"].dataset.tone = tone;
   setText(ui["hall-notice-text"], text);
@@ -90,6 +94,7 @@ export class People {
     const present = new Set(people.map((person) => person.userId));
     for (const [userId, tile] of this.#tiles) {
       if (present.has(userId)) continue;
+      if (tile.element.contains(document.activeElement)) ui["hall-title"].focus({ preventScroll: true });
       tile.element.remove();
       this.#tiles.delete(userId);
     }
@@ -161,8 +166,8 @@ class Tile {
     this.element.classList.toggle("muted", this.#isSilent);
     this.moderate.hidden = !person.canModerate;
     setText(this.silence, person.isServerMuted ? "Let speak" : "Mute");
-    this.silence.setAttribute("aria-label", person.isServerMuted ? `Let ${name} speak` : `Mute ${name} for everybody`);
-    this.remove.setAttribute("aria-label", `Remove ${name} from the room`);
+    this.silence.setAttribute("aria-label", person.isServerMuted ? `Let speak: ${name}` : `Mute ${name} for everybody`);
+    this.#showRemove();
     this.#say();
   }
 
@@ -172,14 +177,20 @@ class Tile {
 
   // The first press asks, the second acts: nobody is removed by a slip.
   #askBefore(act) {
-    const isSure = this.remove.classList.toggle("asks");
-    setText(this.remove, isSure ? "Really?" : "Remove");
+    const isAsked = this.remove.classList.toggle("asks");
+    this.#showRemove();
     clearTimeout(this.#askTimer);
-    if (!isSure) return act();
+    if (!isAsked) return act();
     this.#askTimer = setTimeout(() => {
       this.remove.classList.remove("asks");
-      setText(this.remove, "Remove");
+      this.#showRemove();
     }, ASK_MS);
+  }
+
+  #showRemove() {
+    const isAsked = this.remove.classList.contains("asks");
+    setText(this.remove, isAsked ? "Really?" : "Remove");
+    this.remove.setAttribute("aria-label", `${isAsked ? "Really? " : ""}Remove ${this.name.title} from the room`);
   }
 
   draw(now, level, isSpeaker) {

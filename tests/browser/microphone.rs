@@ -1,0 +1,117 @@
+//! Whom the page lets be heard, and what it says of that.
+
+use super::*;
+
+const ALONE: &str = "document.getElementById('alone')";
+const SENT: &str = "gryt.peer.getSenders()[0].track";
+
+#[test]
+fn a_microphone_that_comes_late_is_taken_or_closed() {
+    with_page("late", |page, port| async move {
+        page.goto(&format!("http://localhost:{port}/?room=tea")).await;
+        page.run(STAND_IN).await;
+        page.fill("name", "Grace").await;
+        page.click("mic-try").await;
+        page.until("a microphone", "document.getElementById('mic-try').textContent === 'Stop trying'").await;
+        // Permission comes when we say so.
+        page.run(
+            "const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            navigator.mediaDevices.getUserMedia = (what) => new Promise((granted) => {
+                window.grant = () => ask(what).then((stream) => { window.late = stream; granted(stream); });
+            })",
+        )
+        .await;
+        page.run("document.getElementById('mic-select').dispatchEvent(new Event('change'))").await;
+        page.click("join-button").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        page.run("window.first = gryt.session.microphone; grant()").await;
+        page.until("the first one's end", "first.readyState === 'ended'").await;
+        page.until("the other in its place", &format!("{SENT} === late.getTracks()[0]")).await;
+
+        // Nobody answers the browser's question: one goes in without.
+        page.click("leave").await;
+        page.until("the door", "document.body.dataset.view === 'door'").await;
+        page.click("join-button").await;
+        page.until("a question", "document.getElementById('join-button').disabled").await;
+        page.click("listen-only").await;
+        page.click("join-button").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        page.run("window.late = null; grant()").await;
+        page.until("the end of what nobody hears", "late?.getTracks()[0].readyState === 'ended'").await;
+        assert_eq!(page.run(&format!("return {SENT}")).await, Value::Null);
+        assert_eq!(page.console(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn who_is_muted_is_told_the_truth_and_stays_so() {
+    with_page("muted", |page, port| async move {
+        page.goto(&format!("http://localhost:{port}/?room=tea")).await;
+        page.run(STAND_IN).await;
+        // No answer at first.
+        page.run("StandIn.isSilent = true").await;
+        page.fill("name", "Grace").await;
+        page.click("join-button").await;
+        page.until("a join", "StandIn.sent.some((m) => m.event === 'join')").await;
+        assert_eq!(page.run(&format!("return {ALONE}.hidden")).await, true, "nobody knows yet");
+        page.run("StandIn.last.drop()").await;
+        page.until("a word", &contains(HALL_NOTICE, "does not answer")).await;
+        page.run("StandIn.isSilent = false").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        page.until("no word", "document.getElementById('hall-notice').hidden").await;
+
+        // The headset is gone, and the next microphone is no more open than that was.
+        page.click("mute").await;
+        page.run("gryt.session.microphone.dispatchEvent(new Event('ended'))").await;
+        page.until("a word", &contains(HALL_NOTICE, "The microphone is gone")).await;
+        page.click("hall-notice-button").await;
+        page.until("another microphone", &format!("{SENT}?.readyState === 'live'")).await;
+        page.until("what it is", "document.getElementById('mute-text').textContent === 'Unmute'").await;
+        let told = "StandIn.sent.filter((m) => m.event === 'user-info').map((m) => m.data.isMuted)";
+        assert_eq!(page.run(&format!("return {told}")).await, json!([true, true, true]));
+        assert_eq!(page.run(&format!("return {SENT}.enabled")).await, false);
+
+        // What may have changed while we were away is not said any longer.
+        page.run(
+            "StandIn.last.say('user-info', {userId: gryt.userId, userInfo: {isServerMuted: true}});
+            StandIn.last.say('active-speakers', {speakers: [{userId: 'mei', level: 20}]})",
+        )
+        .await;
+        page.until("a word", &contains(HALL_NOTICE, "nobody hears you")).await;
+        let mark = "document.querySelector('[data-user=\"mei\"] .mark').textContent";
+        page.until("a speaker", &format!("{mark} === 'speaking'")).await;
+        page.run("window.before = StandIn.last; StandIn.last.drop()").await;
+        page.until("a new socket", "StandIn.last !== before && gryt.state === 'connected'").await;
+        page.until("no word", "document.getElementById('hall-notice').hidden").await;
+        page.until("no speaker", &format!("{mark} === ''")).await;
+        assert_eq!(page.console(), Vec::<String>::new());
+    });
+}
+
+/// As on an iPhone.
+#[test]
+fn where_the_volume_cannot_be_set_there_is_nothing_to_set_it_with() {
+    with_page("volume", |page, port| async move {
+        let sliders = "[...document.querySelectorAll('.person:not(.self) .volume')]";
+        for (can_set, shown) in [(true, 6), (false, 0)] {
+            page.goto(&format!("http://localhost:{port}/?room=tea")).await;
+            page.run(STAND_IN).await;
+            if !can_set {
+                page.run(
+                    "Object.defineProperty(HTMLMediaElement.prototype, 'volume', {get: () => 1, set() {}})",
+                )
+                .await;
+            }
+            let found = "import('/sound.js').then(({Ears}) => Ears.canSetVolume())
+                .then((can) => { window.can = can; document.body.dataset.volume = can ? '' : 'fixed'; })";
+            page.run(found).await;
+            page.until("an answer", &format!("window.can === {can_set}")).await;
+            page.fill("name", "Grace").await;
+            page.click("join-button").await;
+            page.until("a connection", "gryt.state === 'connected'").await;
+            let count = format!("{sliders}.filter((it) => it.checkVisibility()).length");
+            page.until("as many", &format!("{count} === {shown}")).await;
+        }
+        assert_eq!(page.console(), Vec::<String>::new());
+    });
+}
