@@ -443,9 +443,22 @@ impl Source<'_> {
 
 fn read_file(path: &Path) -> Result<HashMap<String, String>, Error> {
     match dotenvy::from_path_iter(path) {
-        Ok(lines) => lines.collect::<Result<_, _>>().map_err(|error| Error::File(error.to_string())),
+        Ok(lines) => lines.collect::<Result<_, _>>().map_err(|error| Error::of_file(path, error)),
         Err(error) if error.not_found() => Ok(HashMap::new()),
-        Err(error) => Err(Error::File(error.to_string())),
+        Err(error) => Err(Error::of_file(path, error)),
+    }
+}
+
+impl Error {
+    /// Says which line it is, and never what is in it: that may be a secret, or the rest of one.
+    fn of_file(path: &Path, error: dotenvy::Error) -> Error {
+        let dotenvy::Error::LineParse(part, _) = error else { return Error::File(error.to_string()) };
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let at = text.lines().position(|line| !part.trim().is_empty() && line.contains(part.trim()));
+        let line = at.map_or("a line".to_owned(), |at| format!("line {}", at + 1));
+        Error::File(format!(
+            "{line} is no NAME=value; a value with spaces, quotes, $, # or \\ stands between single quotes"
+        ))
     }
 }
 
@@ -607,10 +620,15 @@ mod tests {
         assert_eq!(read_file(&path), Ok(HashMap::new()));
         std::fs::write(&path, "# comment\nPORT=5006\nexport LOG_LEVEL='warn' # quieter\n").unwrap();
         let read = read_file(&path).unwrap();
-        std::fs::write(&path, "PORT=5006\nLOG LEVEL\n").unwrap();
-        let wrong = read_file(&path).unwrap_err().to_string();
+        for line in ["LOG LEVEL", "TURN_SECRET=two words", "=two words"] {
+            std::fs::write(&path, format!("PORT=5006\n{line}\n")).unwrap();
+            let wrong = read_file(&path).unwrap_err().to_string();
+            assert!(
+                wrong.starts_with(".env: line 2 is no NAME=value") && !wrong.contains("words"),
+                "{wrong}"
+            );
+        }
         std::fs::remove_file(&path).unwrap();
         assert_eq!((read["PORT"].as_str(), read["LOG_LEVEL"].as_str(), read.len()), ("5006", "warn", 2));
-        assert!(wrong.starts_with(".env: ") && wrong.contains("LOG LEVEL"), "{wrong}");
     }
 }
