@@ -122,6 +122,12 @@ async fn the_page_shows_a_call() {
     // Paused: nothing is asked.
     page.click("pause").await;
     page.until("a pause", "document.getElementById('state-text').textContent === 'Paused'").await;
+    // Looking at something else makes no time pass.
+    let points = "return [...document.querySelectorAll('polyline')].map((it) => it.getAttribute('points'))";
+    page.run("document.querySelectorAll('.room')[0].click()").await;
+    let before = page.run(points).await;
+    page.run("for (let n = 0; n < 20; n += 1) document.querySelectorAll('.room')[0].click()").await;
+    assert_eq!(page.run(points).await, before);
     page.click("pause").await;
     page.until("life", "document.getElementById('state-text').textContent === 'Live'").await;
     assert_eq!(page.console(), Vec::<String>::new());

@@ -317,6 +317,7 @@ impl<'a> Books<'a> {
                 "wakeups": counters.wakeups,
                 "busyMs": counters.busy_ns / 1_000_000,
                 "cpuMs": counters.cpu_ns / 1_000_000,
+                "cpuWaitMs": counters.cpu_wait_ns / 1_000_000,
                 "overloadMs": counters.overload_ns / 1_000_000,
                 "voicesRelayedIn": counters.voices_relayed_in,
                 "voicesRelayedOut": counters.voices_relayed_out,

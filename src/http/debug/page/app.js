@@ -12,6 +12,7 @@ let token = takeToken();
 let isPaused = false;
 let room = null; // An id, or null for all.
 let chosen = null; // The peer in the sheet.
+let isNews = false; // What is shown has just come, and is one more point of each plot.
 let latest = { rooms: [], peers: [], workers: [] };
 let before = null;
 let timer = 0;
@@ -76,7 +77,9 @@ async function turn() {
     ui.board.hidden = ui.pause.hidden = false;
     say("live", "Live");
     notice("");
+    isNews = true;
     show();
+    isNews = false;
     if (chosen !== null) await showSheet();
   } catch (error) {
     if (mine !== round) return;
@@ -157,7 +160,7 @@ function show() {
 
 function figure(name, value, text, least) {
   const past = pastOf(name);
-  past.add(value);
+  if (isNews) past.add(value);
   set(ui[`f-${name}`], text);
   plot(ui[`p-${name}`], past, least);
 }
@@ -242,7 +245,7 @@ function showPeers() {
     if (id && !known.has(Number(id))) histories.delete(name);
   }
   for (const id of captures.keys()) if (!known.has(id)) captures.delete(id);
-  for (const peer of latest.peers) {
+  for (const peer of isNews ? latest.peers : []) {
     pastOf(`peer ${peer.id} in`).add(peer.in.packetsPerSecond);
     pastOf(`peer ${peer.id} out`).add(peer.out.packetsPerSecond);
   }
@@ -444,8 +447,10 @@ ui.sheet.addEventListener("close", () => {
   row?.button.focus();
 });
 ui["sheet-close"].addEventListener("click", () => ui.sheet.close());
-ui.sheet.addEventListener("click", (event) => {
-  if (event.target === ui.sheet) ui.sheet.close();
+// By a press beside it, and not by one that only ends there.
+ui.sheet.addEventListener("pointerdown", ({ target, clientX: x, clientY: y }) => {
+  const { left, right, top, bottom } = ui.sheet.getBoundingClientRect();
+  if (target === ui.sheet && (x < left || x > right || y < top || y > bottom)) ui.sheet.close();
 });
 
 // Controls
