@@ -28,6 +28,8 @@ pub struct Snapshot {
 /// What control counts. Cumulative where not said to be a gauge.
 #[derive(Clone, Debug)]
 pub struct ControlCounters {
+    /// Gauge: when the server began, in seconds of Unix time.
+    pub started_at: u64,
     /// Gauge: rooms with somebody in them.
     pub rooms: u64,
     /// Gauge: participants, those included who may resume.
@@ -75,6 +77,7 @@ pub struct ControlCounters {
 impl Default for ControlCounters {
     fn default() -> ControlCounters {
         ControlCounters {
+            started_at: 0,
             rooms: 0,
             participants: 0,
             participants_lost: 0,
@@ -220,6 +223,7 @@ impl Collector for Snapshot {
 impl Snapshot {
     fn encode_control(&self, out: &mut Output<'_>) -> fmt::Result {
         let control = &self.control;
+        out.gauge("start_time_seconds", "When the server began, in Unix time", control.started_at)?;
         out.gauge("rooms_active", "Rooms with somebody in them", control.rooms)?;
         out.gauge("peers_active", "Participants", control.participants)?;
         let help = "Participants whose WebSocket is lost and who may still come back (RESUME_WINDOW)";
@@ -478,6 +482,7 @@ mod tests {
         second.trains.record_many(4, 3);
         let mut snapshot =
             Snapshot { workers: vec![WorkerCounters::default(), second], ..Default::default() };
+        snapshot.control.started_at = 1_800_000_000;
         snapshot.control.participants = 5;
         snapshot.control.commands_waiting = 6;
         snapshot.control.clients_slow = 8;
@@ -496,6 +501,7 @@ mod tests {
             "gryt_sfu_voices_relayed_out_total{worker=\"1\"} 9",
             "gryt_sfu_drops_total{worker=\"1\",reason=\"bad_auth_tag\"} 1",
             "gryt_sfu_drops_total{worker=\"0\",reason=\"bad_auth_tag\"} 0",
+            "gryt_sfu_start_time_seconds 1800000000",
             "gryt_sfu_peers_active 5",
             "gryt_sfu_orders_waiting 6",
             "gryt_sfu_clients_slow_total 8",

@@ -25,6 +25,8 @@ const SILENT: &str = "a worker does not answer";
 /// The latest of everything that is counted. Clones are the same.
 #[derive(Clone)]
 pub(super) struct House {
+    /// In seconds of Unix time.
+    started_at: u64,
     workers: Rc<RefCell<Vec<WorkerCounters>>>,
     /// When each worker was heard of last.
     heard_at: Rc<RefCell<Vec<Instant>>>,
@@ -42,7 +44,8 @@ impl House {
     ) -> House {
         let workers = Rc::new(RefCell::new(vec![WorkerCounters::default(); queues.count()]));
         let heard_at = Rc::new(RefCell::new(vec![now; queues.count()]));
-        House { workers, heard_at, queues, signalling, handshakes }
+        let started_at = Now::read().ntp.unix_seconds().into();
+        House { started_at, workers, heard_at, queues, signalling, handshakes }
     }
 
     /// Every worker was heard of lately, whether the server drains or not.
@@ -85,6 +88,7 @@ impl Status for House {
         let counts = self.signalling.counts();
         let (handshakes_completed, handshakes_failed) = self.handshakes.counts();
         let control = ControlCounters {
+            started_at: self.started_at,
             rooms: counts.rooms as u64,
             participants: counts.participants as u64,
             participants_lost: counts.participants_lost as u64,
