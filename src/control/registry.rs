@@ -25,9 +25,15 @@ pub struct Room {
     voices: Vec<ParticipantId>,
     /// Who left while a moderator had them muted, the oldest first.
     muted_away: VecDeque<UserId>,
+    speakers: Vec<(TrackId, u8)>,
 }
 
 impl Room {
+    /// Who speaks, as the home told last: the loudest first, level 0 (loudest) to 127.
+    pub fn speakers(&self) -> &[(TrackId, u8)] {
+        &self.speakers
+    }
+
     /// All members in the order of joining.
     pub fn members(&self) -> impl Iterator<Item = ParticipantId> {
         self.members.iter().copied()
@@ -243,6 +249,13 @@ impl Registry {
         room.is_some_and(|room| room.voices.contains(&id))
     }
 
+    /// The room's home tells who speaks. `false` when another worker does, or the room is gone.
+    pub fn set_speakers(&mut self, worker: WorkerId, room: RoomId, speakers: &[(TrackId, u8)]) -> bool {
+        let Some(room) = self.rooms.get_mut(&room).filter(|it| it.home == worker) else { return false };
+        room.speakers = speakers.to_vec();
+        true
+    }
+
     /// Changes what a participant says of itself; returns what it said before, `None` when it is gone or
     /// nothing differs.
     pub fn set_info(&mut self, id: ParticipantId, info: UserInfo) -> Option<UserInfo> {
@@ -305,6 +318,7 @@ impl Registry {
             by_user: BTreeMap::new(),
             voices: vec![],
             muted_away: VecDeque::new(),
+            speakers: Vec::new(),
         };
         self.rooms.insert(id, room);
         self.by_name.insert(name.clone(), id);

@@ -199,6 +199,7 @@ impl State {
         }
         self.tell(now, connection, &message);
         self.tell_server_mute(now, id);
+        self.tell_present_speakers(now, id);
         self.tell_draining(now, connection);
     }
 

@@ -288,14 +288,28 @@ impl State {
     }
 
     fn tell_speakers(&mut self, now: Instant, worker: WorkerId, room: RoomId, speakers: &[(TrackId, u8)]) {
-        let Some(name) = self.registry.room(room).filter(|it| it.home == worker).map(|it| it.name.clone())
-        else {
-            return;
-        };
+        if self.registry.set_speakers(worker, room, speakers)
+            && let Some(message) = self.speakers_of(room)
+        {
+            self.broadcast(now, room, None, &message);
+        }
+    }
+
+    fn speakers_of(&self, room: RoomId) -> Option<ServerMessage> {
+        let room = self.registry.room(room)?;
         let speaker =
             |(track, level): &(TrackId, u8)| Some(Speaker { user_id: self.user_of(*track)?, level: *level });
-        let speakers = speakers.iter().filter_map(speaker).collect();
-        self.broadcast(now, room, None, &ServerMessage::ActiveSpeakers { room_id: name, speakers });
+        let speakers = room.speakers().iter().filter_map(speaker).collect();
+        Some(ServerMessage::ActiveSpeakers { room_id: room.name.clone(), speakers })
+    }
+
+    /// Who comes while somebody speaks is told so: the others are when that changes.
+    pub(super) fn tell_present_speakers(&mut self, now: Instant, id: ParticipantId) {
+        let Some(room) = self.registry.participant(id).map(|it| it.room) else { return };
+        let speaks = self.registry.room(room).is_some_and(|room| !room.speakers().is_empty());
+        if let Some(message) = self.speakers_of(room).filter(|_| speaks) {
+            self.tell_participant(now, id, &message);
+        }
     }
 
     /// Everybody's but this one's, in the order of publishing.

@@ -13,7 +13,7 @@ impl Negotiation {
     /// Tells the worker what the m-lines say by now, and the client what they do not say.
     pub(super) fn settle(&mut self) {
         self.settle_upload();
-        let demand = Demand::new(&self.voices, &self.refused, self.slots());
+        let demand = Demand::new(&self.voices, &self.refused, self.slots(), self.published.is_some());
         let slots = || self.lines.iter().filter_map(Line::slot).filter(|slot| slot.voice.is_some());
         let agreed: HashSet<TrackId> = slots().filter_map(SlotLine::agreed).collect();
         let mut carried: HashSet<TrackId> = slots().filter_map(|slot| slot.source).collect();
