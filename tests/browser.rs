@@ -95,7 +95,18 @@ fn the_page_shows_who_is_there_and_who_speaks() {
         assert_eq!(page.run(&format!("return {shortcuts}")).await, json!([false, "d"]));
         page.click("open-settings").await;
         page.click("shortcuts").await;
-        page.run("document.getElementById('settings').close()").await;
+        // A press that begins beside the sheet closes it, one that only ends there does not.
+        for (x, is_open) in [("(left + right) / 2", true), ("left - 5", false)] {
+            let press = format!(
+                "const sheet = document.getElementById('settings');
+                const {{left, right, top, bottom}} = sheet.getBoundingClientRect();
+                const at = {{clientX: {x}, clientY: (top + bottom) / 2, bubbles: true}};
+                sheet.dispatchEvent(new PointerEvent('pointerdown', at));
+                sheet.dispatchEvent(new MouseEvent('click', {{bubbles: true}}));
+                return sheet.open"
+            );
+            assert_eq!(page.run(&press).await, is_open);
+        }
         page.run("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'd', bubbles: true}))")
             .await;
         assert_eq!(page.run(&format!("return JSON.stringify({told})")).await, json!(expected));

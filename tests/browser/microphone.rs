@@ -39,6 +39,24 @@ fn a_microphone_that_comes_late_is_taken_or_closed() {
         page.run("window.late = null; grant()").await;
         page.until("the end of what nobody hears", "late?.getTracks()[0].readyState === 'ended'").await;
         assert_eq!(page.run(&format!("return {SENT}")).await, Value::Null);
+        // And wants to be heard after all.
+        page.run("window.grant = null").await;
+        page.click("mute").await;
+        page.until("a question", "window.grant").await;
+        page.run("grant()").await;
+        page.until("a voice", &format!("{SENT}?.readyState === 'live'")).await;
+
+        // One changes one's mind while the question stands, and it is answered then.
+        page.click("leave").await;
+        page.until("the door", "document.body.dataset.view === 'door'").await;
+        page.run("window.grant = window.late = null").await;
+        page.click("join-button").await;
+        page.until("a question", "window.grant").await;
+        page.click("listen-only").await;
+        page.run("grant()").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        assert_eq!(page.run("return late.getTracks()[0].readyState").await, "ended");
+        assert_eq!(page.run(&format!("return {SENT}")).await, Value::Null);
         assert_eq!(page.console(), Vec::<String>::new());
     });
 }

@@ -32,6 +32,7 @@ let micProblem = null;
 let waitingText = "";
 let noticeBefore = null;
 let joins = 0;
+let isBeside = false; // Where a press began: beside the open sheet.
 let wasMuted = false; // Of who loses the microphone, for the next one.
 
 // A personal invitation ends in `#token=…`, which browsers send to no server. It goes from the address bar at
@@ -158,7 +159,7 @@ async function tryMicrophone() {
 // Permission, or another device, that came only after we went in.
 async function fitSession() {
   if (!session || session.microphone === microphone.track) return;
-  if (ui["listen-only"].checked) return microphone.close();
+  if (ui["listen-only"].checked || !session.grants.publish) return microphone.close();
   await takeMicrophone(!session.microphone);
 }
 
@@ -178,9 +179,13 @@ async function join(event) {
   ui["join-button"].disabled = true;
   wakeSound();
   const mine = ++joins;
+  if (!ui["listen-only"].checked && !microphone.track) await openMicrophone();
+  if (mine !== joins) { // We went in without waiting for it, or a newer try waits.
+    if (session) return fitSession();
+    if (!ui["join-button"].disabled) microphone.close();
+    return;
+  }
   if (ui["listen-only"].checked) microphone.close();
-  else if (!microphone.track) await openMicrophone();
-  if (mine !== joins) return session ? fitSession() : microphone.close(); // We went in without waiting for it.
   ui["join-button"].disabled = false;
   enter(name, room);
 }
@@ -342,6 +347,7 @@ function toggleDeafen() {
 
 // From listening to talking, or to another device.
 async function useMicrophone() {
+  ui["listen-only"].checked = false;
   const wasListening = !microphone.track;
   const opened = await openMicrophone();
   if (!session) return microphone.close();
@@ -487,11 +493,12 @@ ui.shortcuts.onchange = () => {
   remembered.set("shortcuts", ui.shortcuts.checked ? "" : "no");
   showShortcuts();
 };
-// By a press beside it, and not by one that only ends there.
-ui.settings.onpointerdown = ({ target, clientX: x, clientY: y }) => {
+// By a press that begins beside it, and not by one that only ends there.
+ui.settings.onpointerdown = ({ clientX: x, clientY: y }) => {
   const { left, right, top, bottom } = ui.settings.getBoundingClientRect();
-  if (target === ui.settings && (x < left || x > right || y < top || y > bottom)) ui.settings.close();
+  isBeside = x < left || x > right || y < top || y > bottom;
 };
+ui.settings.onclick = ({ target }) => { if (isBeside && target === ui.settings) ui.settings.close(); };
 navigator.mediaDevices?.addEventListener?.("devicechange", showDevices);
 addEventListener("hashchange", () => { if (location.hash.startsWith("#token=")) location.reload(); }); // Another invitation.
 addEventListener("keydown", (event) => {

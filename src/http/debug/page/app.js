@@ -12,6 +12,7 @@ let token = takeToken();
 let isPaused = false;
 let room = null; // An id, or null for all.
 let chosen = null; // The peer in the sheet.
+let isBeside = false; // Where a press began: beside the open sheet.
 let isNews = false; // What is shown has just come, and is one more point of each plot.
 let latest = { rooms: [], peers: [], workers: [] };
 let before = null;
@@ -447,11 +448,12 @@ ui.sheet.addEventListener("close", () => {
   row?.button.focus();
 });
 ui["sheet-close"].addEventListener("click", () => ui.sheet.close());
-// By a press beside it, and not by one that only ends there.
-ui.sheet.addEventListener("pointerdown", ({ target, clientX: x, clientY: y }) => {
+// By a press that begins beside it, and not by one that only ends there.
+ui.sheet.addEventListener("pointerdown", ({ clientX: x, clientY: y }) => {
   const { left, right, top, bottom } = ui.sheet.getBoundingClientRect();
-  if (target === ui.sheet && (x < left || x > right || y < top || y > bottom)) ui.sheet.close();
+  isBeside = x < left || x > right || y < top || y > bottom;
 });
+ui.sheet.addEventListener("click", ({ target }) => { if (isBeside && target === ui.sheet) ui.sheet.close(); });
 
 // Controls
 
