@@ -454,10 +454,12 @@ impl Error {
     fn of_file(path: &Path, error: dotenvy::Error) -> Error {
         let dotenvy::Error::LineParse(part, _) = error else { return Error::File(error.to_string()) };
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        let at = text.lines().position(|line| !part.trim().is_empty() && line.contains(part.trim()));
+        let at = text.lines().position(|line| {
+            !part.trim().is_empty() && !line.trim_start().starts_with('#') && line.contains(part.trim())
+        });
         let line = at.map_or("a line".to_owned(), |at| format!("line {}", at + 1));
         Error::File(format!(
-            "{line} is no NAME=value; a value with spaces, quotes, $, # or \\ stands between single quotes"
+            "{line} is no NAME=value; a value with spaces, double quotes, $, # or \\ stands between single quotes"
         ))
     }
 }

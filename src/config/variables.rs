@@ -283,7 +283,7 @@ pub fn help() -> String {
 pub fn example() -> String {
     let mut text =
         "# Copy to .env. What is unset or empty has its default; the environment wins over this file. A value with spaces,\n\
-         # quotes, $, # or \\ stands between single quotes: there it is what it is, elsewhere $NAME is replaced.\n"
+         # double quotes, $, # or \\ stands between single quotes: there it is what it is, elsewhere $NAME is replaced.\n"
             .to_owned();
     for (title, variables) in GROUPS {
         text += &format!("\n\n# {title}\n");

@@ -1,7 +1,7 @@
 //! Floods of TLS handshakes.
 
 use std::cell::RefCell;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use gryt_sfu::config::TlsFiles;
@@ -70,8 +70,22 @@ async fn from_afar(config: &Arc<ClientConfig>, mut stream: TcpStream, delay: Dur
     let mut request = Vec::new();
     tls.writer().write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     tls.write_tls(&mut request).unwrap();
-    // Application data (RFC 8446 §5.1).
-    stream.write_all(&request).await.is_ok() && matches!(stream.read_u8().await, Ok(23))
+    if stream.write_all(&request).await.is_err() {
+        return false;
+    }
+    let mut answer = Vec::new();
+    loop {
+        let mut bytes = Vec::new();
+        if !matches!(stream.read_buf(&mut bytes).await, Ok(len) if len > 0) {
+            return false;
+        }
+        assert_eq!(tls.read_tls(&mut &bytes[..]).unwrap(), bytes.len());
+        tls.process_new_packets().unwrap();
+        let _ = tls.reader().read_to_end(&mut answer); // There is no more for now.
+        if answer.starts_with(b"HTTP/1.1 200") {
+            return true;
+        }
+    }
 }
 
 async fn secure(connector: &TlsConnector, stream: TcpStream) -> TlsStream<TcpStream> {
