@@ -290,9 +290,8 @@ impl Room {
             }
             if self.stage.is_empty() {
                 self.update_stage(now, changes);
-            } else if self.receivers[key].seats().len() >= self.audio_slots {
-                // With all its seats. This one alone: nobody else has anything new, and a room's worth of listeners joins
-                // at times.
+            } else {
+                // This one alone: nobody else has anything new, and a room's worth of listeners joins at times.
                 self.reseat(now, key, changes);
             }
         }
@@ -425,9 +424,9 @@ impl Room {
         }
     }
 
-    /// Some have fewer seats than there are slots, and never more: they have refused the others.
     fn reseat(&mut self, now: Instant, key: ReceiverKey, changes: &mut Vec<SlotChange>) {
-        if let Some(receiver) = self.receivers.get_mut(key) {
+        let receiver = self.receivers.get_mut(key).filter(|it| it.seats().len() >= self.audio_slots);
+        if let Some(receiver) = receiver {
             stage::reseat(now, key, receiver, &self.stage, &self.tracks, changes);
         }
     }

@@ -129,20 +129,6 @@ fn beyond_the_slots_the_loudest_are_heard_by_speakers_and_listeners_alike() {
     }
 }
 
-/// The others it has refused: no more will come.
-#[test]
-fn with_fewer_seats_than_slots_the_loudest_is_heard_all_the_same() {
-    let mut scene = Scene::new(3);
-    let members: Vec<_> = (0..5).map(|_| scene.join(3)).collect();
-    let tracks: Vec<_> = members.iter().map(|&key| scene.publish(key)).collect();
-    let listener = scene.join(1);
-    for speaker in 0..5 {
-        let levels: Vec<_> = (0..5).map(|at| (tracks[at], if at == speaker { 15 } else { 80 })).collect();
-        scene.speak(&levels);
-        assert_eq!(scene.heard_by(listener), [tracks[speaker]]);
-    }
-}
-
 #[test]
 fn equal_voices_do_not_flutter() {
     let mut scene = Scene::new(2);

@@ -328,38 +328,6 @@ fn speakers_are_named_to_their_room() {
 }
 
 #[test]
-fn where_the_worker_decides_it_is_left_to_though_some_lines_were_refused() {
-    let mut house = House::of(&Shape { audio_slots: 3, ..Shape::default() });
-    let publish = |user| {
-        house.told();
-        let client = house.publisher("r", user);
-        (client, published(&house.told()).unwrap().1)
-    };
-    let voices = ["a", "b", "c", "d", "e"].map(publish);
-    let mut listener = house.join("r", "l");
-    house.pass(Duration::from_secs(3));
-    house.told();
-    let heard = listener.heard();
-    let offer = heard.iter().find(|message| message["event"] == "offer").expect("an offer");
-    let answer = Peer::new(house.now).answer(offer["data"]["sdp"].as_str().unwrap());
-    let (first, others) = answer.match_indices("m=audio").nth(1).map(|(at, _)| answer.split_at(at)).unwrap();
-    let answer = format!("{first}{}", others.replace("a=recvonly", "a=inactive"));
-    listener.say(&house, "answer", json!({"type": "answer", "sdp": answer}));
-    let told = house.told();
-    let added = told.iter().filter_map(|command| match command {
-        Command::AddSlot { transport, slot } => Some((*transport, slot.slot)),
-        _ => None,
-    });
-    let [(transport, slot)] = added.collect::<Vec<_>>()[..] else { panic!("one that is heard") };
-    for (_, track) in &voices {
-        let changes = vec![(slot, Some(*track))];
-        house.signalling.handle_event(house.now, WORKER, Event::SlotsChanged { transport, changes });
-        assert_eq!(house.told_words(), Vec::<&str>::new());
-    }
-    assert!(listener.heard_words().contains(&"slots".to_owned()));
-}
-
-#[test]
 fn slots_that_change_hands_are_named_by_their_m_line() {
     let house = House::of(&Shape { audio_slots: 1, ..Shape::default() });
     let mut a = house.publisher("r", "a");

@@ -389,7 +389,7 @@ impl Negotiation {
     }
 
     fn plan(&self, may_send: impl Fn(usize) -> bool) -> Plan {
-        let demand = Demand::new(&self.voices, &self.refused, self.slots(), self.published.is_some());
+        let demand = Demand::new(&self.voices, &self.refused, self.slots());
         Plan::new(&demand, &self.lines, self.slots(), may_send)
     }
 

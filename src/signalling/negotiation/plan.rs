@@ -35,27 +35,20 @@ pub(super) struct SlotCount {
 pub(super) struct Demand<'a> {
     pub(super) wanted: Vec<&'a Voice>,
     pub(super) tracks: HashSet<TrackId>,
-    /// All there are, wanted or not.
-    pub(super) present: HashSet<TrackId>,
     pub(super) exceeds_slots: bool,
 }
 
 impl<'a> Demand<'a> {
-    /// `refused` voices were offered and not accepted: they want nothing. `publishes`: the client is a voice itself.
+    /// `refused` voices were offered and not accepted: they want nothing.
     pub(super) fn new(
         voices: &'a [Voice],
         refused: &[(TrackId, Option<usize>)],
         slots: SlotCount,
-        publishes: bool,
     ) -> Demand<'a> {
         let refused: HashSet<TrackId> = refused.iter().map(|(track, _)| *track).collect();
         let wanted: Vec<&Voice> = voices.iter().filter(|voice| !refused.contains(&voice.track)).collect();
         let tracks = wanted.iter().map(|voice| voice.track).collect();
-        let present = voices.iter().map(|voice| voice.track).collect();
-        let max = usize::from(slots.max);
-        // The worker knows of nothing refused: it gives the slots to the loudest where all voices are more than slots.
-        let is_staged = !refused.is_empty() && voices.len() + usize::from(publishes) > max;
-        Demand { exceeds_slots: wanted.len() > max || is_staged, wanted, tracks, present }
+        Demand { exceeds_slots: wanted.len() > usize::from(slots.max), wanted, tracks }
     }
 }
 

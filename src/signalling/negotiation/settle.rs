@@ -13,7 +13,7 @@ impl Negotiation {
     /// Tells the worker what the m-lines say by now, and the client what they do not say.
     pub(super) fn settle(&mut self) {
         self.settle_upload();
-        let demand = Demand::new(&self.voices, &self.refused, self.slots(), self.published.is_some());
+        let demand = Demand::new(&self.voices, &self.refused, self.slots());
         let slots = || self.lines.iter().filter_map(Line::slot).filter(|slot| slot.voice.is_some());
         let agreed: HashSet<TrackId> = slots().filter_map(SlotLine::agreed).collect();
         let mut carried: HashSet<TrackId> = slots().filter_map(|slot| slot.source).collect();
@@ -91,8 +91,7 @@ impl SlotLine {
     /// Voices are more than slots: the worker gives them to the loudest, only an empty one is filled.
     fn source_among_many(&self, demand: &Demand<'_>, carried: &HashSet<TrackId>) -> Option<TrackId> {
         let own = self.agreed()?;
-        // One that was refused as well: it would come back with the next word that is said.
-        if let Some(source) = self.source.filter(|source| demand.present.contains(source)) {
+        if let Some(source) = self.source.filter(|source| demand.tracks.contains(source)) {
             return Some(source);
         }
         let is_free = |track: &TrackId| demand.tracks.contains(track) && !carried.contains(track);
