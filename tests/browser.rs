@@ -316,6 +316,32 @@ fn the_page_looks_as_meant() {
     });
 }
 
+/// As on an iPhone.
+#[test]
+fn where_the_volume_cannot_be_set_there_is_nothing_to_set_it_with() {
+    with_page("volume", |page, port| async move {
+        let sliders = "[...document.querySelectorAll('.person:not(.self) .volume')]";
+        for (can_set, shown) in [(true, 6), (false, 0)] {
+            page.goto(&format!("http://localhost:{port}/")).await;
+            page.run(STAND_IN).await;
+            if !can_set {
+                page.run(
+                    "Object.defineProperty(HTMLMediaElement.prototype, 'volume', {get: () => 1, set() {}})",
+                )
+                .await;
+            }
+            let found = "import('/sound.js').then(({Ears}) => Ears.canSetVolume())
+                .then((can) => { window.can = can; document.body.dataset.volume = can ? '' : 'fixed'; })";
+            page.run(found).await;
+            page.until("an answer", &format!("window.can === {can_set}")).await;
+            join(&page, "Grace", "tea").await;
+            let count = format!("{sliders}.filter((it) => it.checkVisibility()).length");
+            page.until("as many", &format!("{count} === {shown}")).await;
+        }
+        assert_eq!(page.console(), Vec::<String>::new());
+    });
+}
+
 /// Nothing sticks out to the side, everything to press is big enough for a thumb and has a name.
 async fn assert_fits(page: &Browser) {
     let too_wide = page.run("return document.documentElement.scrollWidth - innerWidth").await;

@@ -172,6 +172,8 @@ async fn a_real_prometheus_scrapes_a_live_room_and_understands_every_query() {
         |query: &'static str| move |it: &Prometheus| value(&it.query(query)?).filter(|value| *value > 0.0);
     assert_eq!(prometheus.until("a scrape", of("up{job=\"gryt-sfu\"}")).await, 1.0);
     assert_eq!(prometheus.until("peers", of("sum(gryt_sfu_peers_active)")).await, 2.0);
+    let age = prometheus.until("its age", of("time() - gryt_sfu_start_time_seconds")).await;
+    assert!(age < 600.0, "{age} s");
     let rate = prometheus.until("voice packets", of("sum(rate(gryt_sfu_rtp_out_total[1m]))")).await;
     assert!((1.0..100.0).contains(&rate), "one voice for one listener: {rate}");
     // The p99 of what a packet waits for here: a figure, and not one of minutes.

@@ -53,7 +53,8 @@ const RATE_LIMIT_ENABLED: Variable = Variable {
     default: "false",
     accepted: "true or false",
     meaning: "Limits what one client may ask for: requests and WebSockets by address (IPv6 by /64), answered with \
-              429 beyond, and messages of one WebSocket, which is closed with 1008. Not /health, /ready, /metrics and /debug.",
+              429 beyond, and messages of one WebSocket, which is closed with 1008. Not /health, /ready, \
+              /metrics and /debug.",
 };
 const RATE_LIMIT_REQUESTS: Variable = Variable {
     name: "RATE_LIMIT_REQUESTS",
