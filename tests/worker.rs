@@ -134,6 +134,30 @@ fn a_slot_goes_on_whatever_it_carries_and_one_without_source_is_silent() {
 }
 
 #[test]
+fn what_a_receiver_refused_is_not_chosen_for_it() {
+    let mut sim = Sim::new(4);
+    let mut callers: Vec<Caller> = (1..=4).map(|n| sim.join(n, GCM)).collect();
+    for caller in &callers[..3] {
+        sim.publish(caller);
+    }
+    sim.add_slot(&callers[3], 1, Some(TrackId(1)));
+    // Of another room, or gone: nobody's.
+    let tracks = [TrackId(2), TrackId(77)].into();
+    sim.command(Command::Refuse { transport: TransportId(4), line_count_max: 1, tracks });
+    let mut last = None;
+    for (loud, expected) in [(0, b"0"), (1, b"0"), (2, b"2"), (1, b"2"), (0, b"0")] {
+        for _ in 0..50 {
+            sim.pass(MS20);
+            for (at, caller) in callers[..3].iter_mut().enumerate() {
+                sim.speak(caller, if at == loud { 15 } else { 80 }, at.to_string().as_bytes());
+            }
+            last = hear(&mut sim, &mut callers[3]).pop().map(|heard| heard.payload).or(last);
+        }
+        assert_eq!(last.as_deref(), Some(&expected[..]), "{loud} is loud");
+    }
+}
+
+#[test]
 fn the_muted_are_dropped_on_the_way_in_and_the_deaf_are_sent_nothing() {
     let (mut sim, mut callers) = room_of(3);
     let mut seqs = Vec::new();

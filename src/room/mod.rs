@@ -16,7 +16,7 @@ use slab::Slab;
 
 use self::batch::{Batch, Packet, Turn};
 use self::loudness::Loudness;
-use self::receiver::{Receiver, ReceiverKey, Slot};
+use self::receiver::{Receiver, ReceiverKey, Refusal, Slot};
 use self::rewrite::Stretch;
 use self::stage::Stage;
 use self::track::{Elsewhere, Track, TrackKey};
@@ -60,6 +60,8 @@ pub struct Room {
     stage: Stage,
     /// Voices outnumbered slots at some time.
     has_staged: bool,
+    /// Listeners with a [`Refusal`].
+    refusing_count: usize,
     speakers: Vec<TrackId>,
     speakers_at: Option<Instant>,
     /// Kept for their memory, so that an interval without news allocates nothing.
@@ -81,6 +83,7 @@ impl Room {
             stretches: 0,
             stage: Stage::default(),
             has_staged: false,
+            refusing_count: 0,
             speakers: Vec::new(),
             speakers_at: None,
             speaking: Vec::new(),
@@ -95,9 +98,8 @@ impl Room {
 
     /// Ends a listener. What it published stays, silent, until it is unpublished or published again.
     pub fn remove_receiver(&mut self, key: ReceiverKey) {
-        if self.receivers.try_remove(key).is_none() {
-            return;
-        }
+        let Some(receiver) = self.receivers.try_remove(key) else { return };
+        self.refusing_count -= usize::from(receiver.refusal.is_some());
         for (_, track) in &mut self.tracks {
             if track.publisher == Some(key) {
                 track.publisher = None;
@@ -220,6 +222,9 @@ impl Room {
             if let Some(seat) = receiver.seat_of(key) {
                 receiver.assign(now, seat, None);
             }
+            if let Some(refusal) = &mut receiver.refusal {
+                refusal.forget(key);
+            }
         }
         self.update_stage(now, changes);
     }
@@ -271,6 +276,14 @@ impl Room {
         }
     }
 
+    /// The listener can hear at most `line_count_max` tracks at once, and none of these. Takes the place of what it
+    /// refused before.
+    pub fn refuse(&mut self, key: ReceiverKey, line_count_max: usize, tracks: Vec<TrackKey>) {
+        let Some(receiver) = self.receivers.get_mut(key) else { return };
+        let refusal = Box::new(Refusal::new(line_count_max, tracks));
+        self.refusing_count += usize::from(receiver.refusal.replace(refusal).is_none());
+    }
+
     /// The listener accepted a slot that carries `source` first. `random` starts its numbering.
     pub fn add_slot(
         &mut self,
@@ -290,8 +303,9 @@ impl Room {
             }
             if self.stage.is_empty() {
                 self.update_stage(now, changes);
-            } else {
-                // This one alone: nobody else has anything new, and a room's worth of listeners joins at times.
+            } else if self.receivers[key].seats().len() >= self.audio_slots {
+                // The last of them, and this one alone: nobody else has anything new, and a room's worth of listeners
+                // joins at times.
                 self.reseat(now, key, changes);
             }
         }
@@ -410,7 +424,7 @@ impl Room {
 
     /// While voices are no more than slots, control decides; beyond that the stage does.
     fn update_stage(&mut self, now: Instant, changes: &mut Vec<SlotChange>) {
-        if self.tracks.len() <= self.audio_slots {
+        if self.tracks.len() <= self.audio_slots && self.refusing_count == 0 {
             self.stage.clear();
             return;
         }
@@ -425,8 +439,8 @@ impl Room {
     }
 
     fn reseat(&mut self, now: Instant, key: ReceiverKey, changes: &mut Vec<SlotChange>) {
-        let receiver = self.receivers.get_mut(key).filter(|it| it.seats().len() >= self.audio_slots);
-        if let Some(receiver) = receiver {
+        let is_staged = |it: &&mut Receiver| it.is_staged(self.tracks.len(), self.audio_slots);
+        if let Some(receiver) = self.receivers.get_mut(key).filter(is_staged) {
             stage::reseat(now, key, receiver, &self.stage, &self.tracks, changes);
         }
     }

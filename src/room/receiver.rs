@@ -93,6 +93,26 @@ pub struct Receiver {
     pub deafened: bool,
     /// The seat that carries each track.
     seat_of: SeatTable,
+    pub(super) refusal: Option<Box<Refusal>>,
+}
+
+/// What a listener did not accept of what it was offered.
+pub(super) struct Refusal {
+    /// Most tracks that it can hear at once.
+    line_count_max: usize,
+    /// It hears none of these; ascending.
+    tracks: Vec<TrackKey>,
+}
+
+impl Refusal {
+    pub(super) fn new(line_count_max: usize, mut tracks: Vec<TrackKey>) -> Refusal {
+        tracks.sort_unstable();
+        Refusal { line_count_max, tracks }
+    }
+
+    pub(super) fn forget(&mut self, track: TrackKey) {
+        self.tracks.retain(|key| *key != track);
+    }
 }
 
 const _: () = assert!(mem::offset_of!(Receiver, seat_of.far) <= vector::LINE_LEN);
@@ -153,7 +173,7 @@ impl SeatTable {
 
 impl Receiver {
     pub(super) fn new(peer: PeerKey) -> Receiver {
-        Receiver { peer, deafened: false, seat_of: SeatTable::new(), seats: Vec::new() }
+        Receiver { peer, deafened: false, seat_of: SeatTable::new(), seats: Vec::new(), refusal: None }
     }
 
     /// Its slots, in the order in which they were added.
@@ -202,6 +222,19 @@ impl Receiver {
         self.seats[seat].source = Some(track);
         self.seats[seat].since = now;
         left
+    }
+
+    /// The room's voices are more than it can hear at once: who is loudest decides, and else control does.
+    pub(super) fn is_staged(&self, track_count: usize, audio_slots: usize) -> bool {
+        let (refused, max) = match &self.refusal {
+            Some(refusal) => (refusal.tracks.len(), refusal.line_count_max),
+            None => (0, audio_slots),
+        };
+        track_count.saturating_sub(refused) > max
+    }
+
+    pub(super) fn refuses(&self, track: TrackKey) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| refusal.tracks.binary_search(&track).is_ok())
     }
 
     pub(super) fn interrupt(&mut self) {

@@ -94,7 +94,8 @@ pub(super) fn reseat(
 ) {
     let score = |track: TrackKey| tracks.get(track).map_or(0, |track| track.loudness.score(now));
     for track in stage.tracks() {
-        if tracks[track].publisher == Some(key) || receiver.seat_of(track).is_some() {
+        let is_own = tracks[track].publisher == Some(key);
+        if is_own || receiver.seat_of(track).is_some() || receiver.refuses(track) {
             continue;
         }
         let seats = receiver.seats();

@@ -129,6 +129,52 @@ fn beyond_the_slots_the_loudest_are_heard_by_speakers_and_listeners_alike() {
     }
 }
 
+/// An answer is on its way, or a client that answers no offers.
+#[test]
+fn with_fewer_seats_than_slots_the_loudest_is_heard_all_the_same() {
+    let mut scene = Scene::new(3);
+    let members: Vec<_> = (0..5).map(|_| scene.join(3)).collect();
+    let tracks: Vec<_> = members.iter().map(|&key| scene.publish(key)).collect();
+    let listener = scene.join(1);
+    for speaker in 0..5 {
+        let levels: Vec<_> = (0..5).map(|at| (tracks[at], if at == speaker { 15 } else { 80 })).collect();
+        scene.speak(&levels);
+        assert_eq!(scene.heard_by(listener), [tracks[speaker]]);
+    }
+}
+
+#[test]
+fn who_refused_lines_hears_the_loudest_on_those_that_are_left_and_nobody_that_was_refused() {
+    let mut scene = Scene::new(4);
+    let members: Vec<_> = (0..3).map(|_| scene.join(4)).collect();
+    let tracks: Vec<_> = members.iter().map(|&key| scene.publish(key)).collect();
+    let listener = scene.join(1);
+    let is_loud = |speaker| move |at: usize| if at == speaker { 15 } else { 80 };
+    let heard_when_loud = |scene: &mut Scene, speaker: usize| {
+        let levels: Vec<_> =
+            tracks.iter().enumerate().map(|(at, key)| (*key, is_loud(speaker)(at))).collect();
+        let (changes, _) = scene.speak(&levels);
+        assert!(changes.iter().all(|change| change.peer == 3), "the others have a slot for each");
+        scene.heard_by(listener)
+    };
+    scene.room.refuse(listener, 1, vec![tracks[2]]);
+    for (speaker, heard) in [(0, 0), (1, 1), (2, 1), (0, 0)] {
+        assert_eq!(heard_when_loud(&mut scene, speaker), [tracks[heard]], "{speaker} speaks");
+    }
+    scene.room.refuse(listener, 1, vec![tracks[1], tracks[2]]);
+    assert_eq!(
+        heard_when_loud(&mut scene, 1),
+        [tracks[0]],
+        "control decides where as many are left as lines"
+    );
+    scene.room.unpublish(scene.now, tracks[2], &mut scene.changes);
+    let next = scene.publish(members[2]);
+    assert_eq!(next, tracks[2], "the key that was refused, and another track");
+    assert_eq!(heard_when_loud(&mut scene, 2), [next]);
+    scene.room.remove_receiver(listener);
+    assert_eq!(scene.room.refusing_count, 0);
+}
+
 #[test]
 fn equal_voices_do_not_flutter() {
     let mut scene = Scene::new(2);

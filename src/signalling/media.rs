@@ -223,6 +223,9 @@ impl State {
             Action::AssignSlot(slot, source) => {
                 self.workers.send(worker, Command::AssignSlot { transport, slot, source });
             }
+            Action::Refuse { line_count_max, tracks } => {
+                self.workers.send(worker, Command::Refuse { transport, line_count_max, tracks });
+            }
             Action::SendSlots(slots) => self.tell_slots(now, id, &slots),
         }
     }

@@ -116,6 +116,16 @@ pub enum Command {
         /// A track of the room. `None`: the m-line is inactive, and nothing is sent until it is assigned again.
         source: Option<TrackId>,
     },
+    /// What the receiver did not accept of what it was offered: where the room's voices are more than it can hear,
+    /// none of these is chosen for it. Takes the place of what it refused before.
+    Refuse {
+        /// The receiver.
+        transport: TransportId,
+        /// Most voices that it can hear at once.
+        line_count_max: u16,
+        /// It wants to hear none of these.
+        tracks: Box<[TrackId]>,
+    },
     /// Asks how all peers are; told as [`Event::Snapshot`](super::event::Event::Snapshot) under this number. Takes the
     /// place of a snapshot that is not finished.
     Snapshot(u64),

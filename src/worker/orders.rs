@@ -88,6 +88,12 @@ impl Worker {
                 self.rooms[room_key].assign_slot(now.instant, receiver, slot, source, &mut self.changes);
                 self.tell_changes();
             }
+            Command::Refuse { transport, line_count_max, tracks } => {
+                let Some(key) = self.key_of(transport) else { return };
+                let (room, receiver) = (self.peers[key].room, self.peers[key].receiver);
+                let tracks = tracks.iter().filter_map(|&track| self.track_in(room, Some(track))).collect();
+                self.rooms[room].refuse(receiver, usize::from(line_count_max), tracks);
+            }
             Command::Snapshot(request) => self.ask_snapshot(now.instant, request),
             Command::Capture { transport, capture } => self.begin_capture(transport, capture),
             Command::Stop => self.stop(out),

@@ -238,7 +238,11 @@ fn a_refused_slot_is_never_forwarded_to() {
     // The first voice is on the client's own m-line; the second is not wanted, the third's m-line is stopped.
     let answer = edit(&answer_to(offer), "s1", |line| line.replace("a=recvonly", "a=inactive"));
     let answer = reject(&answer, "s2");
-    assert_eq!(summary(&script.answer(&answer)), ["add 0 0 1"]);
+    assert_eq!(
+        summary(&script.answer(&answer)),
+        ["refuse of 32: 2 3", "add 0 0 1"],
+        "m-line s1 is kept for nothing"
+    );
     // They are not offered again and again,
     assert_eq!(summary(&script.voices(&[1, 2, 3, 4])), ["offer"]);
     let actions = script.resume();
@@ -254,5 +258,5 @@ fn a_refused_slot_is_never_forwarded_to() {
     // but the client may change its mind.
     let again = edit(&answer, "s1", |line| line.replace("a=inactive", "a=recvonly"));
     let actions = script.offer(&again);
-    assert_eq!(summary(&actions), ["answer", "add 2 s1 2"]);
+    assert_eq!(summary(&actions), ["answer", "refuse of 32: 3", "add 2 s1 2"]);
 }

@@ -111,6 +111,10 @@ pub(crate) fn summary(actions: &[Action]) -> Vec<String> {
             Action::Unpublish => "unpublish".into(),
             Action::AddSlot(slot) => format!("add {} {} {}", slot.slot, slot.mid, track(&slot.source)),
             Action::AssignSlot(slot, source) => format!("assign {slot} {}", track(source)),
+            Action::Refuse { line_count_max, tracks } => {
+                let tracks = tracks.iter().map(|track| format!(" {track}"));
+                format!("refuse of {line_count_max}:{}", tracks.collect::<String>())
+            }
             Action::SendSlots(slots) => {
                 let slots = slots.iter().map(|(mid, source)| format!(" {mid}={}", track(source)));
                 format!("slots{}", slots.collect::<String>())

@@ -26,6 +26,8 @@ enum Step {
     Restart,
     /// The client gives the first m-line up on which it hears, and the voice with it.
     Stop,
+    /// The client hears nothing on it any more, and keeps it.
+    Decline,
     /// One message arrives.
     ToServer,
     ToClient,
@@ -45,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Send),
         1 => Just(Step::Restart),
         1 => Just(Step::Stop),
+        1 => Just(Step::Decline),
         6 => Just(Step::ToServer),
         6 => Just(Step::ToClient),
         1 => (0..AUDIO_SLOTS, 1..=6_u64).prop_map(|(slot, track)| Step::Louder(slot, track)),
@@ -71,8 +74,10 @@ struct Sim {
     to_server: VecDeque<Sent>,
     to_client: VecDeque<Down>,
     tracks: Vec<u64>,
-    /// What the client gave up: m-lines, and the voices on them.
+    /// What the client gave up or declined: m-lines, and the voices on them.
     stopped: Vec<(Mid, u64)>,
+    /// What the worker knows of that: most voices that the client can hear at once, and which it does not want.
+    refused: (usize, Vec<u64>),
     /// The worker's slots: tag and source.
     slots: BTreeMap<SlotIndex, (String, Option<TrackId>)>,
     /// That were ever used.
@@ -98,6 +103,7 @@ impl Sim {
             to_client: VecDeque::new(),
             tracks: Vec::new(),
             stopped: Vec::new(),
+            refused: (usize::from(AUDIO_SLOTS), Vec::new()),
             slots: BTreeMap::new(),
             ssrcs: HashSet::new(),
             has_transport: false,
@@ -113,7 +119,7 @@ impl Sim {
                 self.server.set_voices(self.now, &voices(&tracks));
                 self.tracks = tracks;
             }
-            Step::Listen | Step::Send | Step::Restart | Step::Stop => {
+            Step::Listen | Step::Send | Step::Restart | Step::Stop | Step::Decline => {
                 self.wishes.push(step);
                 self.offer_wishes();
             }
@@ -145,9 +151,9 @@ impl Sim {
     }
 
     fn louder(&mut self, slot: SlotIndex, track: u64) {
-        // What a worker does by itself: beyond the slots only, on one that is not closed, and a track is on one slot
-        // at most.
-        if self.tracks.len() <= usize::from(AUDIO_SLOTS) || !self.tracks.contains(&track) {
+        // What a worker does by itself: where voices are more than can be heard, on a slot that is not closed, and a
+        // track is on one slot at most.
+        if !self.exceeds() || !self.wanted().contains(&track) {
             return;
         }
         let is_elsewhere = self.slots.values().any(|(_, source)| *source == Some(TrackId(track)));
@@ -156,6 +162,15 @@ impl Sim {
             *source = Some(TrackId(track));
             self.server.handle_slots_changed(&[(slot, *source)]);
         }
+    }
+
+    /// Who is there and was not refused.
+    fn wanted(&self) -> Vec<u64> {
+        self.tracks.iter().copied().filter(|track| !self.refused.1.contains(track)).collect()
+    }
+
+    fn exceeds(&self) -> bool {
+        self.wanted().len() > self.refused.0
     }
 
     fn offer_wishes(&mut self) {
@@ -167,9 +182,12 @@ impl Sim {
         let wishes = std::mem::take(&mut self.wishes);
         for wish in &wishes {
             let direction = match wish {
-                Step::Stop => {
+                Step::Stop | Step::Decline => {
                     let Some((mid, track)) = heard else { continue };
-                    changes.stop_media(mid);
+                    match wish {
+                        Step::Stop => changes.stop_media(mid),
+                        _ => changes.set_direction(mid, Direction::Inactive),
+                    }
                     self.stopped.push((mid, track));
                     continue;
                 }
@@ -277,6 +295,11 @@ impl Sim {
                     self.assign(slot.slot, slot.source);
                 }
                 Action::AssignSlot(slot, source) => self.assign(slot, source),
+                Action::Refuse { line_count_max, tracks } => {
+                    let tracks: Vec<u64> = tracks.iter().map(|track| track.0).collect();
+                    assert!(tracks.iter().all(|track| self.stopped.iter().any(|(_, it)| it == track)));
+                    self.refused = (usize::from(line_count_max), tracks);
+                }
                 Action::SendCandidate { .. }
                 | Action::SendError(..)
                 | Action::SendSlots(_)
@@ -312,18 +335,14 @@ impl Sim {
         let mut carried: Vec<u64> =
             self.slots.values().filter_map(|(_, source)| source.map(|track| track.0)).collect();
         carried.sort_unstable();
-        let wanted: Vec<u64> = self
-            .tracks
-            .iter()
-            .copied()
-            .filter(|track| !self.stopped.iter().any(|(_, it)| it == track))
-            .collect();
+        let wanted = self.wanted();
         assert!(carried.iter().all(|track| self.tracks.contains(track)), "none that is gone");
         assert!(carried.is_sorted_by(|a, b| a < b), "each voice once: {carried:?}");
-        if self.tracks.len() <= usize::from(AUDIO_SLOTS) {
+        assert!(carried.iter().all(|track| wanted.contains(track)), "none that was refused");
+        if !self.exceeds() {
             assert!(wanted.iter().all(|track| carried.contains(track)), "{carried:?} of {wanted:?}");
         } else {
-            assert!(carried.len() >= wanted.len().min(usize::from(AUDIO_SLOTS)), "no slot is idle");
+            assert_eq!(carried.len(), self.refused.0, "no m-line is idle");
         }
         for (mid, source) in self.slots.values() {
             let mid: Mid = mid.as_str().into();
@@ -334,7 +353,7 @@ impl Sim {
             let (_, line, _) = section(&self.agreed, &mid);
             assert_eq!(direction.is_receiving(), source.is_some(), "{mid} is {direction}");
             assert_eq!(line.contains("a=msid:"), source.is_some(), "{line}");
-            if let Some(track) = source.filter(|_| self.tracks.len() <= usize::from(AUDIO_SLOTS)) {
+            if let Some(track) = source.filter(|_| !self.exceeds()) {
                 assert!(line.contains(&format!("a=msid:user-{track} t{track}\r\n")), "{track} on {line}");
             }
         }

@@ -136,6 +136,29 @@ fn beyond_the_slots_the_worker_chooses() {
     assert_eq!(accept(&mut script), ["add 0 s0 4"]);
 }
 
+/// A phone that has lines for one voice only, say.
+#[test]
+fn where_voices_are_more_than_the_lines_that_are_left_the_worker_chooses() {
+    let mut script = listening(4, &[]);
+    let actions = script.voices(&[1, 2, 3]);
+    let answer = answer_to(sent_offer(&actions).unwrap());
+    let answer = ["s1", "s2"]
+        .iter()
+        .fold(answer, |answer, mid| edit(&answer, mid, |line| line.replace("a=recvonly", "a=inactive")));
+    assert_eq!(summary(&script.answer(&answer)), ["refuse of 2: 2 3", "add 0 s0 1"]);
+    script.voices(&[1, 2, 3, 4]);
+    assert_eq!(accept(&mut script), ["add 1 s3 4"]);
+    // No line is left for the next, so the two carry who is loudest of the three.
+    assert_eq!(summary(&script.voices(&[1, 2, 3, 4, 5])), [""; 0]);
+    assert_eq!(summary(&script.slots_changed(&[(0, Some(5))])), ["slots s0=5"]);
+    // What was refused is not heard, not even where the worker did not know yet,
+    assert_eq!(summary(&script.slots_changed(&[(0, Some(2))])), ["assign 0 1", "slots s0=1"]);
+    // and who refused somebody that has left has no more lines than before.
+    assert_eq!(summary(&script.voices(&[1, 4, 5])), ["refuse of 2:"]);
+    assert_eq!(summary(&script.slots_changed(&[(1, Some(5))])), ["slots s3=5"]);
+    assert_eq!(summary(&script.voices(&[1, 4])), ["assign 1 4", "slots s3=4"]);
+}
+
 #[test]
 fn the_worker_is_put_right_where_everyone_has_a_slot() {
     let mut script = listening(3, &[1, 2]);
@@ -194,12 +217,12 @@ fn a_client_stops_and_starts_to_listen() {
     let sent = sent_answer(&actions).unwrap();
     assert!(section(sent, "s0").1.contains("a=inactive\r\n"), "{sent}");
     assert!(section(sent, "s2").1.starts_with("m=audio 0 "), "{sent}");
-    assert_eq!(summary(&actions), ["assign 0 -", "assign 2 -", "answer"]);
+    assert_eq!(summary(&actions), ["assign 0 -", "assign 2 -", "answer", "refuse of 31: 1 3"]);
     // What it does not want is not pressed upon it,
     assert_eq!(summary(&script.voices(&[1, 2, 3])), [""; 0]);
     // until it asks.
     let offer = edit(&offer, "s0", |line| line.replace("a=inactive", "a=recvonly"));
-    assert_eq!(summary(&script.offer(&offer)), ["answer", "add 0 s0 1"]);
+    assert_eq!(summary(&script.offer(&offer)), ["answer", "refuse of 32: 3", "add 0 s0 1"]);
 }
 
 #[test]
@@ -232,7 +255,8 @@ fn a_line_that_the_client_stops_makes_room() {
         assert_eq!(mids.len(), 2, "no more m-lines than ever were in use: {answer}");
         let offer = mids.iter().fold(answer.clone(), |offer, mid| reject(&offer, &format!("s{mid}")));
         let actions = summary(&script.offer(&offer));
-        assert_eq!(actions, ["assign 0 -", "assign 1 -", "answer"]);
+        assert_eq!(actions[..3], ["assign 0 -", "assign 1 -", "answer"]);
+        assert_eq!(actions[3..], [format!("refuse of 2: {track} {}", track + 1)]);
     }
 }
 

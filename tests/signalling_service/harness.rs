@@ -202,6 +202,7 @@ pub(crate) fn word(command: &Command) -> &'static str {
         Command::SetDeafened { .. } => "SetDeafened",
         Command::AddSlot { .. } => "AddSlot",
         Command::AssignSlot { .. } => "AssignSlot",
+        Command::Refuse { .. } => "Refuse",
         Command::Snapshot(_) => "Snapshot",
         Command::Capture { .. } => "Capture",
         Command::Stop => "Stop",

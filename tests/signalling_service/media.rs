@@ -327,6 +327,41 @@ fn speakers_are_named_to_their_room() {
     house.signalling.handle_event(house.now, WORKER, gone);
 }
 
+/// Control and the worker count alike: else each would undo what the other does, for ever.
+#[test]
+fn where_the_worker_decides_it_is_left_to_though_some_lines_were_refused() {
+    let mut house = House::of(&Shape { audio_slots: 3, ..Shape::default() });
+    let publish = |user| {
+        house.told();
+        let client = house.publisher("r", user);
+        (client, published(&house.told()).unwrap().1)
+    };
+    let voices = ["a", "b", "c", "d", "e"].map(publish);
+    let mut listener = house.join("r", "l");
+    house.pass(Duration::from_secs(3));
+    house.told();
+    let heard = listener.heard();
+    let offer = heard.iter().find(|message| message["event"] == "offer").expect("an offer");
+    let answer = Peer::new(house.now).answer(offer["data"]["sdp"].as_str().unwrap());
+    let (first, others) = answer.match_indices("m=audio").nth(1).map(|(at, _)| answer.split_at(at)).unwrap();
+    let answer = format!("{first}{}", others.replace("a=recvonly", "a=inactive"));
+    listener.say(&house, "answer", json!({"type": "answer", "sdp": answer}));
+    let told = house.told();
+    let [.., Command::Refuse { line_count_max: 1, tracks, .. }, Command::AddSlot { transport, slot }] =
+        &told[..]
+    else {
+        panic!("{:?}", told.iter().map(word).collect::<Vec<_>>())
+    };
+    assert_eq!(**tracks, [voices[1].1, voices[2].1]);
+    for track in [voices[3].1, voices[4].1, voices[0].1] {
+        let changes = vec![(slot.slot, Some(track))];
+        let event = Event::SlotsChanged { transport: *transport, changes };
+        house.signalling.handle_event(house.now, WORKER, event);
+        assert_eq!(house.told_words(), Vec::<&str>::new());
+    }
+    assert!(listener.heard_words().contains(&"slots".to_owned()));
+}
+
 #[test]
 fn slots_that_change_hands_are_named_by_their_m_line() {
     let house = House::of(&Shape { audio_slots: 1, ..Shape::default() });

@@ -62,6 +62,7 @@ struct Books {
     /// Each with its room, and whether it is published here.
     tracks: BTreeMap<TrackId, (RoomId, bool)>,
     slots: BTreeMap<(TransportId, SlotIndex), Option<TrackId>>,
+    refused: BTreeMap<TransportId, Box<[TrackId]>>,
     ssrcs: BTreeSet<(TransportId, u32)>,
     names_used: BTreeSet<u64>,
 }
@@ -116,6 +117,10 @@ impl Books {
                 self.check_source(transport, source);
                 *self.slots.get_mut(&(transport, slot)).expect("a slot that was added") = source;
             }
+            Command::Refuse { transport, tracks, .. } => {
+                assert!(self.transports.contains_key(&transport));
+                self.refused.insert(transport, tracks);
+            }
             Command::SendDtls { .. }
             | Command::SetKeys { .. }
             | Command::Snapshot(_)
@@ -126,10 +131,12 @@ impl Books {
         }
     }
 
-    /// A receiver hears only what is published in its own room.
+    /// A receiver hears only what is published in its own room, and nothing that it refused.
     fn check_source(&self, transport: TransportId, source: Option<TrackId>) {
         let room = self.transports[&transport];
-        assert!(source.is_none_or(|track| self.tracks.get(&track).is_some_and(|(of, _)| *of == room)));
+        let Some(track) = source else { return };
+        assert!(self.tracks.get(&track).is_some_and(|(of, _)| *of == room));
+        assert!(self.refused.get(&transport).is_none_or(|refused| !refused.contains(&track)));
     }
 
     fn is_empty(&self) -> bool {

@@ -58,6 +58,13 @@ pub enum Action {
     AddSlot(Box<Slot>),
     /// A slot that the peer accepted before carries this now.
     AssignSlot(SlotIndex, Option<TrackId>),
+    /// What the peer did not accept of what it was offered; takes the place of what it refused before.
+    Refuse {
+        /// Most voices that it can hear at once.
+        line_count_max: u16,
+        /// It wants to hear none of these.
+        tracks: Box<[TrackId]>,
+    },
     /// Tell the client which slots changed hands without an offer.
     SendSlots(Vec<(Mid, Option<TrackId>)>),
 }

@@ -43,6 +43,8 @@ pub struct Negotiation {
     pub(super) voices: Vec<Voice>,
     /// Voices that the client did not want, with the m-line of ours that offered them; `None` once that is rejected.
     pub(super) refused: Vec<(TrackId, Option<usize>)>,
+    /// What the worker was told of it, and how many voices it can give the client at once.
+    pub(super) told_refused: Option<(u16, Box<[TrackId]>)>,
     pub(super) slot_count: SlotCount,
     pub(super) numbering: Option<Numbering>,
     /// The client's first offer was answered, or ours.
@@ -125,6 +127,7 @@ impl Negotiation {
             published: None,
             voices: Vec::new(),
             refused: Vec::new(),
+            told_refused: None,
             numbering: None,
             is_established: false,
             has_candidates: false,
@@ -389,12 +392,20 @@ impl Negotiation {
     }
 
     fn plan(&self, may_send: impl Fn(usize) -> bool) -> Plan {
-        let demand = Demand::new(&self.voices, &self.refused, self.slots());
-        Plan::new(&demand, &self.lines, self.slots(), may_send)
+        let demand = Demand::new(&self.voices, &self.refused, self.line_count_max());
+        Plan::new(&demand, &self.lines, self.slot_count, may_send)
     }
 
-    pub(super) fn slots(&self) -> SlotCount {
-        self.slot_count
+    /// Most voices that can be heard at once: as many as slots, unless the client declined m-lines of ours, which stay
+    /// ours, and has too few of its own.
+    pub(super) fn line_count_max(&self) -> u16 {
+        let count = |is_ours: bool, receives: bool| {
+            let audios = self.lines.iter().filter_map(|line| line.audio.as_ref());
+            audios.filter(|audio| audio.is_ours == is_ours && audio.client_receives == receives).count()
+        };
+        let max = self.slot_count.max;
+        let declined = count(true, false).saturating_sub(count(false, true));
+        max.saturating_sub(u16::try_from(declined).unwrap_or(u16::MAX))
     }
 
     fn is_failed(&self) -> bool {

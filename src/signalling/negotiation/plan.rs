@@ -31,24 +31,26 @@ pub(super) struct SlotCount {
     pub(super) ssrcs_used: u32,
 }
 
-/// Voices that have or deserve a slot, and whether there are more of them than slots.
+/// Voices that have or deserve a slot, and whether there are more of them than can be heard at once.
 pub(super) struct Demand<'a> {
     pub(super) wanted: Vec<&'a Voice>,
     pub(super) tracks: HashSet<TrackId>,
-    pub(super) exceeds_slots: bool,
+    pub(super) exceeds_lines: bool,
 }
 
 impl<'a> Demand<'a> {
-    /// `refused` voices were offered and not accepted: they want nothing.
+    /// `refused` voices were offered and not accepted: they want nothing. At most `line_count_max` are heard at once.
+    /// A worker counts the same way ([`Action::Refuse`](super::Action::Refuse)): where the two differed, each would undo
+    /// for ever what the other does.
     pub(super) fn new(
         voices: &'a [Voice],
         refused: &[(TrackId, Option<usize>)],
-        slots: SlotCount,
+        line_count_max: u16,
     ) -> Demand<'a> {
         let refused: HashSet<TrackId> = refused.iter().map(|(track, _)| *track).collect();
         let wanted: Vec<&Voice> = voices.iter().filter(|voice| !refused.contains(&voice.track)).collect();
         let tracks = wanted.iter().map(|voice| voice.track).collect();
-        Demand { exceeds_slots: wanted.len() > usize::from(slots.max), wanted, tracks }
+        Demand { exceeds_lines: wanted.len() > usize::from(line_count_max), wanted, tracks }
     }
 }
 
@@ -113,12 +115,12 @@ impl Plan {
     }
 }
 
-/// An m-line stays with its voice. Where voices are more than slots it stays active even when its voice is
+/// An m-line stays with its voice. Where voices are more than can be heard it stays active even when its voice is
 /// gone: the worker has others for it.
 fn keep(line: &Line, demand: &Demand<'_>) -> Option<Sending> {
     let audio = line.audio.as_ref().filter(|audio| audio.client_receives)?;
     let slot = audio.slot.as_ref()?;
     let voice = slot.voice.as_ref()?;
-    let stays = demand.exceeds_slots || demand.tracks.contains(&voice.track);
+    let stays = demand.exceeds_lines || demand.tracks.contains(&voice.track);
     stays.then(|| Sending { slot: slot.index, ssrc_number: slot.ssrc_number, voice: voice.clone() })
 }

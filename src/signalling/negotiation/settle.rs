@@ -13,7 +13,8 @@ impl Negotiation {
     /// Tells the worker what the m-lines say by now, and the client what they do not say.
     pub(super) fn settle(&mut self) {
         self.settle_upload();
-        let demand = Demand::new(&self.voices, &self.refused, self.slots());
+        self.settle_refused();
+        let demand = Demand::new(&self.voices, &self.refused, self.line_count_max());
         let slots = || self.lines.iter().filter_map(Line::slot).filter(|slot| slot.voice.is_some());
         let agreed: HashSet<TrackId> = slots().filter_map(SlotLine::agreed).collect();
         let mut carried: HashSet<TrackId> = slots().filter_map(|slot| slot.source).collect();
@@ -21,7 +22,7 @@ impl Negotiation {
         for line in &mut self.lines {
             let (Some(mid), Some(audio)) = (line.mid, &mut line.audio) else { continue };
             let Some(slot) = &mut audio.slot else { continue };
-            let source = if demand.exceeds_slots {
+            let source = if demand.exceeds_lines {
                 slot.source_among_many(&demand, &carried)
             } else {
                 slot.source_of_its_own(&demand, &agreed)
@@ -46,7 +47,7 @@ impl Negotiation {
             }
             slot.source = source;
             // The next offer makes the m-line of a voice that left inactive: that is news enough.
-            let is_news = source.is_some() || demand.exceeds_slots;
+            let is_news = source.is_some() || demand.exceeds_lines;
             if slot.voice.is_some() && slot.told != source && is_news {
                 slot.told = source;
                 changed.push((mid, source));
@@ -69,6 +70,22 @@ impl Negotiation {
         self.published = stream;
     }
 
+    fn settle_refused(&mut self) {
+        let line_count_max = self.line_count_max();
+        let is_told = match &self.told_refused {
+            Some((max, told)) => {
+                *max == line_count_max && told.iter().eq(self.refused.iter().map(|(track, _)| track))
+            }
+            None => self.refused.is_empty() && line_count_max == self.slot_count.max,
+        };
+        if is_told {
+            return;
+        }
+        let tracks: Box<[TrackId]> = self.refused.iter().map(|(track, _)| *track).collect();
+        self.told_refused = Some((line_count_max, tracks.clone()));
+        self.actions.push_back(Action::Refuse { line_count_max, tracks });
+    }
+
     pub(super) fn slots_mut(&mut self) -> impl Iterator<Item = &mut SlotLine> {
         self.lines.iter_mut().filter_map(Line::slot_mut)
     }
@@ -80,7 +97,7 @@ impl SlotLine {
         self.voice.as_ref().map(|voice| voice.track)
     }
 
-    /// Voices are no more than slots: each gets the one that names it. Until it has one, another that the
+    /// Voices are no more than can be heard: each gets the one that names it. Until it has one, another that the
     /// worker lent it stays lent. Nothing may be sent on an m-line that names none.
     fn source_of_its_own(&self, demand: &Demand<'_>, agreed: &HashSet<TrackId>) -> Option<TrackId> {
         let own = self.agreed().filter(|own| demand.tracks.contains(own))?;
@@ -88,7 +105,7 @@ impl SlotLine {
         lent.or(Some(own))
     }
 
-    /// Voices are more than slots: the worker gives them to the loudest, only an empty one is filled.
+    /// Voices are more than can be heard: the worker gives them to the loudest, only an empty one is filled.
     fn source_among_many(&self, demand: &Demand<'_>, carried: &HashSet<TrackId>) -> Option<TrackId> {
         let own = self.agreed()?;
         if let Some(source) = self.source.filter(|source| demand.tracks.contains(source)) {
