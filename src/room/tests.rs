@@ -161,7 +161,7 @@ fn who_refused_lines_hears_the_loudest_on_those_that_are_left_and_nobody_that_wa
     for (speaker, heard) in [(0, 0), (1, 1), (2, 1), (0, 0)] {
         assert_eq!(heard_when_loud(&mut scene, speaker), [tracks[heard]], "{speaker} speaks");
     }
-    scene.room.refuse(listener, 1, vec![tracks[1], tracks[2]]);
+    scene.room.refuse(listener, 1, vec![tracks[2], tracks[1]]);
     assert_eq!(
         heard_when_loud(&mut scene, 1),
         [tracks[0]],
