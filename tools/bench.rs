@@ -80,12 +80,17 @@ fn main() -> Result<()> {
     for name in &arguments.only {
         ensure!(tables.iter().any(|table| table.name == name), "there is no table {name}; see --list");
     }
+    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    for number in &arguments.at {
+        let has_row =
+            |table: &plan::Table| wanted(table.name) && table.cases.iter().any(|case| case.x == *number);
+        ensure!(tables.iter().any(has_row), "no table of those has a row {number}");
+    }
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("{} cannot be made", arguments.out.display()))?;
     let network = Network::new().context("two network namespaces (as root, with iproute2)")?;
     network.segment(arguments.segment)?;
     let mut found = Vec::new();
-    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
     let (mut missing, mut is_whole) = (Vec::new(), true);
     for table in tables.iter().filter(|table| wanted(table.name)) {
         println!("{}", table.title);

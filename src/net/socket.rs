@@ -290,9 +290,17 @@ fn unbound(domain: Domain) -> io::Result<Socket> {
     }
     // For the latency that we add: where it cannot be had, nothing else is missing.
     let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
-    set_buffer_len(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
-    set_buffer_len(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+    set_buffer_lens(fd)?;
     Ok(socket)
+}
+
+/// Room for what comes and for what leaves while nobody looks, past the system's limits where we may.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_buffer_lens(fd: RawFd) -> io::Result<()> {
+    set_buffer_len(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+    set_buffer_len(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
 }
 
 /// Whether the kernel cuts what is longer than the path's MTU as it sends it on IPv4, instead of refusing it

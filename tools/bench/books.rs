@@ -12,28 +12,35 @@ use super::network::Network;
 pub(crate) struct Sample {
     /// In seconds, as all that follows.
     pub(crate) read_at: f64,
-    /// Up to when `idle` is booked: the server's CPU went to sleep then, or awoke.
-    pub(crate) booked_at: f64,
-    /// Time for which the server's CPU was idle, ever.
-    pub(crate) idle: f64,
+    pub(crate) server: Booked,
+    pub(crate) load: Booked,
     /// That was stolen of all CPUs.
     pub(crate) stolen: f64,
     /// Taken by the load's CPU, ever.
     pub(crate) interrupts: f64,
 }
 
+/// What is booked of one CPU, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Booked {
+    /// Up to when: it went to sleep then, or awoke.
+    pub(crate) at: f64,
+    /// Time for which it was idle, ever.
+    pub(crate) idle: f64,
+}
+
 /// A CPU to which anything is sent and that neither sleeps nor wakes for so long does not sleep at all.
 const AWAKE: f64 = 0.1;
 
 impl Sample {
-    /// Of the time until `end`, or nearly, the part for which the server's CPU was busy, from 0 to 1.
-    pub(crate) fn busy_until(&self, end: &Sample) -> f64 {
-        let passed = (end.known_until() - self.known_until()).max(0.001);
-        (1.0 - (end.idle - self.idle) / passed).max(0.0)
-    }
-
-    fn known_until(&self) -> f64 {
-        if self.read_at - self.booked_at > AWAKE { self.read_at } else { self.booked_at }
+    /// Of the time until `end`, or nearly, the part for which a CPU was busy, from 0 to 1.
+    pub(crate) fn busy_until(&self, end: &Sample, cpu: fn(&Sample) -> Booked) -> f64 {
+        let known_until = |sample: &Sample| {
+            let booked_at = cpu(sample).at;
+            if sample.read_at - booked_at > AWAKE { sample.read_at } else { booked_at }
+        };
+        let passed = (known_until(end) - known_until(self)).max(0.001);
+        (1.0 - (cpu(end).idle - cpu(self).idle) / passed).max(0.0)
     }
 }
 
@@ -52,15 +59,17 @@ pub(crate) fn samples(network: &Network, began: Instant, is_over: impl Fn() -> b
         // tick, and voices keep step with ticks.
         let timers = std::fs::read_to_string("/proc/timer_list").unwrap_or_default();
         let read_at = began.elapsed().as_secs_f64();
-        let (booked_at, idle) = if let Some(Idle { ago, time }) = idle_of(&timers, network.server_cpu) {
-            (read_at - ago, time)
-        } else {
-            let own = ticks(&format!("cpu{}", network.server_cpu));
-            (read_at, own.iter().skip(3).take(2).sum::<f64>() / 100.0)
+        let booked = |cpu: usize| match idle_of(&timers, cpu) {
+            Some(Idle { ago, time }) => Booked { at: read_at - ago, idle: time },
+            None => {
+                let own = ticks(&format!("cpu{cpu}"));
+                Booked { at: read_at, idle: own.iter().skip(3).take(2).sum::<f64>() / 100.0 }
+            }
         };
+        let (server, load) = (booked(network.server_cpu), booked(network.load_cpu));
         let stolen = ticks("cpu").get(7).copied().unwrap_or_default() / 100.0;
         let interrupts = function_calls(&std::fs::read_to_string("/proc/interrupts")?, network.load_cpu);
-        samples.push(Sample { read_at, booked_at, idle, stolen, interrupts });
+        samples.push(Sample { read_at, server, load, stolen, interrupts });
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(samples)
@@ -107,8 +116,8 @@ pub(crate) fn at_rest(network: &Network, seconds: u32) -> Result<f64> {
     let samples = samples.map_err(|_| anyhow::anyhow!("the sampler panicked"))??;
     let (first, last) = samples.first().zip(samples.last()).context("no samples")?;
     // Here it may sleep for long: what is booked is all that is known.
-    let passed = (last.booked_at - first.booked_at).max(0.001);
-    Ok(100.0 * (1.0 - (last.idle - first.idle) / passed).max(0.0))
+    let passed = (last.server.at - first.server.at).max(0.001);
+    Ok(100.0 * (1.0 - (last.server.idle - first.server.idle) / passed).max(0.0))
 }
 
 #[cfg(test)]
@@ -127,13 +136,18 @@ mod tests {
 
     #[test]
     fn a_cpu_that_never_sleeps_is_busy() {
-        let sample =
-            |read_at, booked_at, idle| Sample { read_at, booked_at, idle, stolen: 0.0, interrupts: 0.0 };
+        let sample = |read_at, at, idle| {
+            let (server, load) = (Booked { at, idle }, Booked { at: read_at, idle: 0.0 });
+            Sample { read_at, server, load, stolen: 0.0, interrupts: 0.0 }
+        };
+        let busy = |from: &Sample, to: &Sample| from.busy_until(to, |sample| sample.server);
         let asleep = sample(10.0, 9.999, 5.0);
-        assert!((asleep.busy_until(&sample(11.0, 10.999, 5.25)) - 0.75).abs() < 1e-9);
+        let other = asleep.busy_until(&sample(11.0, 10.999, 5.25), |sample| sample.load);
+        assert!((other - 1.0).abs() < 1e-9, "the other CPU is another");
+        assert!((busy(&asleep, &sample(11.0, 10.999, 5.25)) - 0.75).abs() < 1e-9);
         // Awake for the last four tenths of a second, and for good.
-        assert!((asleep.busy_until(&sample(11.0, 10.6, 5.2)) - 0.8).abs() < 1e-3);
-        assert!((sample(11.0, 10.6, 5.2).busy_until(&sample(12.0, 10.6, 5.2)) - 1.0).abs() < 1e-9);
+        assert!((busy(&asleep, &sample(11.0, 10.6, 5.2)) - 0.8).abs() < 1e-3);
+        assert!((busy(&sample(11.0, 10.6, 5.2), &sample(12.0, 10.6, 5.2)) - 1.0).abs() < 1e-9);
     }
 
     #[test]

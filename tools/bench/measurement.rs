@@ -29,11 +29,18 @@ pub(crate) struct Figures {
     /// The same for the server's CPU as a whole, whoever used it, above what it does at rest; not a number where it has
     /// none of its own.
     pub(crate) machine_us: f64,
+    /// The same for both CPUs, the load's own work included; not a number where they are shared.
+    pub(crate) both_us: f64,
     /// Of the process, in percent of a CPU.
     pub(crate) cpu_percent: f64,
     pub(crate) delivered_per_second: f64,
     /// Of the whole run, its beginning included; of several the worst.
     pub(crate) loss_percent: f64,
+    /// Datagrams that came and that the load tool did not read in time, among those that are lost; of several runs the
+    /// worst.
+    pub(crate) overflowed: f64,
+    /// For how many seconds of the run a worker's packets waited for others, as its CPU was used up.
+    pub(crate) overload_s: f64,
     /// Of the load tool's busiest thread, in percent of a CPU: near 100 its voices come late and in bursts.
     pub(crate) load_cpu_percent: f64,
     /// By which another CPU handed the load's what it had for it, for each delivered packet: each costs the sender
@@ -109,6 +116,8 @@ pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, 
 pub(crate) struct Beside {
     /// The worse of the two ways to count CPU time, as a multiple.
     pub(crate) cost: f64,
+    /// Both CPUs, as a multiple.
+    pub(crate) both: f64,
     /// What it takes longer.
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
@@ -121,6 +130,7 @@ impl Beside {
         Beside {
             // Where there is no such figure, the other one is the greater.
             cost: ratio(run.process_us, first.process_us).max(ratio(run.machine_us, first.machine_us)),
+            both: ratio(run.both_us, first.both_us),
             p50_ms: run.p50_ms - first.p50_ms,
             p99_ms: run.p99_ms - first.p99_ms,
             p999_ms: run.p999_ms - first.p999_ms,
@@ -140,18 +150,23 @@ fn medians<T, const N: usize>(runs: &[T], figures: [fn(&T) -> f64; N]) -> [f64; 
 
 /// The medians of a subject's runs, and of what they are beside the first subject's.
 fn found(runs: &[Figures], first: &[Figures]) -> (Figures, Beside) {
-    let [process_us, machine_us, cpu_percent] =
-        medians(runs, [|run| run.process_us, |run| run.machine_us, |run| run.cpu_percent]);
+    let [process_us, machine_us, both_us, cpu_percent] =
+        medians(runs, [|run| run.process_us, |run| run.machine_us, |run| run.both_us, |run| run.cpu_percent]);
     let [delivered_per_second, load_cpu_percent, interrupts] =
         medians(runs, [|run| run.delivered_per_second, |run| run.load_cpu_percent, |run| run.interrupts]);
-    let loss_percent = runs.iter().map(|run| run.loss_percent).fold(0.0, f64::max);
+    let [overload_s] = medians(runs, [|run| run.overload_s]);
+    let worst = |figure: fn(&Figures) -> f64| runs.iter().map(figure).fold(0.0, f64::max);
+    let (loss_percent, overflowed) = (worst(|run| run.loss_percent), worst(|run| run.overflowed));
     let [p50_ms, p99_ms, p999_ms] = medians(runs, [|run| run.p50_ms, |run| run.p99_ms, |run| run.p999_ms]);
     let figures = Figures {
         process_us,
         machine_us,
+        both_us,
         cpu_percent,
         delivered_per_second,
         loss_percent,
+        overflowed,
+        overload_s,
         load_cpu_percent,
         interrupts,
         p50_ms,
@@ -159,9 +174,10 @@ fn found(runs: &[Figures], first: &[Figures]) -> (Figures, Beside) {
         p999_ms,
     };
     let pairs: Vec<Beside> = runs.iter().zip(first).map(|(run, first)| Beside::of(run, first)).collect();
-    let [cost, p50_ms, p99_ms, p999_ms] =
-        medians(&pairs, [|pair| pair.cost, |pair| pair.p50_ms, |pair| pair.p99_ms, |pair| pair.p999_ms]);
-    (figures, Beside { cost, p50_ms, p99_ms, p999_ms })
+    let [cost, both] = medians(&pairs, [|pair| pair.cost, |pair| pair.both]);
+    let [p50_ms, p99_ms, p999_ms] =
+        medians(&pairs, [|pair| pair.p50_ms, |pair| pair.p99_ms, |pair| pair.p999_ms]);
+    (figures, Beside { cost, both, p50_ms, p99_ms, p999_ms })
 }
 
 /// What one run found, and the percentage of its time that was stolen.
@@ -193,8 +209,9 @@ fn run(
     let outcome: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
     std::fs::remove_file(&json)?;
     let (mut figures, steal) = figures(&outcome, load, &machine, at_rest)?;
+    figures.overload_s = running.overload_seconds(subject, network)?;
     if table.is_spread {
-        (figures.machine_us, figures.interrupts) = (f64::NAN, f64::NAN);
+        (figures.machine_us, figures.both_us, figures.interrupts) = (f64::NAN, f64::NAN, f64::NAN);
     }
     Ok((figures, steal))
 }
@@ -218,12 +235,17 @@ fn figures(outcome: &Value, load: &Load, machine: &[Sample], at_rest: f64) -> Re
     let (begins, ends) = within(from).zip(within(to)).context("no samples")?;
     let passed = (ends.read_at - begins.read_at).max(0.001);
     let delays = Delays::of(counted)?;
+    let servers = (begins.busy_until(ends, |sample| sample.server) - at_rest / 100.0).max(0.0);
+    let both = servers + begins.busy_until(ends, |sample| sample.load);
     let figures = Figures {
         process_us: sum("server_cpu_percent") * 1e4 / delivered,
-        machine_us: (begins.busy_until(ends) - at_rest / 100.0).max(0.0) * count * 1e6 / delivered,
+        machine_us: servers * count * 1e6 / delivered,
+        both_us: both * count * 1e6 / delivered,
         cpu_percent: sum("server_cpu_percent") / count,
         delivered_per_second: delivered / count,
         loss_percent: number(&outcome["packets"]["loss_percent"]),
+        overflowed: number(&outcome["own"]["overflowed"]),
+        overload_s: 0.0,
         load_cpu_percent: sum("own_cpu_percent") / count,
         interrupts: (ends.interrupts - begins.interrupts) / passed * count / delivered,
         p50_ms: delays.quantile(0.5),

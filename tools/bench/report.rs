@@ -86,14 +86,17 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
         "subject",
         "packets/s",
         "loss",
+        "not read by the load",
         "µs a packet, process",
         "µs, its CPU",
         "× the first, the worse",
+        "µs, both CPUs (× the first's)",
         "p50 (− the first's)",
         "p99",
         "p99.9",
         "the load's own CPU",
         "interrupts of it a packet",
+        "overload tick on",
     ];
     let mut cells = Vec::new();
     for row in rows {
@@ -103,18 +106,25 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
                 (*name).to_owned(),
                 format!("{:.0}", figures.delivered_per_second),
                 format!("{:.2} %", figures.loss_percent),
+                format!("{:.0}", figures.overflowed),
                 format!("{:.2}", figures.process_us),
                 of_own_cpu(figures.machine_us, 2),
                 format!("{:.2}", beside.cost),
+                of_both(figures.both_us, beside.both),
                 format!("{:.2} ms ({:+.2})", figures.p50_ms, beside.p50_ms),
                 format!("{:.2} ms ({:+.2})", figures.p99_ms, beside.p99_ms),
                 format!("{:.2} ms ({:+.2})", figures.p999_ms, beside.p999_ms),
                 format!("{:.0} %", figures.load_cpu_percent),
                 of_own_cpu(figures.interrupts, 3),
+                format!("{:.0} s", figures.overload_s),
             ]);
         }
     }
     (heads.map(str::to_owned).into(), cells)
+}
+
+fn of_both(us: f64, ratio: f64) -> String {
+    if us.is_nan() { "–".to_owned() } else { format!("{us:.2} ({ratio:.2})") }
 }
 
 /// Under a table.

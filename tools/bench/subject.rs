@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use gryt_sfu::time::Now;
 
 use super::janus;
@@ -136,6 +136,24 @@ impl Running {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(self)
+    }
+
+    /// For how long its workers have been overloaded. `/metrics` tells this machine.
+    pub(crate) fn overload_seconds(&self, subject: &Subject, network: &Network) -> Result<f64> {
+        if !matches!(subject, Subject::Server(_) | Subject::Unsteered(_)) {
+            return Ok(0.0);
+        }
+        let script = format!(
+            r"exec 3<>/dev/tcp/127.0.0.1/{PORT}; printf 'GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3; cat <&3"
+        );
+        let mut command = network.at_server("bash", self.is_spread);
+        let output = command.args(["-c", &script]).stdin(Stdio::null()).output()?;
+        let page = String::from_utf8_lossy(&output.stdout);
+        let lines = page.lines().filter_map(|line| line.strip_prefix("gryt_sfu_overload_seconds_total{"));
+        let seconds = lines.map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        let seconds: Vec<f64> = seconds.collect::<Option<_>>().context("numbers in /metrics")?;
+        ensure!(!seconds.is_empty(), "/metrics tells nothing of overload");
+        Ok(seconds.iter().sum())
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -1,7 +1,9 @@
 //! Members without a protocol, for the bare fan-out: what they send and count is what light members of a server send
 //! and count, datagram for datagram, so that both can be put side by side.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -189,7 +191,7 @@ fn listen(
     sent: &AtomicU64,
     is_over: &AtomicBool,
 ) -> Result<Outcome> {
-    let mut hearing = Hearing { batch: Batch::new(), counts: Counts::default() };
+    let mut hearing = Hearing { batch: Batch::new(), counts: Counts::default(), dropped: HashMap::new() };
     // Without the time before the first second that counts, and with it: delays, and what was lost.
     let (mut total, mut received) = (Counts::default(), 0);
     let mut outcome = Outcome { setting: settings.in_words(), ..Outcome::default() };
@@ -268,6 +270,7 @@ fn listen(
         loss_percent: 100.0 * missing as f64 / expected.max(1) as f64,
         ..Packets::default()
     };
+    outcome.own.overflowed = hearing.dropped.values().map(|count| u64::from(*count)).sum();
     outcome.latency_ms = Latency::of(&total.latency);
     Ok(outcome)
 }
@@ -293,6 +296,8 @@ impl Speaker {
 struct Hearing {
     batch: Batch,
     counts: Counts,
+    /// By the sockets that lost some for want of room: how many, ever.
+    dropped: HashMap<RawFd, u32>,
 }
 
 impl Hearing {
@@ -302,6 +307,9 @@ impl Hearing {
             for i in 0..count {
                 let Some(datagram) = self.batch.datagram(i) else { continue };
                 self.counts.received += 1;
+                if let Some(dropped) = datagram.dropped {
+                    self.dropped.insert(port.number(), dropped);
+                }
                 let sent_at = datagram.bytes.get(TIME_AT..END_AT).and_then(|bytes| bytes.first_chunk());
                 let Some((arrived_at, sent_at)) = datagram.arrived_at.zip(sent_at) else { continue };
                 let latency = arrived_at.saturating_sub(u64::from_be_bytes(*sent_at));

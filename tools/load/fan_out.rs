@@ -1,11 +1,12 @@
-//! The least that a server on this kernel could do: every datagram to all others of its room, as it came.
+//! The least that a server on this kernel could do: every datagram to all others of its room, as it came, as many as one
+//! call takes.
 
 use std::io::Write;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, ensure};
-use gryt_sfu::net::socket::set_may_fragment;
+use gryt_sfu::net::socket::{set_buffer_lens, set_may_fragment};
 
 /// A datagram of this byte and a room's number, two bytes, makes its sender a member of that room.
 pub(crate) const REGISTER: u8 = 0x4C;
@@ -20,16 +21,16 @@ const DATAGRAM_LEN_MAX: usize = 2_000;
 pub(crate) fn run(bind: SocketAddrV4) -> Result<()> {
     let socket = UdpSocket::bind(bind).with_context(|| format!("{bind} cannot be bound"))?;
     let address = socket.local_addr()?;
-    socket2::SockRef::from(&socket).set_recv_buffer_size(8 << 20)?;
+    set_buffer_lens(socket.as_raw_fd())?;
     set_may_fragment(socket.as_raw_fd(), false)?;
     println!("{address}");
     std::io::stdout().flush()?;
     let mut rooms: Vec<Vec<libc::sockaddr_in>> = Vec::new();
-    let mut inbox = Inbox::new();
+    let (mut inbox, mut outbox) = (Inbox::new(), Outbox::new());
     loop {
         inbox.fill(&socket)?;
         for i in 0..inbox.lens.len() {
-            let datagram = &mut inbox.bytes[i][..inbox.lens[i]];
+            let (datagram, source) = (&inbox.bytes[i][..inbox.lens[i]], &inbox.sources[i]);
             let (is_member, room) = match datagram {
                 [REGISTER, high, low] => (true, u16::from_be_bytes([*high, *low])),
                 [_, _, high, low, ..] => (false, u16::from_be_bytes([*high, *low])),
@@ -37,16 +38,20 @@ pub(crate) fn run(bind: SocketAddrV4) -> Result<()> {
             };
             let room = usize::from(room);
             if is_member {
+                outbox.flush(&socket); // It points to members, who may move.
                 if rooms.len() <= room {
                     rooms.resize(room + 1, Vec::new());
                 }
-                rooms[room].push(inbox.sources[i]);
+                rooms[room].push(*source);
                 continue;
             }
-            for batch in rooms.get_mut(room).into_iter().flat_map(|members| members.chunks_mut(BATCH)) {
-                send(&socket, datagram, &inbox.sources[i], batch);
+            let place = |address: &libc::sockaddr_in| (address.sin_addr.s_addr, address.sin_port);
+            let members = rooms.get(room).into_iter().flatten();
+            for member in members.filter(|member| place(member) != place(source)) {
+                outbox.push(&socket, datagram, member);
             }
         }
+        outbox.flush(&socket);
     }
 }
 
@@ -109,25 +114,47 @@ impl Inbox {
     }
 }
 
-/// One datagram to each of at most [`BATCH`] but whom it is from; what the kernel does not take is lost.
-fn send(socket: &UdpSocket, datagram: &mut [u8], from: &libc::sockaddr_in, to: &mut [libc::sockaddr_in]) {
-    assert!(to.len() <= BATCH);
-    let place = |address: &libc::sockaddr_in| (address.sin_addr.s_addr, address.sin_port);
-    let mut others = to.iter_mut().filter(|address| place(address) != place(from));
-    let mut part = libc::iovec { iov_base: datagram.as_mut_ptr().cast(), iov_len: datagram.len() };
-    let mut count = 0;
-    let mut messages: [libc::mmsghdr; BATCH] = std::array::from_fn(|_| {
-        // SAFETY: all zeros is a valid `mmsghdr`: null pointers with zero lengths.
-        let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
-        if let Some(address) = others.next() {
-            message.msg_hdr.msg_name = std::ptr::from_mut(address).cast();
+/// What one `sendmmsg` takes, as full as what one [`Inbox`] brought makes it. All but the pointers is written once.
+struct Outbox {
+    messages: Box<[libc::mmsghdr; BATCH]>,
+    parts: Box<[libc::iovec; BATCH]>,
+    len: usize,
+}
+
+impl Outbox {
+    fn new() -> Outbox {
+        let part = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let mut parts = Box::new([part; BATCH]);
+        let messages = Box::new(std::array::from_fn(|i| {
+            // SAFETY: all zeros is a valid `mmsghdr`: null pointers with zero lengths.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
             message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-            message.msg_hdr.msg_iov = &raw mut part;
+            message.msg_hdr.msg_iov = &raw mut parts[i];
             message.msg_hdr.msg_iovlen = 1;
-            count += 1;
+            message
+        }));
+        Outbox { messages, parts, len: 0 }
+    }
+
+    /// Both have to stay where they are until they are flushed.
+    fn push(&mut self, socket: &UdpSocket, datagram: &[u8], to: &libc::sockaddr_in) {
+        if self.len == BATCH {
+            self.flush(socket);
         }
-        message
-    });
-    // SAFETY: every pointer is to a local or a borrowed value that outlives the call; the count is that of the addresses.
-    unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
+        // The kernel reads both and writes neither.
+        self.parts[self.len] =
+            libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
+        self.messages[self.len].msg_hdr.msg_name = std::ptr::from_ref(to).cast_mut().cast();
+        self.len += 1;
+    }
+
+    /// What the kernel does not take is lost.
+    fn flush(&mut self, socket: &UdpSocket) {
+        let count = std::mem::take(&mut self.len) as u32;
+        if count > 0 {
+            // SAFETY: of the first `count`, name and part point to what has stayed there since they were pushed, and
+            // the parts are `self`'s own.
+            unsafe { libc::sendmmsg(socket.as_raw_fd(), self.messages.as_mut_ptr(), count, 0) };
+        }
+    }
 }

@@ -194,6 +194,15 @@ impl Port {
         }
     }
 
+    /// Its number in this process, by which to tell it from others; none of one that is gone.
+    pub(crate) fn number(&self) -> RawFd {
+        match self {
+            Port::Awake(socket) => socket.as_raw_fd(),
+            Port::Asleep(socket) => socket.as_raw_fd(),
+            Port::Gone => -1,
+        }
+    }
+
     /// No datagram wakes anybody from now on.
     pub(crate) fn sleep(&mut self) -> io::Result<()> {
         if let Port::Awake(_) = self
