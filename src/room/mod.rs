@@ -52,6 +52,8 @@ pub struct Room {
     pub others: WorkerSet,
     /// Who speaks is told by this part.
     pub is_home: bool,
+    /// What this part knows of speakers nobody was told, as it was not home.
+    is_untold: bool,
     audio_slots: usize,
     tracks: Slab<Track>,
     receivers: Slab<Receiver>,
@@ -76,6 +78,7 @@ impl Room {
             id,
             others: WorkerSet::EMPTY,
             is_home: true,
+            is_untold: false,
             audio_slots,
             tracks: Slab::new(),
             receivers: Slab::new(),
@@ -89,6 +92,12 @@ impl Room {
             speaking: Vec::new(),
             scores: Vec::new(),
         }
+    }
+
+    /// `others` hold parts of it from now on, and this one tells who speaks or does not.
+    pub fn span(&mut self, others: WorkerSet, is_home: bool) {
+        self.is_untold |= is_home && !self.is_home;
+        (self.others, self.is_home) = (others, is_home);
     }
 
     /// Adds a listener without slots.
@@ -211,13 +220,14 @@ impl Room {
         key
     }
 
-    /// Ends a track. Slots that carried it fall silent; where more voices wait than there are slots, the
-    /// loudest of those takes them.
-    pub fn unpublish(&mut self, now: Instant, key: TrackKey, changes: &mut Vec<SlotChange>) {
+    /// Ends a track. Slots that carried it fall silent; where more voices wait than there are slots, the loudest of
+    /// those takes them at the next interval, once for all that end together.
+    pub fn unpublish(&mut self, now: Instant, key: TrackKey) {
         if self.tracks.try_remove(key).is_none() {
             return;
         }
         self.batch.forget(key);
+        self.stage.forget(key);
         for (_, receiver) in &mut self.receivers {
             if let Some(seat) = receiver.seat_of(key) {
                 receiver.assign(now, seat, None);
@@ -226,7 +236,6 @@ impl Room {
                 refusal.forget(key);
             }
         }
-        self.update_stage(now, changes);
     }
 
     /// A new SSRC, or the end of a mute: the numbering of what came before has no meaning any more.
@@ -390,7 +399,7 @@ impl Room {
     }
 
     /// Looks at who speaks: re-sources slots where voices outnumber them, and returns the speakers, the
-    /// loudest first, when that set changed and the last report is old enough.
+    /// loudest first, when that set changed, or may be news from this part, and the last report is old enough.
     pub fn handle_interval(
         &mut self,
         now: Instant,
@@ -412,9 +421,10 @@ impl Room {
         let is_due = self.speakers_at.is_none_or(|at| now.duration_since(at) >= SPEAKERS_INTERVAL);
         let same = speaking.len() == self.speakers.len()
             && speaking.iter().all(|(_, id)| self.speakers.contains(id));
-        if same || !is_due {
+        if (same && !self.is_untold) || !is_due {
             return None;
         }
+        self.is_untold = false;
         speaking.sort_unstable();
         self.speakers.clear();
         self.speakers.extend(speaking.iter().map(|&(_, id)| id));

@@ -18,19 +18,20 @@ const MARGIN: u32 = 3 << 8;
 #[derive(Default)]
 pub struct Stage {
     seats: Vec<(TrackKey, Instant)>,
+    /// By track: whether it is among them.
+    holds: Vec<bool>,
     /// Kept for its memory.
     waiting: Vec<(u32, TrackKey)>,
 }
 
 impl Stage {
     /// Takes the present scores of all tracks and settles who is on stage: `size` tracks, or all when
-    /// there are fewer. Returns whether anything changed.
-    pub fn update(&mut self, now: Instant, size: usize, scores: &[(TrackKey, u32)]) -> bool {
+    /// there are fewer.
+    pub fn update(&mut self, now: Instant, size: usize, scores: &[(TrackKey, u32)]) {
         let score_of = |track| scores.iter().find(|(key, _)| *key == track).map(|(_, score)| *score);
-        let before = self.seats.len();
         self.seats.retain(|(track, _)| score_of(*track).is_some());
         self.seats.truncate(size);
-        let mut changed = self.seats.len() != before;
+        self.mark();
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.clear();
         let others = scores.iter().filter(|(track, _)| !self.holds(*track));
@@ -42,7 +43,6 @@ impl Stage {
             && let Some((_, track)) = challengers.next()
         {
             self.seats.push((track, now));
-            changed = true;
         }
         for (challenge, track) in challengers {
             let quietest = self
@@ -55,15 +55,24 @@ impl Stage {
                 break;
             }
             *seat = (track, now);
-            changed = true;
         }
         self.waiting = waiting;
-        changed
+        self.mark();
+    }
+
+    fn mark(&mut self) {
+        self.holds.clear();
+        for (track, _) in &self.seats {
+            if self.holds.len() <= *track {
+                self.holds.resize(track + 1, false);
+            }
+            self.holds[*track] = true;
+        }
     }
 
     /// Whether the track is on stage.
     pub fn holds(&self, track: TrackKey) -> bool {
-        self.seats.iter().any(|(key, _)| *key == track)
+        self.holds.get(track).is_some_and(|holds| *holds)
     }
 
     /// Whether nobody is.
@@ -79,6 +88,13 @@ impl Stage {
     /// Nobody is: every track has a slot of its own.
     pub fn clear(&mut self) {
         self.seats.clear();
+        self.holds.clear();
+    }
+
+    /// The track is over.
+    pub fn forget(&mut self, track: TrackKey) {
+        self.seats.retain(|(key, _)| *key != track);
+        self.mark();
     }
 }
 
@@ -127,14 +143,16 @@ mod tests {
     fn the_loudest_hold_it_and_nobody_is_thrown_off_at_once() {
         let t0 = crate::time::Now::read().instant;
         let mut stage = Stage::default();
-        assert!(stage.update(t0, 2, &[(0, 5_000), (1, 9_000), (2, 0)]));
+        stage.update(t0, 2, &[(0, 5_000), (1, 9_000), (2, 0)]);
         assert_eq!(on_stage(&stage), [0, 1]);
         let louder = [(0, 5_000), (1, 9_000), (2, 20_000)];
-        assert!(!stage.update(t0 + HOLD_MIN / 2, 2, &louder));
-        assert!(stage.update(t0 + HOLD_MIN, 2, &louder));
+        stage.update(t0 + HOLD_MIN / 2, 2, &louder);
+        assert_eq!(on_stage(&stage), [0, 1]);
+        stage.update(t0 + HOLD_MIN, 2, &louder);
         assert_eq!(on_stage(&stage), [1, 2]);
         let hardly_louder = [(0, 9_000 + MARGIN), (1, 9_000), (2, 20_000)];
-        assert!(!stage.update(t0 + 3 * HOLD_MIN, 2, &hardly_louder));
+        stage.update(t0 + 3 * HOLD_MIN, 2, &hardly_louder);
+        assert_eq!(on_stage(&stage), [1, 2]);
     }
 
     #[test]
@@ -142,7 +160,9 @@ mod tests {
         let t0 = crate::time::Now::read().instant;
         let mut stage = Stage::default();
         stage.update(t0, 2, &[(0, 9), (1, 8), (2, 7)]);
-        assert!(stage.update(t0, 2, &[(1, 8), (2, 7)]));
+        stage.update(t0, 2, &[(1, 8), (2, 7)]);
         assert_eq!(on_stage(&stage), [1, 2]);
+        stage.forget(2);
+        assert_eq!((on_stage(&stage), stage.holds(1), stage.holds(2)), (vec![1], true, false));
     }
 }

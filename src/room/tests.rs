@@ -167,7 +167,7 @@ fn who_refused_lines_hears_the_loudest_on_those_that_are_left_and_nobody_that_wa
         [tracks[0]],
         "control decides where as many are left as lines"
     );
-    scene.room.unpublish(scene.now, tracks[2], &mut scene.changes);
+    scene.room.unpublish(scene.now, tracks[2]);
     let next = scene.publish(members[2]);
     assert_eq!(next, tracks[2], "the key that was refused, and another track");
     assert_eq!(heard_when_loud(&mut scene, 2), [next]);
@@ -193,8 +193,12 @@ fn a_voice_that_ends_gives_its_slot_to_one_that_waits() {
     let tracks: Vec<_> = members.iter().map(|&key| scene.publish(key)).collect();
     scene.speak(&[(tracks[0], 20), (tracks[1], 20), (tracks[2], 90), (tracks[3], 90)]);
     assert_eq!(scene.heard_by(members[2]), [tracks[0], tracks[1]]);
+    scene.room.unpublish(scene.now, tracks[0]);
+    assert_eq!(scene.heard_by(members[2]), [tracks[1]]);
+    let joins_meanwhile = scene.join(2);
+    assert!(!scene.heard_by(joins_meanwhile).contains(&tracks[0]));
     let mut changes = Vec::new();
-    scene.room.unpublish(scene.now, tracks[0], &mut changes);
+    scene.room.handle_interval(scene.now, &mut changes);
     assert_eq!(scene.heard_by(members[2]), [tracks[1], tracks[3]]);
     assert!(changes.iter().any(|change| change.peer == 2 && change.track == Some(TrackId(3))));
 }
@@ -254,6 +258,25 @@ fn speakers_are_told_when_they_change_and_not_more_often() {
     assert_eq!(reports, [[]]);
 }
 
+/// Else who comes would be told of those who spoke when the last home went.
+#[test]
+fn a_part_that_becomes_home_tells_who_speaks_though_it_knew_before() {
+    let mut scene = Scene::new(8);
+    let speaker = scene.join(0);
+    let voice = scene.publish(speaker);
+    scene.room.span(WorkerSet::EMPTY, false);
+    scene.speak(&[(voice, 20)]); // Known here, and told by the part that is home.
+    assert_eq!(scene.speak(&[(voice, 20)]).1, Vec::<Vec<TrackId>>::new());
+    for is_home in [true, true] {
+        scene.room.span(WorkerSet::EMPTY, is_home);
+    }
+    assert_eq!(scene.speak(&[(voice, 20)]).1, [[TrackId(0)]], "once");
+    scene.speak(&[]);
+    scene.room.span(WorkerSet::EMPTY, false);
+    scene.room.span(WorkerSet::EMPTY, true);
+    assert_eq!(scene.speak(&[]).1, [[]], "nobody is news, too");
+}
+
 #[test]
 fn of_more_speakers_than_are_told_the_same_stay_while_they_speak() {
     let mut scene = Scene::new(64);
@@ -279,7 +302,8 @@ fn where_the_room_decides_control_is_told_what_its_own_orders_came_to() {
     let peer = scene.room.receivers[listener].peer;
     scene.speak(&[(voices[0], 20), (voices[1], 30), (voices[2], 40)]);
     // The slot's new voice is on its way to control, which has just given it to another.
-    scene.room.unpublish(scene.now, voices[0], &mut scene.changes);
+    scene.room.unpublish(scene.now, voices[0]);
+    scene.room.handle_interval(scene.now, &mut scene.changes);
     let mut changes = Vec::new();
     let given = Some(voices[1]);
     for slot in [SlotIndex(0), SlotIndex(1)] {
@@ -328,7 +352,7 @@ fn what_waits_of_a_track_that_ends_goes_with_it() {
     scene.room.keep(b"voice");
     scene.say(track, 0, 20).unwrap();
     assert_eq!((scene.room.has_pending(), scene.room.pending_len()), (true, 5));
-    scene.room.unpublish(scene.now, track, &mut scene.changes);
+    scene.room.unpublish(scene.now, track);
     assert_eq!((scene.room.has_pending(), scene.room.pending_len()), (false, 0));
 }
 

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::worker::Worker;
+
 /// Without voice and without orders for this long, it is a lull.
 const QUIET: Duration = Duration::from_secs(1);
 /// With fewer datagrams in that time there is nothing to save.
@@ -70,12 +72,19 @@ struct Lull {
 /// What a worker has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// RTP packets that verified.
+    /// Packets of voices: [`Worker::voice_count`](crate::worker::Worker::voice_count).
     pub(super) voice: u64,
     /// Orders of control.
     pub(super) orders: u64,
     /// Datagrams of all kinds.
     pub(super) datagrams: u64,
+}
+
+impl Seen {
+    /// By now.
+    pub(super) fn of(worker: &Worker, orders: u64) -> Seen {
+        Seen { voice: worker.voice_count(), orders, datagrams: worker.counters.datagrams_in }
+    }
 }
 
 impl Lull {

@@ -12,7 +12,6 @@ use super::backlog::Backlog;
 use super::batch_wait::{BatchWait, Seen};
 use super::overload::Overload;
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
-use crate::metrics::counters::WorkerCounters;
 use crate::net::backend::Backend;
 use crate::net::thread::{self, CpuWait};
 use crate::net::wake::Waker;
@@ -144,15 +143,14 @@ pub(super) fn run<B: Backend>(
             is_behind = true;
         }
 
-        let WorkerCounters { rtp_in: voice, datagrams_in: datagrams, .. } = worker.counters;
-        let batch_len = datagrams - datagrams_before;
+        let batch_len = worker.counters.datagrams_in - datagrams_before;
         if batch_len > 0 {
             worker.counters.batches.record(batch_len);
         }
         send_events(&mut worker, &queues, &mut backlog);
         end = Now::read();
         let worked = end.instant.duration_since(now.instant);
-        let seen = Seen { voice, orders, datagrams };
+        let seen = Seen::of(&worker, orders);
         backend.set_batch_wait(batch_wait.look(now.instant, worked, worker.tick(), seen, is_shared));
         worker.record_latencies(end);
         worker.counters.busy_ns += worked.as_nanos() as u64;
@@ -264,7 +262,13 @@ impl RelayOut {
             return 1;
         }
         match self.queue.try_send(relay) {
-            Ok(()) => 0,
+            Ok(()) => {
+                // So much at once: it begins with the first while the rest still comes, or there is no room for it.
+                if self.queue.len() == queue_len / 4 {
+                    self.waker.wake();
+                }
+                0
+            }
             Err(TrySendError::Full(relay) | TrySendError::Disconnected(relay)) => {
                 if carries_state {
                     self.backlog.push_back(relay);
@@ -316,7 +320,7 @@ mod tests {
     use crate::net::busy_poll::BusyPollError;
     use crate::net::mmsg::Mmsg;
     use crate::net::socket::{self, WorkerSockets};
-    use crate::net::wake::{WakeReader, waker};
+    use crate::net::wake::{WakeListener, WakeReader, waker};
     use crate::net::{Counters, Options, Wake};
     use crate::packet::{Datagram, Path, SocketId};
     use crate::room::rewrite::Stretch;
@@ -538,6 +542,38 @@ mod tests {
             "the oldest first"
         );
         assert_eq!((there.len(), lanes[0].backlog.len()), (1, 0));
+    }
+
+    /// It waits for nothing more: who listens here hears it later the longer this worker waits.
+    #[test]
+    fn a_voice_from_another_worker_is_no_lull() {
+        let Scene { sockets, reader, mut worker, .. } = Scene::new(Vec::new());
+        let mut backend = Mmsg::new(sockets, reader, Options::default()).unwrap();
+        worker.handle_relay(Now::read(), THERE, &mut voice(0), backend.egress());
+        assert_eq!(Seen::of(&worker, 3), Seen { voice: 1, orders: 3, datagrams: 0 });
+    }
+
+    /// Else what came while this worker had no CPU found no room there, where nobody had begun yet.
+    #[test]
+    fn a_worker_that_is_handed_much_at_once_begins_before_that_is_over() {
+        let (queue, there) = bounded(16);
+        let (waker, reader) = waker().unwrap();
+        let mut lanes = [RelayOut { worker: THERE, queue, waker, backlog: VecDeque::new() }];
+        let (tell, told) = bounded(1);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+            runtime.block_on(async { WakeListener::new(reader).unwrap().woken().await }).unwrap();
+            tell.send(there.len()).unwrap();
+            there
+        });
+        let relays = (0..8).map(|index| {
+            if index == 4 {
+                assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(4));
+            }
+            (THERE, voice(index))
+        });
+        assert_eq!(send_relays(relays, &mut lanes), 0);
+        assert_eq!(thread.join().unwrap().len(), 8);
     }
 
     #[test]

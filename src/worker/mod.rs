@@ -115,6 +115,8 @@ pub struct Worker {
     round: Option<Round>,
     /// Voices have been sealed since the last [`Worker::handle_timeout`].
     has_sealed: bool,
+    /// Datagrams for other workers, those of STUN not counted.
+    passed_on: u64,
     counters_at: Instant,
     asked: Option<Asked>,
     is_stopped: bool,
@@ -148,6 +150,7 @@ impl Worker {
             interval_at: now.instant,
             round: None,
             has_sealed: false,
+            passed_on: 0,
             counters_at: now.instant,
             asked: None,
             is_stopped: false,
@@ -176,8 +179,8 @@ impl Worker {
     pub fn handle_relay(&mut self, now: Now, from: WorkerId, relay: &mut Relay, out: &mut impl Egress) {
         self.at_work = None;
         match relay {
-            Relay::Datagram { path, bytes, .. } => {
-                let datagram = Datagram { path: *path, arrived: None, bytes: bytes.as_mut_slice() };
+            Relay::Datagram { path, arrived, bytes, .. } => {
+                let datagram = Datagram { path: *path, arrived: *arrived, bytes: bytes.as_mut_slice() };
                 if let Err(reason) = self.route(now, datagram, false, out) {
                     self.counters.drop_one(reason);
                 }
@@ -220,15 +223,15 @@ impl Worker {
         may_relay: bool,
         out: &mut impl Egress,
     ) -> Result<(), DropReason> {
-        let Datagram { path, arrived, bytes } = datagram;
-        let protocol = Protocol::of(bytes)?;
+        let protocol = Protocol::of(datagram.bytes)?;
         if protocol == Protocol::Stun {
-            return self.handle_stun(now, path, bytes, may_relay, out);
+            return self.handle_stun(now, datagram, may_relay, out);
         }
+        let Datagram { path, arrived, bytes } = datagram;
         // Only STUN may introduce a 5-tuple.
         let Some(&key) = self.by_path.get(&path) else {
             let owner = self.foreign.get(&path).copied().filter(|_| may_relay);
-            self.relay(owner.ok_or(DropReason::UnknownPath)?, path, bytes, false);
+            self.relay(owner.ok_or(DropReason::UnknownPath)?, path, arrived, bytes, false);
             return Ok(());
         };
         self.works_for(key);
@@ -243,11 +246,12 @@ impl Worker {
     fn handle_stun(
         &mut self,
         now: Now,
-        path: Path,
-        bytes: &[u8],
+        datagram: Datagram<'_>,
         may_relay: bool,
         out: &mut impl Egress,
     ) -> Result<(), DropReason> {
+        let Datagram { path, arrived, bytes } = datagram;
+        let bytes = &*bytes;
         match Message::parse(bytes)? {
             Message::Request(request) => {
                 let ufrag = request.local_ufrag()?;
@@ -260,7 +264,7 @@ impl Worker {
                     return Err(DropReason::StunUnknownUser);
                 }
                 request.verify(&self.settings.secret.password(&ufrag))?;
-                self.relay(owner, path, bytes, true);
+                self.relay(owner, path, arrived, bytes, true);
                 Ok(())
             }
             Message::Response(response) => match self.by_path.get(&path) {
@@ -270,7 +274,7 @@ impl Worker {
                 }
                 None => {
                     let owner = self.foreign.get(&path).copied().filter(|_| may_relay);
-                    self.relay(owner.ok_or(DropReason::StunUnexpected)?, path, bytes, true);
+                    self.relay(owner.ok_or(DropReason::StunUnexpected)?, path, arrived, bytes, true);
                     Ok(())
                 }
             },
@@ -321,9 +325,11 @@ impl Worker {
         Ok(())
     }
 
-    fn relay(&mut self, owner: WorkerId, path: Path, bytes: &[u8], is_stun: bool) {
+    fn relay(&mut self, owner: WorkerId, path: Path, arrived: Option<Duration>, bytes: &[u8], is_stun: bool) {
         self.counters.relayed_out += 1;
-        self.relays.push((owner, Relay::Datagram { path, is_stun, bytes: RelayBytes::new(bytes) }));
+        self.passed_on += u64::from(!is_stun);
+        let bytes = RelayBytes::new(bytes);
+        self.relays.push((owner, Relay::Datagram { path, is_stun, arrived, bytes }));
     }
 
     /// The 5-tuple sent a valid MESSAGE-INTEGRITY: it is this peer's, whoever had it before and does not hold it.
@@ -532,6 +538,12 @@ impl Worker {
         for latency in self.arrivals.drain(..).filter_map(since) {
             self.counters.forwarding_latency.record(latency.as_nanos() as u64);
         }
+    }
+
+    /// Packets of voices that it opened, that another part of a room handed it, and what it passed on to whom it is for,
+    /// which may be one: whoever waits for more must not make them wait.
+    pub fn voice_count(&self) -> u64 {
+        self.counters.rtp_in + self.counters.voices_relayed_in + self.passed_on
     }
 
     /// [`command::Command::Stop`] came: everybody has been told.

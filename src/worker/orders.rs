@@ -256,8 +256,7 @@ impl Worker {
         self.withdraw(track);
         if let Some((room, key)) = self.by_track.remove(&track) {
             self.at_work = Some(room);
-            self.rooms[room].unpublish(now.instant, key, &mut self.changes);
-            self.tell_changes();
+            self.rooms[room].unpublish(now.instant, key);
         }
     }
 

@@ -18,6 +18,8 @@ pub enum Relay {
         path: Path,
         /// STUN may fill a quarter of the queue only: anybody who can read our SDP can send it.
         is_stun: bool,
+        /// See [`Datagram::arrived`](crate::packet::Datagram::arrived).
+        arrived: Option<Duration>,
         /// The datagram.
         bytes: RelayBytes,
     },

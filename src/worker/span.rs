@@ -19,8 +19,7 @@ impl Worker {
     pub(super) fn span_room(&mut self, id: RoomId, others: WorkerSet, is_home: bool) {
         let Some(&key) = self.by_room.get(&id) else { return };
         self.at_work = Some(key);
-        let room = &mut self.rooms[key];
-        (room.others, room.is_home) = (others.without(self.settings.id), is_home);
+        self.rooms[key].span(others.without(self.settings.id), is_home);
     }
 
     /// A track that another part carries takes part in everything here but the reports to its publisher.

@@ -154,11 +154,19 @@ fn workers_that_share_a_port_hand_over_what_is_anothers_and_only_once() {
     workers[0].relays();
     let mut voice = [0; 200];
     let len = caller.protect(20, b"voice", &mut voice);
+    (workers[2].now, workers[2].age) = (workers[0].now, Some(Duration::from_millis(3)));
+    assert_eq!(workers[1].worker.voice_count() + workers[2].worker.voice_count(), 0, "STUN is none");
     workers[2].deliver(caller.path, &mut voice[..len]);
+    assert_eq!(workers[2].worker.voice_count(), 1, "it waits for nobody else");
     let (to, relay) = workers[2].relays().remove(0);
     assert!(matches!((to, &relay), (WorkerId(0), Relay::Datagram { is_stun: false, .. })));
     workers[0].hand_over(WorkerId(2), relay);
     assert_eq!(payloads(&hear(&mut workers[0], &mut listener)), [b"voice"]);
+    // How long it takes is told from the kernel's time of arrival on.
+    let now = workers[0].now.after(Duration::from_millis(4));
+    workers[0].worker.record_latencies(now);
+    let latencies = &workers[0].worker.counters.forwarding_latency;
+    assert_eq!((latencies.count(), latencies.sum().div_ceil(1_000_000)), (1, 7));
     workers[2].deliver(caller.path, &mut voice[..len]);
     let (_, relay) = workers[2].relays().remove(0);
     workers[1].hand_over(WorkerId(2), relay);
