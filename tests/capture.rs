@@ -126,7 +126,6 @@ async fn a_capture_is_read_by_tshark_and_by_sfu_replay() {
     let mut capture = capture::Capture::open(bytes.as_slice()).expect("a capture");
     let mut inspection = Inspection::new(48_000, Now::read().instant);
     while let Some(packet) = capture.next().expect("whole") {
-        inspection.frames += 1;
         let datagram = link::datagram(packet.link, packet.bytes).expect("a datagram");
         let path = (datagram.source, datagram.destination);
         inspection.take(packet.time, path, datagram.payload, &Filter::default());

@@ -40,7 +40,7 @@ use explain::{Content, Explainer};
 use gryt_sfu::ice::credentials::{LocalUfrag, Secret};
 use gryt_sfu::ids::{Ssrc, WorkerId};
 use gryt_sfu::time::Now;
-use link::Skipped;
+use link::{Skipped, Skips};
 use streams::{Filter, Inspection};
 use stun::agent::TransactionId;
 use stun::attributes::ATTR_USERNAME;
@@ -274,14 +274,18 @@ fn read(bytes: impl Read) -> (Vec<Frame>, Result<(), CaptureError>) {
 }
 
 fn inspect(bytes: &[u8], filter: &Filter) -> Inspection {
+    inspect_with(bytes, filter, &mut Skips::default())
+}
+
+fn inspect_with(bytes: &[u8], filter: &Filter, skips: &mut Skips) -> Inspection {
     let mut inspection = Inspection::new(48_000, Now::read().instant);
     for (time, link, frame) in read(bytes).0 {
-        inspection.frames += 1;
         match link::datagram(link, &frame) {
             Ok(datagram) => {
+                skips.datagrams += 1;
                 inspection.take(time, (datagram.source, datagram.destination), datagram.payload, filter);
             }
-            Err(reason) => inspection.skip(reason),
+            Err(reason) => skips.skip(reason),
         }
     }
     inspection
@@ -311,7 +315,8 @@ fn streams_are_counted_with_what_happened_to_them() {
         assert!(inspect(&voice(), &none).streams().is_empty(), "{none:?}");
     }
     let mut table = Vec::new();
-    inspect(&voice(), &Filter::default()).print(&mut table).unwrap();
+    let mut skips = Skips::default();
+    inspect_with(&voice(), &Filter::default(), &mut skips).print(&skips, &mut table).unwrap();
     let table = String::from_utf8(table).unwrap();
     assert!(table.contains("0x00000a11     111        30        0   0.00%   0.00 ms"), "{table}");
     assert!(table.contains("59 frames: 59 RTP, 0 RTCP, 0 STUN, 0 DTLS"), "{table}");
@@ -444,7 +449,8 @@ fn no_mutant_of_a_capture_panics() {
                 explainer.take(time, path, datagram.payload, &mut out).unwrap();
             }
         }
-        inspect(&bytes, &filter).print(&mut out).unwrap();
+        let mut skips = Skips::default();
+        inspect_with(&bytes, &filter, &mut skips).print(&skips, &mut out).unwrap();
     }
     assert!(read_count > 10_000);
 }
@@ -569,6 +575,40 @@ mod offline_replay {
         assert_eq!(code, 1);
         assert!(error.contains("no RTP that the filters let pass"), "{error}");
         assert_eq!(command(&["--receivers", "0", "voice.pcap"]).0, 2);
+        for ignored in ["--receivers=3", "--repeat=2", "--egress=sealed"] {
+            for mode in ["--explain", "--inspect", "--live=ws://127.0.0.1:1/"] {
+                assert_eq!(command(&[mode, ignored, "voice.pcap"]).0, 2, "{mode} {ignored}");
+            }
+        }
+        assert_eq!(command(&["--clock-rate", "8000", "voice.pcap"]).0, 2);
+    }
+
+    /// Whoever reads a capture that was taken in the wrong way is not to believe that nobody said anything.
+    #[test]
+    fn what_no_datagram_was_found_in_is_told_whatever_is_done_with_the_rest() {
+        let file = std::env::temp_dir().join(format!("skipped-{}.pcap", std::process::id()));
+        let path = file.to_str().unwrap();
+        let frames = read(&voice()[..]).0;
+        let mut packets: Vec<(u64, Vec<u8>)> =
+            frames.into_iter().map(|(time, _, frame)| (time.as_micros() as u64, frame)).collect();
+        for (_, frame) in &mut packets[..7] {
+            frame[12..14].copy_from_slice(&[0x88, 0xCC]); // LLDP
+        }
+        std::fs::write(&file, pcap(ETHERNET, &packets)).unwrap();
+        for arguments in [&["--explain", path][..], &[path], &["--repeat", "2", path]] {
+            let (code, out, error) = command(arguments);
+            assert_eq!((code, error.as_str()), (0, "7 frames not IP\n"), "{out}");
+        }
+        assert!(command(&["--inspect", path]).1.contains("\n7 frames not IP\n"));
+        const USER0: u16 = 147;
+        std::fs::write(&file, pcap(USER0, &packets)).unwrap();
+        for arguments in [&["--explain", path][..], &[path]] {
+            let (code, out, error) = command(arguments);
+            assert!(code == 1 && !out.contains("59"), "{out}");
+            assert!(error.starts_with("59 frames of an unknown link layer\n"), "{error}");
+            assert!(error.ends_with("sfu-replay: the capture holds no UDP datagram\n"), "{error}");
+        }
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

@@ -30,13 +30,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use capture::Capture;
 use clap::{Parser, ValueEnum};
 use explain::{Content, Explainer};
 use gryt_sfu::time::Now;
 use judge::Judge;
-use link::{Datagram, Skipped};
+use link::{Datagram, Skips};
 use live::Live;
 use offline::{Outcome, Replay, Settings};
 use streams::{Filter, Inspection};
@@ -81,13 +81,30 @@ struct Arguments {
     #[arg(long, value_name = "TRANSPORT", requires = "keys")]
     muted: Vec<u64>,
     /// Receivers that each packet goes to.
-    #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(
+        long,
+        default_value_t = 10,
+        value_name = "COUNT",
+        value_parser = clap::value_parser!(u16).range(1..=10_000),
+        conflicts_with_all = ["inspect", "explain", "live"],
+    )]
     receivers: u16,
     /// What leaves: as it came, or sealed for each receiver (AES-128-GCM).
-    #[arg(long, value_enum, default_value_t = Sealing::Plaintext)]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = Sealing::Plaintext,
+        conflicts_with_all = ["inspect", "explain", "live"],
+    )]
     egress: Sealing,
     /// Replays the capture so many times, each time to a new room.
-    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..),
+        conflicts_with_all = ["inspect", "explain", "live"],
+    )]
     repeat: u32,
     /// Id of the audio level extension in the capture.
     #[arg(long, default_value_t = 1, value_name = "ID", value_parser = clap::value_parser!(u8).range(1..))]
@@ -104,8 +121,14 @@ struct Arguments {
     /// Only datagrams from or to these addresses.
     #[arg(long, value_name = "ADDRESS")]
     host: Vec<IpAddr>,
-    /// RTP clock of the streams, for their jitter.
-    #[arg(long, default_value_t = 48_000, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..))]
+    /// RTP clock of the streams, for the jitter that --inspect tells.
+    #[arg(
+        long,
+        default_value_t = 48_000,
+        value_name = "HZ",
+        value_parser = clap::value_parser!(u32).range(1..),
+        requires = "inspect",
+    )]
     clock_rate: u32,
 }
 
@@ -157,6 +180,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         hosts: arguments.host.clone(),
     };
     let mut out = BufWriter::new(io::stdout().lock());
+    let mut skips = Skips::default();
     let read = if arguments.explain {
         let content = match &arguments.keys {
             Some(path) => {
@@ -170,27 +194,19 @@ fn run(arguments: &Arguments) -> Result<()> {
             None => Content::Sealed,
         };
         let mut explainer = Explainer::new(content, &filter);
-        walk(&arguments.capture, |time, frame| {
-            if let Ok(datagram) = frame {
-                let path = (datagram.source, datagram.destination);
-                explainer.take(time, path, datagram.payload, &mut out)?;
-            }
+        walk(&arguments.capture, &mut skips, |time, Datagram { source, destination, payload }| {
+            explainer.take(time, (source, destination), payload, &mut out)?;
             Ok(())
         })
     } else if arguments.inspect {
         let mut inspection = Inspection::new(arguments.clock_rate, Now::read().instant);
-        let read = walk(&arguments.capture, |time, frame| {
-            inspection.frames += 1;
-            match frame {
-                Ok(Datagram { source, destination, payload }) => {
-                    inspection.take(time, (source, destination), payload, &filter);
-                }
-                Err(reason) => inspection.skip(reason),
-            }
+        let read = walk(&arguments.capture, &mut skips, |time, Datagram { source, destination, payload }| {
+            inspection.take(time, (source, destination), payload, &filter);
             Ok(())
         });
-        inspection.print(&mut out)?;
-        read
+        inspection.print(&skips, &mut out)?;
+        out.flush()?;
+        return read;
     } else if let Some(url) = &arguments.live {
         let mut live = Live::new(live::Settings {
             server: live::server_of(url)?,
@@ -198,22 +214,23 @@ fn run(arguments: &Arguments) -> Result<()> {
             speed: arguments.speed,
             audio_level_id: arguments.audio_level_id,
         })?;
-        let read = walk(&arguments.capture, |time, frame| match frame {
-            Ok(Datagram { source, destination, payload }) => {
-                live.take(time, (source, destination), payload, &filter)
-            }
-            Err(_) => Ok(()),
+        let read = walk(&arguments.capture, &mut skips, |time, Datagram { source, destination, payload }| {
+            live.take(time, (source, destination), payload, &filter)
         });
         live.finish(&mut out)?;
         read
     } else {
-        replay(arguments, &filter, &mut out)
+        replay(arguments, &filter, &mut skips, &mut out)
     };
     out.flush()?;
-    read
+    // Else what is missing would seem never to have been said.
+    skips.print(&mut io::stderr().lock())?;
+    read?;
+    ensure!(skips.datagrams > 0, "the capture holds no UDP datagram");
+    Ok(())
 }
 
-fn replay(arguments: &Arguments, filter: &Filter, out: &mut impl Write) -> Result<()> {
+fn replay(arguments: &Arguments, filter: &Filter, skips: &mut Skips, out: &mut impl Write) -> Result<()> {
     let settings = Settings {
         receivers: arguments.receivers,
         is_sealed: arguments.egress == Sealing::Sealed,
@@ -227,10 +244,9 @@ fn replay(arguments: &Arguments, filter: &Filter, out: &mut impl Write) -> Resul
     let mut read = Ok(());
     for _ in 0..arguments.repeat {
         let mut replay = Replay::new(settings);
-        read = walk(&arguments.capture, |time, frame| {
-            if let Ok(Datagram { source, destination, payload }) = frame {
-                replay.take(time, (source, destination), payload, filter);
-            }
+        *skips = Skips::default(); // Of one replay are those of each.
+        read = walk(&arguments.capture, skips, |time, Datagram { source, destination, payload }| {
+            replay.take(time, (source, destination), payload, filter);
             Ok(())
         });
         let outcome = replay.finish();
@@ -248,7 +264,7 @@ fn replay(arguments: &Arguments, filter: &Filter, out: &mut impl Write) -> Resul
     if let Some(outcome) = first {
         let repeats = if read.is_ok() { arguments.repeat } else { 1 };
         offline::print(&outcome, &settings, repeats, elapsed, out)?;
-        if outcome.packets == 0 && read.is_ok() {
+        if outcome.packets == 0 && skips.datagrams > 0 && read.is_ok() {
             bail!("the capture holds no RTP that the filters let pass; --inspect says what it holds");
         }
     }
@@ -258,7 +274,8 @@ fn replay(arguments: &Arguments, filter: &Filter, out: &mut impl Write) -> Resul
 /// Lends every datagram of a capture to `take`, those of a train one by one, with a sign of progress on long files.
 fn walk(
     path: &Path,
-    mut take: impl FnMut(Duration, Result<Datagram<'_>, Skipped>) -> Result<()>,
+    skips: &mut Skips,
+    mut take: impl FnMut(Duration, Datagram<'_>) -> Result<()>,
 ) -> Result<()> {
     let (input, total): (Box<dyn Read>, u64) = if path.as_os_str() == "-" {
         (Box::new(io::stdin().lock()), 0)
@@ -274,13 +291,17 @@ fn walk(
         progress.show(capture.position());
         match capture.next() {
             Ok(Some(captured)) => match link::datagram(captured.link, captured.bytes) {
-                Ok(datagram) if datagram.payload.is_empty() => take(captured.time, Ok(datagram))?,
+                Ok(datagram) if datagram.payload.is_empty() => {
+                    skips.datagrams += 1;
+                    take(captured.time, datagram)?;
+                }
                 Ok(datagram) => {
                     for payload in datagram.payload.chunks(trains.part_len(&datagram)) {
-                        take(captured.time, Ok(Datagram { payload, ..datagram }))?;
+                        skips.datagrams += 1;
+                        take(captured.time, Datagram { payload, ..datagram })?;
                     }
                 }
-                Err(skipped) => take(captured.time, Err(skipped))?,
+                Err(reason) => skips.skip(reason),
             },
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),

@@ -284,6 +284,7 @@ impl Delays {
 mod tests {
     use serde_json::json;
 
+    use super::super::books::Booked;
     use super::*;
 
     fn run(process_us: f64, p99_ms: f64) -> Figures {
@@ -307,16 +308,16 @@ mod tests {
             json!({"at": at, "connected": connected, "received_per_second": 1_000.0, "server_cpu_percent": cpu,
                 "own_cpu_percent": 10.0, "latency_counts": [[100, 990], [worst, 10]]})
         };
-        let outcome = json!({"packets": {"loss_percent": 0.5}, "seconds": [
+        let outcome = json!({"packets": {"loss_percent": 0.5}, "own": {"overflowed": 7}, "seconds": [
             second(1.0, 3, 90.0, 90_000), second(2.0, 6, 90.0, 90_000), second(3.0, 6, 1.0, 1_000),
             second(4.0, 6, 2.0, 30_000), second(5.0, 6, 3.0, 2_000), second(5.2, 6, 90.0, 90_000)]});
-        // A quarter of the CPU is busy, a twentieth at rest; of all time, 3 ms were stolen while it counted.
+        // A quarter of the server's CPU is busy, a twentieth at rest, half of the load's; of all time, 3 ms were stolen while it counted.
         let machine: Vec<Sample> = (0..=60)
             .map(|tenth| f64::from(tenth) / 10.0)
             .map(|at| Sample {
                 read_at: at,
-                booked_at: at,
-                idle: at * 0.75,
+                server: Booked { at, idle: at * 0.75 },
+                load: Booked { at, idle: at * 0.5 },
                 stolen: at / 1_000.0,
                 interrupts: at * 50.0,
             })
@@ -332,7 +333,8 @@ mod tests {
         let (figures, steal) = whole(&load);
         assert_eq!(figures.process_us, 20.0, "2 % of a CPU, by 1,000 packets a second");
         assert!((figures.machine_us - 200.0).abs() < 1e-6, "{figures:?}");
-        assert_eq!((figures.loss_percent, figures.load_cpu_percent), (0.5, 10.0));
+        assert!((figures.both_us - 700.0).abs() < 1e-6, "{figures:?}");
+        assert_eq!((figures.loss_percent, figures.overflowed, figures.load_cpu_percent), (0.5, 7.0, 10.0));
         // Of three thousand the tenth worst is 30 ms, whatever the other seconds had.
         assert_eq!((figures.p50_ms, figures.p99_ms, figures.p999_ms), (0.1, 0.1, 30.0));
         assert!((steal - 0.1).abs() < 1e-6, "{steal}");

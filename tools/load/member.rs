@@ -511,11 +511,38 @@ impl<'a> Session<'a> {
         if !self.heard.contains_key(&stamp.sender)
             && let Some(times) = self.house.speakers.get(stamp.sender)
         {
+            counts.missing += i64::from(self.missed_before(stamp.sender, stamp.counter));
             self.heard.insert(stamp.sender, times);
         }
         self.lines.get_mut(&ssrc)?.identify(index, stamp.sender, stamp.counter);
         // Another run's speaker counts by another clock.
         self.heard.contains_key(&stamp.sender).then_some(stamp.sent_at)
+    }
+
+    /// Of a speaker whose packet `counter` is the first that is heard: how many are missing before it.
+    fn missed_before(&self, sender: u32, counter: u32) -> u32 {
+        let others = self.others();
+        if self.is_crowd(&others) { 0 } else { self.could_be_heard(sender, counter) }
+    }
+
+    /// Who speaks in the room, with how much each has said.
+    fn others(&self) -> Vec<(u32, u32)> {
+        let me = self.voice.as_ref().map(|voice| voice.sender);
+        let mut others = self.house.speakers.in_room(self.plan.room_number);
+        others.retain(|(sender, _)| Some(*sender) != me);
+        others
+    }
+
+    /// The loudest only are heard in a crowd: nobody can tell who should have been.
+    fn is_crowd(&self, others: &[(u32, u32)]) -> bool {
+        others.len() > self.plan.slots
+    }
+
+    /// Of what a speaker has sent, the packets that should have come since this member is connected, once there was time
+    /// to negotiate.
+    fn could_be_heard(&self, sender: u32, sent: u32) -> u32 {
+        let before = self.before.get(&sender).copied().unwrap_or(0);
+        sent.saturating_sub(before).saturating_sub(UNHEARD_MIN)
     }
 
     /// Hands a datagram to str0m.
@@ -531,17 +558,13 @@ impl<'a> Session<'a> {
         // Of what a deaf one was sent nobody can tell.
         let is_deaf = !self.plan.hears && self.drain_at.is_some();
         if self.connected_at.is_some() && self.plan.is_sent_voices && !is_deaf {
-            let me = self.voice.as_ref().map(|voice| voice.sender);
-            let mut others = self.house.speakers.in_room(self.plan.room_number);
-            others.retain(|(sender, _)| Some(*sender) != me);
-            // The loudest only are heard in a crowd: nobody can tell who should have been.
-            let is_crowd = others.len() > self.plan.slots;
+            let others = self.others();
+            let is_crowd = self.is_crowd(&others);
             let newest: HashMap<u32, u32> = self.lines.values().filter_map(Line::newest).collect();
             let heard: HashSet<u32> = self.heard.keys().copied().collect();
             self.house.tally.change(|counts| {
                 for (sender, sent) in others {
-                    let before = self.before.get(&sender).copied().unwrap_or(0);
-                    let could_be_heard = sent.saturating_sub(before).saturating_sub(UNHEARD_MIN);
+                    let could_be_heard = self.could_be_heard(sender, sent);
                     if heard.contains(&sender) {
                         counts.pairs_heard += 1;
                     } else if could_be_heard > 0 {

@@ -1,5 +1,6 @@
 //! From a captured frame to the UDP datagram in it: Ethernet, VLAN, Linux cooked, loopback, raw IP; IPv4 and IPv6.
 
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::capture::LinkType;
@@ -45,6 +46,32 @@ impl Skipped {
             Skipped::CutOff => "cut off by the capture",
             Skipped::Malformed => "malformed",
         }
+    }
+}
+
+/// What a capture held: datagrams, and how many frames there were none in, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Skips {
+    pub(crate) datagrams: u64,
+    frames: [u64; Skipped::ALL.len()],
+}
+
+impl Skips {
+    pub(crate) fn skip(&mut self, reason: Skipped) {
+        self.frames[reason as usize] += 1;
+    }
+
+    /// Frames that held no datagram.
+    pub(crate) fn total(&self) -> u64 {
+        self.frames.iter().sum()
+    }
+
+    /// Says what of the capture was no UDP datagram.
+    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        for (reason, count) in Skipped::ALL.into_iter().zip(self.frames).filter(|(_, count)| *count > 0) {
+            writeln!(out, "{count} frames {}", reason.label())?;
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use gryt_sfu::ids::Ssrc;
 use gryt_sfu::rtcp::reception::Reception;
 use gryt_sfu::rtp::header::Header;
 
-use super::link::Skipped;
+use super::link::Skips;
 
 /// Streams that are counted; packets of further ones are counted together.
 const STREAM_COUNT_MAX: usize = 4_096;
@@ -74,11 +74,9 @@ pub(crate) struct Inspection {
     clock_rate: u32,
     origin: (Instant, Option<Duration>),
     protocols: [u64; 4],
-    pub(crate) frames: u64,
     unknown: u64,
     malformed: u64,
     beyond_limit: u64,
-    skipped: [u64; Skipped::ALL.len()],
 }
 
 impl Inspection {
@@ -89,16 +87,10 @@ impl Inspection {
             clock_rate,
             origin: (origin, None),
             protocols: [0; 4],
-            frames: 0,
             unknown: 0,
             malformed: 0,
             beyond_limit: 0,
-            skipped: [0; Skipped::ALL.len()],
         }
-    }
-
-    pub(crate) fn skip(&mut self, reason: Skipped) {
-        self.skipped[reason as usize] += 1;
     }
 
     /// Takes a UDP payload.
@@ -166,7 +158,7 @@ impl Inspection {
     }
 
     /// Prints the table.
-    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn print(&self, skips: &Skips, out: &mut impl Write) -> io::Result<()> {
         let clock_rate = f64::from(self.clock_rate);
         let now = self.origin.0;
         writeln!(
@@ -202,7 +194,8 @@ impl Inspection {
         }
         let [stun, dtls, rtp, rtcp] = [Protocol::Stun, Protocol::Dtls, Protocol::Rtp, Protocol::Rtcp]
             .map(|p| self.protocols[p as usize]);
-        writeln!(out, "{} frames: {rtp} RTP, {rtcp} RTCP, {stun} STUN, {dtls} DTLS", self.frames)?;
+        let frames = skips.datagrams + skips.total();
+        writeln!(out, "{frames} frames: {rtp} RTP, {rtcp} RTCP, {stun} STUN, {dtls} DTLS")?;
         for (count, what) in [
             (self.unknown, "UDP datagrams of no known protocol"),
             (self.malformed, "malformed RTP packets"),
@@ -212,14 +205,6 @@ impl Inspection {
                 writeln!(out, "{count} {what}")?;
             }
         }
-        print_skipped(&self.skipped, out)
+        skips.print(out)
     }
-}
-
-/// Says what of the capture was no UDP datagram.
-pub(crate) fn print_skipped(skipped: &[u64], out: &mut impl Write) -> io::Result<()> {
-    for (reason, count) in Skipped::ALL.into_iter().zip(skipped).filter(|(_, count)| **count > 0) {
-        writeln!(out, "{count} frames {}", reason.label())?;
-    }
-    Ok(())
 }
