@@ -144,7 +144,8 @@ fi
 step "test without io_uring" env IO_BACKEND=mmsg cargo test --locked --no-fail-fast --test loopback --test rooms \
     --test promptness --test hostile --test capture --test staying_up --test turn \
     --test spanning --test overload --test recovery --test states --test refused_sends
-step "a browser without io_uring" env IO_BACKEND=mmsg cargo test --locked --test browser three_browsers
+step "browsers without io_uring" env IO_BACKEND=mmsg cargo test --locked --test browser -- \
+    three_browsers padded_voices
 step "test --benches" cargo test --locked --benches
 # Together: each set of features is a build of its own.
 step "test tools" cargo test --locked --no-fail-fast --features load,integration --bin sfu-load --bin sfu-bench \
