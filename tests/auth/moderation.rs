@@ -117,7 +117,7 @@ async fn a_kicked_user_is_gone_and_cannot_resume() {
     }
     // Her transport is gone with her: what she still sends reaches nobody.
     assert_silent(&ben, &ann, &ben, &moderator).await;
-    server.metrics_fall_to(&["gryt_sfu_participants"], 2.0, crate::support::PATIENCE).await;
+    server.metrics_fall_to(&["gryt_sfu_peers_active"], 2.0, crate::support::PATIENCE).await;
     let mark = ann.mark();
     ann.resume();
     let joined = ann.message_since(mark, "joined", |data| data["success"] == true).await;

@@ -98,7 +98,7 @@ async fn every_other_token_is_refused() {
     long["x"] = json!("x".repeat(4000));
     refused(&server, Some(signer.sign(&long)), "the token is too long").await;
     // None of them left anything behind, and the log names no token.
-    assert_eq!(server.metric("gryt_sfu_participants", &[]), 0.0);
+    assert_eq!(server.metric("gryt_sfu_peers_active", &[]), 0.0);
     let log = server.log();
     assert!(!log.contains(parts[1]) && !log.contains(parts[2]), "a token in the log");
 }

@@ -137,14 +137,19 @@ impl Server {
 
     /// Sums of metrics over all their labels, as published together.
     pub fn metrics<const N: usize>(&self, names: [&str; N]) -> [f64; N] {
-        let (_, text) = self.get("/metrics");
-        names.map(|name| sum_of(&text, name, &[]))
+        let page = self.metrics_page();
+        names.map(|name| sum_of(&page, name, &[]))
     }
 
     /// Sum of a metric over all its labels; lines that hold every one of `parts`.
     pub fn metric(&self, name: &str, parts: &[&str]) -> f64 {
-        let (_, text) = self.get("/metrics");
-        sum_of(&text, name, parts)
+        sum_of(&self.metrics_page(), name, parts)
+    }
+
+    fn metrics_page(&self) -> String {
+        let (status, page) = self.get("/metrics");
+        assert_eq!(status, 200, "{page}");
+        page
     }
 
     /// Asks for a metric until it is as great as this.
@@ -205,12 +210,27 @@ impl Server {
     }
 }
 
+/// The server must know the metric: of a name that is spelt wrong, any sum would be 0.
 fn sum_of(exposition: &str, name: &str, parts: &[&str]) -> f64 {
+    let mut types = exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let is_known = types.any(|(family, kind)| is_sample(name, family, kind));
+    assert!(is_known, "the server has no metric {name}");
     let of_name = |line: &&str| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
             && parts.iter().all(|part| line.contains(part))
     };
     exposition.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// OpenMetrics 1.0 §5: how samples of a family are named.
+fn is_sample(name: &str, family: &str, kind: &str) -> bool {
+    let suffixes: &[&str] = match kind {
+        "counter" => &["_total"],
+        "histogram" => &["_bucket", "_sum", "_count"],
+        "info" => &["_info"],
+        _ => &[""],
+    };
+    name.strip_prefix(family).is_some_and(|suffix| suffixes.contains(&suffix))
 }
 
 impl Drop for Server {
