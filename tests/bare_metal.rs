@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-use support::server::free_udp_ports;
+use support::server::{ended_start, free_udp_ports};
 use support::{Client, Options, Server, assert_clean};
 
 const BACKENDS: [&str; 2] = ["uring", "mmsg"];
@@ -224,11 +224,9 @@ fn a_cpu_that_it_may_not_use_ends_the_start() {
     let allowed = cpus();
     let forbidden = (0..8192).rev().find(|cpu| !allowed.contains(cpu)).expect("no machine has all of them");
     for flag in [None, Some("--check")] {
-        let output = without(NET_ADMIN)
-            .args(flag)
-            .envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("WORKER_CPUS", &forbidden.to_string())])
-            .output()
-            .expect("it starts");
+        let mut command = without(NET_ADMIN);
+        command.args(flag);
+        let output = ended_start(command, &[("WORKER_CPUS", &forbidden.to_string())]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
         let expected =

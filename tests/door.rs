@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::server::{ended_start, sfu};
 use support::{PATIENCE, Server, now};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::HandshakeError;
@@ -295,12 +296,7 @@ fn metrics_may_have_a_port_of_their_own() {
 fn a_metrics_port_in_use_ends_the_start_and_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
-    let start = |args: &[&str], address: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sfu"));
-        command.args(args).current_dir(std::env::temp_dir());
-        command.envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("METRICS_ADDR", address)]);
-        command.output().expect("it starts")
-    };
+    let start = |args: &[&str], address: &str| ended_start(sfu(args), &[("METRICS_ADDR", address)]);
     let output = start(&[], &address);
     let words = said(&output);
     assert_eq!(output.status.code(), Some(1), "{words}");

@@ -3,10 +3,11 @@
 mod support;
 
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use support::seccomp::forbid;
+use support::server::ended_start;
 use support::{Client, Options, Server, assert_clean};
 
 /// Everything that a ring is made with and used by.
@@ -76,11 +77,7 @@ async fn who_asks_for_none_gets_none_and_no_warning() {
 
 #[test]
 fn who_asks_for_a_ring_by_name_gets_it_or_no_server() {
-    let output = sfu(REFUSED)
-        .envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("IO_BACKEND", "uring")])
-        .stdin(Stdio::null())
-        .output()
-        .expect("it starts");
+    let output = ended_start(sfu(REFUSED), &[("IO_BACKEND", "uring")]);
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(words.starts_with("sfu: io_uring is not allowed here") && words.lines().count() == 1, "{words}");

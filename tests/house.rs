@@ -2,10 +2,9 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::server::free_udp_ports;
+use support::server::{ended_start, free_udp_ports, sfu};
 use support::{Client, Options, Server};
 
 #[tokio::test]
@@ -34,12 +33,7 @@ fn an_idle_server_ends_at_once() {
 fn a_udp_port_in_use_ends_the_start_and_is_named() {
     let port = free_udp_ports(1);
     let _first = Server::spawn(&[("ICE_UDP_MUX_PORT", &port)]);
-    let second = Command::new(env!("CARGO_BIN_EXE_sfu"))
-        .current_dir(std::env::temp_dir())
-        .envs([("PORT", "0"), ("ICE_LOOPBACK", "true"), ("ICE_UDP_MUX_PORT", &port)])
-        .stdin(Stdio::null())
-        .output()
-        .expect("it starts");
+    let second = ended_start(sfu(&[]), &[("ICE_UDP_MUX_PORT", &port)]);
     assert!(!second.status.success());
     let said = [second.stdout, second.stderr].concat();
     let said = String::from_utf8_lossy(&said);
@@ -49,12 +43,7 @@ fn a_udp_port_in_use_ends_the_start_and_is_named() {
 #[test]
 fn wrong_settings_are_named() {
     for (name, value) in [("PORT", "65536"), ("ICE_UDP_MUX_PORT", "9-1"), ("WORKERS", "many")] {
-        let output = Command::new(env!("CARGO_BIN_EXE_sfu"))
-            .current_dir(std::env::temp_dir())
-            .env(name, value)
-            .stdin(Stdio::null())
-            .output()
-            .expect("it starts");
+        let output = ended_start(sfu(&[]), &[(name, value)]);
         assert!(!output.status.success(), "{name}={value}");
         let said =
             String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);

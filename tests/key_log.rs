@@ -5,10 +5,10 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use gryt_sfu::dtls::key_log::{Entry, parse};
+use support::server::{ended_start, sfu};
 use support::{Client, Options, PATIENCE, Server, now};
 
 const TOKEN: &str = "a-token-of-more-than-16-bytes";
@@ -118,22 +118,7 @@ async fn a_call_goes_on_when_its_keys_cannot_be_written() {
 #[test]
 fn without_a_token_or_a_folder_there_is_no_start() {
     let start = |variables: &[(&str, &str)]| {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sfu"))
-            .current_dir(std::env::temp_dir())
-            .envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("ICE_LOOPBACK", "true")])
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let deadline = now() + PATIENCE;
-        while child.try_wait().expect("our child").is_none() && now() < deadline {
-            std::thread::sleep(Duration::from_millis(10)); // A process's end cannot be awaited with a deadline.
-        }
-        // One that serves is no answer.
-        let _ = child.kill();
-        let output = child.wait_with_output().expect("our child");
+        let output = ended_start(sfu(&[]), variables);
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         (output.status.code(), said)
     };

@@ -7,9 +7,10 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use support::server::{ended_start, sfu};
 use support::{Client, Options, PATIENCE, Server, now};
 
 /// A pipe by name that nobody reads until told to, full from the beginning when told so.
@@ -129,13 +130,7 @@ fn a_log_that_nobody_reads_does_not_keep_the_server_from_ending() {
 #[test]
 fn the_last_words_of_a_start_that_fails_come_last_and_whole() {
     for _ in 0..20 {
-        let output = Command::new(env!("CARGO_BIN_EXE_sfu"))
-            .current_dir(std::env::temp_dir())
-            .envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("ICE_LOOPBACK", "true"), ("NO_COLOR", "1")])
-            .envs([("METRICS_ADDR", "192.0.2.1:9"), ("LOG_FORMAT", "json")])
-            .stdin(Stdio::null())
-            .output()
-            .expect("it starts");
+        let output = ended_start(sfu(&[]), &[("METRICS_ADDR", "192.0.2.1:9"), ("LOG_FORMAT", "json")]);
         let said = String::from_utf8_lossy(&output.stderr);
         let last = said.lines().last().unwrap_or_default();
         assert!(last.starts_with("sfu: ") && last.contains("METRICS_ADDR") && said.ends_with('\n'), "{said}");

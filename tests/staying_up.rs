@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::seccomp::forbid;
+use support::server::{ended_start, sfu};
 use support::{Client, Halted, Options, PATIENCE, Server, now};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -290,11 +291,7 @@ fn a_log_line_about_a_peer_says_whose_it_is() {
 
 #[test]
 fn a_log_file_that_cannot_be_written_ends_the_start() {
-    let output = Command::new(env!("CARGO_BIN_EXE_sfu"))
-        .current_dir(std::env::temp_dir())
-        .envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("LOG_FILE", "/nowhere/sfu.log")])
-        .output()
-        .expect("it starts");
+    let output = ended_start(sfu(&[]), &[("LOG_FILE", "/nowhere/sfu.log")]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("LOG_FILE") && said.contains("/nowhere"), "{said}");
 }

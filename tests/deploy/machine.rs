@@ -5,7 +5,8 @@ use std::process::Command;
 
 use gryt_sfu::net::socket::BUFFER_LEN_WANTED;
 
-use crate::house::{Folder, output, path, printed, text, tool};
+use crate::house::{Folder, path, printed, text, tool};
+use crate::support::server::ended_start;
 use crate::support::{PATIENCE, Server};
 
 const START: &str = "tools/deploy/start.sh";
@@ -35,7 +36,7 @@ fn start_sh_becomes_the_server() {
     assert_eq!(numbers[0], numbers[1], "soft and hard");
     server.terminate();
     assert!(server.wait(PATIENCE).is_some_and(|status| status.success()), "it is the server that was told");
-    let wrong = output(start().env("PORT", "none"));
+    let wrong = ended_start(start(), &[("PORT", "none")]);
     let words = String::from_utf8_lossy(&wrong.stderr);
     assert_eq!(wrong.status.code(), Some(2), "{words}");
     assert!(words.starts_with("sfu: PORT="), "{words}");

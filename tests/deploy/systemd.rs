@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::house::{CLOSING, Folder, assert_variables, printed, seconds, text};
 use crate::seccomp::{assert_serves, folder_with_server, under};
 use crate::support::Server;
+use crate::support::server::{ended_start, sfu};
 
 const UNIT: &str = "tools/deploy/systemd/gryt-sfu.service";
 
@@ -67,8 +68,7 @@ fn it_ends_calls_and_restarts_as_the_server_means_it() {
     assert!(seconds(&setting("WatchdogSec")) > 0);
     assert_eq!(setting("Restart"), "on-failure");
     // The status of a configuration at fault.
-    let mut faulty = Command::new(env!("CARGO_BIN_EXE_sfu"));
-    let status = faulty.env("PORT", "none").output().expect("it runs").status;
+    let status = ended_start(sfu(&[]), &[("PORT", "none")]).status;
     assert_eq!(status.code().map(|code| code.to_string()), Some(setting("RestartPreventExitStatus")));
     assert_eq!(
         (setting("CapabilityBoundingSet"), setting("AmbientCapabilities")),

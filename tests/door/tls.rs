@@ -194,12 +194,7 @@ fn a_certificate_that_is_not_good_for_long_is_said() {
         server.wait_for_log("a warning at a reload", |log| {
             log.lines().find(|line| line.contains("WARN") && line.contains(warning)).map(drop)
         });
-        let check = Command::new(env!("CARGO_BIN_EXE_sfu"))
-            .arg("--check")
-            .current_dir(std::env::temp_dir())
-            .envs(certified.env())
-            .output()
-            .expect("it starts");
+        let check = ended_start(sfu(&["--check"]), &certified.env());
         assert!(check.status.success() && said(&check).contains(warning), "{}", said(&check));
     }
     let before = server.log().len();
@@ -251,12 +246,7 @@ fn bad_files_end_the_start_and_the_check() {
     ];
     for (variable, certificate, key, fault) in &cases {
         for args in [&[][..], &["--check"]] {
-            let output = Command::new(env!("CARGO_BIN_EXE_sfu"))
-                .args(args)
-                .current_dir(std::env::temp_dir())
-                .envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("TLS_CERT", certificate), ("TLS_KEY", key)])
-                .output()
-                .expect("it starts");
+            let output = ended_start(sfu(args), &[("TLS_CERT", certificate), ("TLS_KEY", key)]);
             let words = said(&output);
             let path = if *variable == "TLS_CERT" { certificate } else { key };
             assert_eq!(output.status.code(), Some(2), "{words}");
@@ -267,11 +257,6 @@ fn bad_files_end_the_start_and_the_check() {
             assert!(words.lines().count() == 1 && !words.contains("PRIVATE"), "{words}");
         }
     }
-    let check = Command::new(env!("CARGO_BIN_EXE_sfu"))
-        .arg("--check")
-        .current_dir(std::env::temp_dir())
-        .envs(good.env())
-        .output()
-        .expect("it starts");
+    let check = ended_start(sfu(&["--check"]), &good.env());
     assert!(check.status.success() && said(&check).contains("TLS_CERT="), "{}", said(&check));
 }

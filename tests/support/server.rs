@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -29,32 +29,17 @@ impl Server {
     /// Starts the server with these variables over the defaults of tests. `IO_BACKEND` of the test run goes to
     /// it as well: `IO_BACKEND=mmsg cargo test --test loopback` holds the same calls without a ring.
     pub fn spawn(env: &[(&str, &str)]) -> Server {
-        let Some(binary) = option_env!("CARGO_BIN_EXE_sfu") else {
-            panic!("cargo names the binary to tests only")
-        };
-        Server::spawn_binary(binary.as_ref(), env)
+        Server::spawn_command(sfu(&[]), env)
     }
 
     /// As [`Server::spawn`], with the binary in this place.
     pub fn spawn_binary(binary: &Path, env: &[(&str, &str)]) -> Server {
-        let mut command = Command::new(binary);
-        // Not the house's own folder: a `.env` of whoever works here must not change a test.
-        command.current_dir(std::env::temp_dir());
-        Server::spawn_command(command, env)
+        Server::spawn_command(command(binary), env)
     }
 
     /// As [`Server::spawn`], with a command that becomes the server by `exec`, in a folder of its own.
     pub fn spawn_command(mut command: Command, env: &[(&str, &str)]) -> Server {
-        command
-            .env("PORT", "0")
-            .env("ICE_UDP_MUX_PORT", "0")
-            .env("ICE_LOOPBACK", "true")
-            .env("NO_COLOR", "1")
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the server's binary starts");
+        let mut child = start(&mut command, env);
         let log = Arc::new(Log::default());
         collect(child.stdout.take().expect("piped"), Arc::clone(&log));
         collect(child.stderr.take().expect("piped"), Arc::clone(&log));
@@ -197,16 +182,62 @@ impl Server {
 
     /// Waits for its end.
     pub fn wait(&mut self, at_most: Duration) -> Option<ExitStatus> {
-        let deadline = now() + at_most;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("our child") {
-                return Some(status);
-            }
-            if now() >= deadline {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(10)); // A process's end cannot be awaited with a deadline.
+        end_of(&mut self.child, at_most)
+    }
+}
+
+/// The server's binary with these arguments.
+pub fn sfu(args: &[&str]) -> Command {
+    let Some(binary) = option_env!("CARGO_BIN_EXE_sfu") else {
+        panic!("cargo names the binary to tests only")
+    };
+    let mut command = command(binary.as_ref());
+    command.args(args);
+    command
+}
+
+fn command(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    // Not the house's own folder: a `.env` of whoever works here must not change a test.
+    command.current_dir(std::env::temp_dir());
+    command
+}
+
+/// What a start says that ends by itself, as a refused one and `--check` do. One that serves instead is stopped.
+#[track_caller]
+pub fn ended_start(mut command: Command, env: &[(&str, &str)]) -> Output {
+    let mut child = start(&mut command, env);
+    let end = end_of(&mut child, PATIENCE);
+    let _ = child.kill(); // Has nothing to do where it ended.
+    let output = child.wait_with_output().expect("our child");
+    assert!(end.is_some(), "it serves:\n{}", String::from_utf8_lossy(&output.stdout));
+    output
+}
+
+/// With these variables over the defaults of tests.
+fn start(command: &mut Command, env: &[(&str, &str)]) -> Child {
+    command
+        .env("PORT", "0")
+        .env("ICE_UDP_MUX_PORT", "0")
+        .env("ICE_LOOPBACK", "true")
+        .env("NO_COLOR", "1")
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.spawn().expect("the server's binary starts")
+}
+
+fn end_of(child: &mut Child, at_most: Duration) -> Option<ExitStatus> {
+    let deadline = now() + at_most;
+    loop {
+        if let Some(status) = child.try_wait().expect("our child") {
+            return Some(status);
         }
+        if now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(10)); // A process's end cannot be awaited with a deadline.
     }
 }
 
