@@ -80,6 +80,46 @@ fn a_flood_of_bad_tags_has_no_effect_at_all() {
 }
 
 #[test]
+fn a_flood_of_dtls_reaches_control_only_so_far_each_second() {
+    let mut sim = Sim::new(8);
+    let (flooder, other) = (sim.add(1, GCM), sim.add(2, GCM));
+    let handed_over = |sim: &mut Sim, caller: &Caller| {
+        let is_it =
+            |event: &Event| matches!(event, Event::Dtls { transport, .. } if *transport == caller.transport);
+        sim.events().iter().filter(|event| is_it(event)).count()
+    };
+    sim.consent(&flooder);
+    sim.consent(&other);
+    for second in 1..=3 {
+        for _ in 0..200 {
+            sim.deliver(flooder.path, &mut DTLS.clone());
+        }
+        assert_eq!(handed_over(&mut sim, &flooder), 64);
+        assert_eq!(sim.drops(DropReason::DtlsLimit), 136 * second);
+        sim.deliver(other.path, &mut DTLS.clone());
+        assert_eq!(handed_over(&mut sim, &other), 1, "each has a share of its own");
+        sim.pass(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_flood_of_rtcp_is_not_read_beyond_its_rate_and_costs_no_voice() {
+    let (mut sim, mut callers) = room_of(2);
+    for second in 1..=3 {
+        for _ in 0..400 {
+            // What was read shows in a counter of its own.
+            let sealed = callers[0].protect_rtcp(&[0x9F, 200, 0, 1, 0, 0, 0, 1]);
+            sim.deliver(callers[0].path, &mut sealed.clone());
+        }
+        assert_eq!(sim.drops(DropReason::RtcpMalformed), 250 * second);
+        assert_eq!(sim.drops(DropReason::RateLimited), 150 * second);
+        sim.speak(&mut callers[0], 20, b"voice");
+        assert_eq!(payloads(&hear(&mut sim, &mut callers[1])), [b"voice"]);
+        sim.pass(Duration::from_secs(1));
+    }
+}
+
+#[test]
 fn what_was_heard_once_is_not_heard_again() {
     for profile in SrtpProfile::ALL {
         let mut sim = Sim::new(8);
