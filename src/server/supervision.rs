@@ -17,11 +17,15 @@ use crate::throttle::throttled;
 
 /// A task that the server cannot be without: a panic in it ends the process, and a supervisor starts it anew.
 pub(super) fn essential(name: &'static str, task: impl Future<Output = ()> + 'static) {
+    watch(name, task, || logging::give_up());
+}
+
+fn watch(name: &'static str, task: impl Future<Output = ()> + 'static, give_up: impl FnOnce() + 'static) {
     let task = spawn_local(task);
     spawn_local(async move {
         if task.await.is_err_and(|error| error.is_panic()) {
             tracing::error!(task = name, "a part of the server panicked, giving up");
-            logging::give_up();
+            give_up();
         }
     });
 }
@@ -105,5 +109,31 @@ impl Supervisor {
             words.untaken.fetch_sub(1, Ordering::AcqRel);
             throttled!(warn, %error, "a word to the supervisor is lost");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// Whether the server gave up, once the task and who watches over it are through.
+    async fn gives_up(task: impl Future<Output = ()> + 'static) -> bool {
+        let gave_up = Rc::new(Cell::new(false));
+        let tasks = LocalSet::new();
+        let told = Rc::clone(&gave_up);
+        tasks.run_until(async move { watch("a test's", task, move || told.set(true)) }).await;
+        tasks.await;
+        gave_up.get()
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_an_essential_task_and_nothing_else_ends_the_process() {
+        assert!(gives_up(async { panic!("a fault of ours") }).await);
+        assert!(!gives_up(async {}).await);
     }
 }
