@@ -235,8 +235,8 @@ fn a_cpu_that_it_may_not_use_ends_the_start() {
     }
 }
 
-/// Policy and realtime priority of the workers' threads, fields 41 and 40 of `stat`.
-fn scheduling(server: &Server) -> Vec<(i32, i32)> {
+/// Policy, realtime priority and niceness of the workers' threads, fields 41, 40 and 19 of `stat`.
+fn scheduling(server: &Server) -> Vec<(i32, i32, i32)> {
     let folder = format!("/proc/{}/task", server.pid());
     let threads = fs::read_dir(folder).expect("it runs").flatten();
     let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
@@ -247,9 +247,20 @@ fn scheduling(server: &Server) -> Vec<(i32, i32)> {
             let (_, rest) = stat.rsplit_once(") ").expect("a name in brackets");
             let fields: Vec<&str> = rest.split(' ').collect();
             let number = |field: usize| fields[field - 3].trim().parse().expect("a number");
-            (number(41), number(40))
+            (number(41), number(40), number(19))
         })
         .collect()
+}
+
+/// What a thread's niceness comes to that asks for −10 here: tried on one that ends with it.
+fn granted_niceness() -> i32 {
+    let thread = std::thread::spawn(|| {
+        // SAFETY: takes no pointer; 0 is the calling thread. Without the right nothing changes.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
+        // SAFETY: as above.
+        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    });
+    thread.join().expect("it does not panic")
 }
 
 #[tokio::test]
@@ -257,14 +268,16 @@ async fn workers_run_before_others_where_that_is_asked_for() {
     for backend in backends() {
         let env = |scheduling| [("WORKER_SCHEDULING", scheduling), ("IO_BACKEND", backend), ("WORKERS", "2")];
         let server = Server::spawn(&env("nice"));
-        assert_eq!(scheduling(&server), [(libc::SCHED_OTHER, 0); 2]);
+        assert_eq!(scheduling(&server), [(libc::SCHED_OTHER, 0, granted_niceness()); 2]);
         let server = Server::spawn(&env("fifo"));
         assert_call_works(&server).await;
         if server.log().contains("WORKER_SCHEDULING=fifo has no effect") {
             eprintln!("skipped: not for this user");
             continue;
         }
-        assert_eq!(scheduling(&server), [(libc::SCHED_FIFO, 1); 2]);
+        let realtime: Vec<_> =
+            scheduling(&server).into_iter().map(|(policy, first, _)| (policy, first)).collect();
+        assert_eq!(realtime, [(libc::SCHED_FIFO, 1); 2]);
     }
 }
 
@@ -273,7 +286,7 @@ async fn without_the_right_to_run_first_it_warns_once_and_serves() {
     let env = [("WORKER_SCHEDULING", "fifo"), ("WORKERS", "2")];
     let mut server = Server::spawn_command(without(SYS_NICE), &env);
     assert_call_works(&server).await;
-    assert_eq!(scheduling(&server), [(libc::SCHED_OTHER, 0); 2]);
+    assert!(scheduling(&server).iter().all(|(policy, first, _)| (*policy, *first) == (libc::SCHED_OTHER, 0)));
     server.terminate();
     assert!(server.wait(Duration::from_secs(20)).expect("it ends in time").success());
     let log = server.log();
