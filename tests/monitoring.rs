@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use gryt_sfu::packet::DropReason;
 use serde_json::Value;
 use support::certificate::Folder;
 use support::{Client, Options, PATIENCE, Server, now};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/deploy");
+/// For `promtool test rules`.
+const ALERT_TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/monitoring/alerts.yml");
 const TOKEN: &str = "shown-by-whoever-scrapes";
 const PREFIX: &str = "gryt_sfu_";
 
@@ -132,11 +135,39 @@ fn promtool_finds_nothing_wrong() {
 
 #[test]
 fn alerts_fire_when_they_should() {
-    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/monitoring/alerts.yml");
-    let output = Command::new("promtool").args(["test", "rules", tests]).output();
+    let output = Command::new("promtool").args(["test", "rules", ALERT_TESTS]).output();
     let output = output.expect("Debian's `prometheus` is installed");
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn each_alert_is_among_those_that_fire_there() {
+    let rules = shipped("prometheus/alerts.yml");
+    let alerts: BTreeSet<_> =
+        rules.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).collect();
+    let tests = fs::read_to_string(ALERT_TESTS).expect("our own file");
+    let looks = tests.split("- eval_time: ").filter(|look| look.contains("exp_alerts:"));
+    let names = looks.map(|look| look.lines().find_map(|line| line.trim_start().strip_prefix("alertname: ")));
+    assert_eq!(names.map(|name| name.expect("an alert")).collect::<BTreeSet<_>>(), alerts);
+}
+
+#[test]
+fn reasons_of_drops_that_they_name_exist() {
+    let exists = |pattern: &str| {
+        let mut labels = DropReason::ALL.iter().map(|reason| reason.label());
+        match pattern.strip_suffix(".*") {
+            Some(prefix) => labels.any(|label| label.starts_with(prefix)),
+            None => labels.any(|label| label == pattern),
+        }
+    };
+    for text in [shipped("prometheus/alerts.yml"), dashboard_queries().join("\n")] {
+        let matchers = text.split("reason=").skip(1).map(|rest| rest.split('"').nth(1).expect("a string"));
+        let patterns: Vec<_> = matchers.flat_map(|matcher| matcher.split('|')).collect();
+        assert!(!patterns.is_empty(), "{text}");
+        let unknown: Vec<_> = patterns.into_iter().filter(|pattern| !exists(pattern)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
 }
 
 #[test]
