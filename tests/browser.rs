@@ -38,6 +38,23 @@ async fn join(page: &Browser, name: &str, room: &str) {
     page.until("a connection", "gryt.state === 'connected'").await;
 }
 
+/// Whatever else is asserted of the console here rests on this.
+#[test]
+fn errors_and_warnings_of_a_page_are_seen() {
+    with_page("console", |page, port| async move {
+        page.goto(&format!("http://localhost:{port}/")).await;
+        assert_eq!(page.console(), Vec::<String>::new());
+        page.run("console.error('a fault'); console.warn('a doubt'); console.log('a word')").await;
+        page.run("setTimeout(() => { window.thrown = true; throw new Error('a throw'); })").await;
+        page.until("the throw", "window.thrown").await;
+        let console = page.console();
+        for (line, said) in console.iter().zip(["a fault", "a doubt", "a throw"]) {
+            assert!(line.contains(said), "{console:?}");
+        }
+        assert_eq!(console.len(), 3, "{console:?}");
+    });
+}
+
 #[test]
 fn the_page_shows_who_is_there_and_who_speaks() {
     with_page("shows", |page, port| async move {

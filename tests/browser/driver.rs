@@ -98,7 +98,7 @@ impl Driver {
         Browser { client, session, driver: Rc::clone(self) }
     }
 
-    /// What fantoccini has no word for.
+    /// What fantoccini has no word for. Any status but 200 is an error.
     fn raw(&self, method: &str, path: &str, body: &Value) -> std::io::Result<Value> {
         let body = body.to_string();
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
@@ -111,6 +111,8 @@ impl Driver {
         )?;
         // chromedriver keeps the connection open whatever it is asked.
         let mut reader = BufReader::new(stream);
+        let mut status = String::new();
+        reader.read_line(&mut status)?;
         let mut len = 0;
         for line in reader.by_ref().lines() {
             let line = line?.to_lowercase();
@@ -121,6 +123,9 @@ impl Driver {
         }
         let mut answer = vec![0; len];
         reader.read_exact(&mut answer)?;
+        if status.split(' ').nth(1) != Some("200") {
+            return Err(std::io::Error::other(status + &String::from_utf8_lossy(&answer)));
+        }
         Ok(serde_json::from_slice::<Value>(&answer)?["value"].take())
     }
 }
@@ -227,7 +232,7 @@ impl Browser {
     pub fn console(&self) -> Vec<String> {
         let path = format!("/session/{}/se/log", self.session);
         let entries = self.driver.raw("POST", &path, &json!({ "type": "browser" })).expect("a log");
-        let entries = entries.as_array().cloned().unwrap_or_default();
+        let entries = entries.as_array().expect("a list of entries");
         let is_trouble = |entry: &&Value| entry["level"] == "SEVERE" || entry["level"] == "WARNING";
         entries.iter().filter(is_trouble).map(|entry| entry["message"].to_string()).collect()
     }
