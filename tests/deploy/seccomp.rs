@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::house::{Folder, NOBODY, is_root, output, path, text};
+use crate::support::server::ended_start;
 use crate::support::{Client, Options, Server, assert_clean};
 
 const PROFILE: &str = "tools/deploy/seccomp.json";
@@ -155,9 +156,8 @@ fn what_it_forbids_is_forbidden() {
 #[test]
 fn without_the_rings_a_server_that_must_have_them_says_so_and_ends() {
     let (folder, sfu) = folder_with_server("default");
-    let mut command = under(&path(PROFILE), &ADDED, &folder.0, &[&sfu]);
-    command.envs([("PORT", "0"), ("ICE_UDP_MUX_PORT", "0"), ("IO_BACKEND", "uring")]);
-    let output = output(&mut command);
+    let command = under(&path(PROFILE), &ADDED, &folder.0, &[&sfu]);
+    let output = ended_start(command, &[("IO_BACKEND", "uring")]);
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(words.starts_with("sfu: io_uring is not allowed here") && words.lines().count() == 1, "{words}");
