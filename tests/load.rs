@@ -274,6 +274,24 @@ fn dropped_by_the_kernel(pid: u32) -> u64 {
 /// A child that ends with the value.
 struct Ended(Child);
 
+impl Ended {
+    /// sfu-load, and what it says of its progress.
+    fn begin(server: &Server, arguments: &str) -> (Ended, impl Iterator<Item = String> + use<>) {
+        let mut command = sfu_load(&url_of(server), arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sfu-load starts");
+        let mut child = Ended(child);
+        let progress = BufReader::new(child.0.stderr.take().expect("piped")).lines();
+        (child, progress.map_while(Result::ok))
+    }
+
+    /// Waits for its end: exit status, and what it printed.
+    fn finish(mut self) -> (Option<i32>, String) {
+        let mut said = String::new();
+        self.0.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
+        (self.0.wait().expect("our child").code(), said)
+    }
+}
+
 impl Drop for Ended {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -285,19 +303,15 @@ impl Drop for Ended {
 #[test]
 fn it_says_when_it_was_the_bottleneck_itself() {
     let server = Server::spawn(&[]);
-    let mut speakers = sfu_load(&url_of(&server), "--speakers 6 --listeners 0 --payload 1000 --seconds 120");
-    let speakers = speakers.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-    let mut speakers = Ended(speakers.expect("sfu-load starts"));
-    let mut progress = BufReader::new(speakers.0.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let (speakers, mut progress) =
+        Ended::begin(&server, "--speakers 6 --listeners 0 --payload 1000 --seconds 120");
     progress.find(|line| line.contains("6 of 6 connected")).expect("progress");
 
     let results = file("bottleneck.json");
     let arguments = format!("--light --speakers 1 --listeners 2 --seconds 14 --json {}", results.display());
-    let mut command = sfu_load(&url_of(&server), &arguments);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sfu-load starts");
-    let mut heard = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let (child, mut heard) = Ended::begin(&server, &arguments);
     heard.find(|line| line.contains("3 of 3 connected")).expect("progress");
-    let pid = child.id();
+    let pid = child.0.id();
     let signal = |name: &str| {
         let status = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill exists");
         assert!(status.success());
@@ -309,8 +323,7 @@ fn it_says_when_it_was_the_bottleneck_itself() {
     }
     signal("-CONT");
     heard.for_each(drop);
-    let output = child.wait_with_output().expect("our child");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (_, said) = child.finish();
     drop(speakers);
     assert!(said.contains("the bottleneck was sfu-load, not the server"), "{said}");
     assert!(said.contains("datagrams reached this machine and were dropped"), "{said}");
@@ -413,18 +426,15 @@ fn a_signal_ends_it_with_the_report() {
     let server = Server::spawn(&[]);
     let results = file("interrupted.json");
     let arguments = format!("--speakers 1 --listeners 1 --seconds 600 --json {}", results.display());
-    let mut command = sfu_load(&url_of(&server), &arguments);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sfu-load starts");
+    let (child, mut progress) = Ended::begin(&server, &arguments);
     // Every five seconds it says how it goes.
-    let mut progress = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
     let line = progress.by_ref().filter(|line| line.contains("2 of 2 connected")).nth(1).expect("progress");
     assert!(line.contains("loss") && line.contains("p99"), "{line}");
-    let pid = child.id().to_string();
+    let pid = child.0.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill exists").success());
     progress.for_each(drop);
-    let output = child.wait_with_output().expect("our child");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let (status, said) = child.finish();
+    assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("interrupted") && said.contains("latency"), "{said}");
     let found = json(&results);
     assert_eq!(found["interrupted"], true);
@@ -436,16 +446,13 @@ fn run_until(server: &Server, arguments: &str, name: &str, signal: &str) -> (Opt
     let results = file(name);
     let arguments =
         format!("--speakers 1 --listeners 2 --seconds 12 {arguments} --json {}", results.display());
-    let mut command = sfu_load(&url_of(server), &arguments);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sfu-load starts");
-    let mut progress = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let (child, mut progress) = Ended::begin(server, &arguments);
     progress.find(|line| line.contains("3 of 3 connected")).expect("progress");
     let pid = server.pid().to_string();
     assert!(Command::new("kill").args([signal, &pid]).status().expect("kill exists").success());
     progress.for_each(drop);
-    let output = child.wait_with_output().expect("our child");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    (output.status.code(), said, json(&results))
+    let (status, said) = child.finish();
+    (status, said, json(&results))
 }
 
 /// A server that falls silent leaves no gaps in the sequence numbers: what came last is compared with what was sent.
