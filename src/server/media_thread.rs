@@ -359,7 +359,7 @@ mod tests {
         queues: Queues,
         commands: Sender<Command>,
         waker: Waker,
-        events: Receiver<Event>,
+        _events: Receiver<Event>,
         _control: WakeReader,
     }
 
@@ -387,7 +387,7 @@ mod tests {
                 queues: Queues { commands: orders, events: news, control, relays_in: Vec::new(), relays_out },
                 commands,
                 waker,
-                events,
+                _events: events,
                 _control: control_reader,
             }
         }
@@ -410,28 +410,19 @@ mod tests {
         message.raw
     }
 
-    /// Ends the loop once the peer has its answer, and says how often was waited by then.
-    struct Watched<'a> {
+    /// Tells before each wait how long it may last.
+    struct Watched<F> {
         backend: Mmsg,
-        peer: &'a UdpSocket,
-        waits: u32,
-        commands: Sender<Command>,
-        waker: Waker,
-        answered_before: &'a mut Option<u32>,
+        before_wait: F,
     }
 
-    impl Backend for Watched<'_> {
+    impl<F: FnMut(Duration)> Backend for Watched<F> {
         type Egress = <Mmsg as Backend>::Egress;
 
         const NAME: &'static str = Mmsg::NAME;
 
         fn wait(&mut self, timeout: Option<Duration>) -> std::io::Result<Wake> {
-            self.waits += 1;
-            if self.answered_before.is_none() && self.peer.recv(&mut [0; 1_500]).is_ok() {
-                *self.answered_before = Some(self.waits);
-                self.commands.send(Command::Stop).unwrap();
-                self.waker.wake();
-            }
+            (self.before_wait)(timeout.unwrap_or(Duration::MAX));
             self.backend.wait(timeout)
         }
 
@@ -481,15 +472,17 @@ mod tests {
         let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         peer.set_nonblocking(true).unwrap();
         peer.send_to(&binding_request(&local), (Ipv4Addr::LOCALHOST, scene.sockets.port())).unwrap();
-        let mut answered_before = None;
-        let backend = Watched {
-            backend: Mmsg::new(scene.sockets, scene.reader, Options::default()).unwrap(),
-            peer: &peer,
-            waits: 0,
-            commands: scene.commands.clone(),
-            waker: scene.waker.clone(),
-            answered_before: &mut answered_before,
+        let (mut waits, mut answered_before) = (0, None);
+        let before_wait = |_| {
+            waits += 1;
+            if answered_before.is_none() && peer.recv(&mut [0; 1_500]).is_ok() {
+                answered_before = Some(waits);
+                scene.commands.send(Command::Stop).unwrap();
+                scene.waker.wake();
+            }
         };
+        let backend = Mmsg::new(scene.sockets, scene.reader, Options::default()).unwrap();
+        let backend = Watched { backend, before_wait };
         run(backend, scene.worker, scene.queues, without_batch_wait(), None).unwrap();
         assert_eq!(answered_before, Some(2));
     }
@@ -501,21 +494,25 @@ mod tests {
         (0..4).for_each(|index| queue.send(voice(index)).unwrap());
         let (waker, _reader) = waker().unwrap();
         let lane = RelayOut { worker: THERE, queue, waker, backlog: [learn(7)].into() };
-        let Scene { sockets, reader, worker, queues, commands, waker, events, .. } = Scene::new(vec![lane]);
-        let thread = std::thread::spawn(move || {
-            let backend = Mmsg::new(sockets, reader, Options::default()).unwrap();
-            run(backend, worker, queues, without_batch_wait(), None).unwrap();
-        });
-        // By then it has been tried in vain.
-        assert!(matches!(events.recv(), Ok(Event::Counters(_))));
-        let began = Now::read().instant;
-        (0..4).for_each(|_| assert!(matches!(there.recv(), Ok(Relay::Voice(_)))));
-        let came = there.recv_timeout(Duration::from_secs(5));
-        assert!(matches!(came, Ok(Relay::Learn(path)) if path.remote.port() == 7));
-        assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
-        commands.send(Command::Stop).unwrap();
-        waker.wake();
-        thread.join().unwrap();
+        let scene = Scene::new(vec![lane]);
+        let (mut waits, mut taken) = (Vec::new(), 0);
+        let before_wait = |at_most| {
+            waits.push(at_most);
+            match waits.len() {
+                2 => taken = there.try_iter().count(), // It was tried in vain by then.
+                3 => {
+                    scene.commands.send(Command::Stop).unwrap();
+                    scene.waker.wake();
+                }
+                _ => {}
+            }
+        };
+        let backend = Mmsg::new(scene.sockets, scene.reader, Options::default()).unwrap();
+        let backend = Watched { backend, before_wait };
+        run(backend, scene.worker, scene.queues, without_batch_wait(), None).unwrap();
+        assert_eq!(taken, 4, "no more than found room");
+        assert!(matches!(there.try_recv(), Ok(Relay::Learn(path)) if path.remote.port() == 7));
+        assert!(waits[..2].iter().all(|at_most| *at_most <= RETRY), "{waits:?}");
     }
 
     #[test]
