@@ -80,13 +80,14 @@ impl Prometheus {
         fs::write(folder.join("alerts.yml"), shipped("prometheus/alerts.yml")).expect("our own folder");
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
         let address = port.expect("a free port");
+        let log = fs::File::create(folder.join("log")).expect("our own folder");
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
             .arg(format!("--web.listen-address={address}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("Debian's `prometheus` is installed");
         Prometheus { child, address, folder }
@@ -109,7 +110,9 @@ impl Prometheus {
             if let Some(found) = find(self) {
                 return found;
             }
-            assert!(now() < deadline, "no sign of {what}");
+            // Another may have taken the port since it was found free.
+            let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+            assert!(now() < deadline, "no sign of {what}; Prometheus's log:\n{}", log());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
