@@ -7,6 +7,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY src src
 # Never built here, but the manifest names files in them.
 COPY benches benches
+COPY tests tests
 COPY tools tools
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \

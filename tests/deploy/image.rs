@@ -79,14 +79,18 @@ fn the_build_stage_has_all_that_it_builds_from() {
             send(Path::new(from), &context);
         }
     }
-    // Reads the manifest, the lock and which files they name, and fails over one that is missing.
+    // What a build reads before it builds: the manifest, the lock, and whether what they name is there.
+    let mut none = Command::new(env!("CARGO"));
+    none.args(["build", "--locked", "--offline", "--bin", "none"]).current_dir(&context.0);
+    let said = String::from_utf8(none.output().expect("cargo").stderr).expect("text");
+    assert!(said.contains("no bin target named `none`"), "{said}");
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .args(["metadata", "--no-deps", "--locked", "--offline", "--format-version=1"])
         .current_dir(&context.0);
     let metadata: Value = serde_json::from_str(&printed(&mut cargo)).expect("cargo writes JSON");
     let targets = metadata["packages"][0]["targets"].as_array().expect("targets");
-    for target in targets.iter().filter(|target| target["kind"] != serde_json::json!(["test"])) {
+    for target in targets {
         let source = target["src_path"].as_str().expect("a path");
         assert!(Path::new(source).exists(), "{source} is not sent to the builder");
     }
