@@ -52,7 +52,10 @@ fn main() -> ExitCode {
         print!("{config}");
         match Io::choose(config.io_backend) {
             Ok(io) => println!("# media passes by {io}"),
-            Err(error) => println!("# would not start: {}", self_check::no_ring(&error)),
+            Err(error) => {
+                eprintln!("sfu: {}", self_check::no_ring(&error));
+                return ExitCode::FAILURE;
+            }
         }
         if let Some(warning) = tls.and_then(|tls| tls.warning(Now::read().ntp.unix_seconds())) {
             eprintln!("sfu: warning: {warning}");
@@ -120,6 +123,7 @@ fn run(config: &Config, tls: Option<Tls>) -> anyhow::Result<()> {
                     _ = terminate.recv() => return,
                     _ = interrupt.recv() => return,
                     _ = hangup.recv() => server.reload(),
+                    () = server.renewed() => server.reload(),
                 }
             }
         };

@@ -86,17 +86,18 @@ fn who_asks_for_a_ring_by_name_gets_it_or_no_server() {
 
 #[test]
 fn a_check_says_what_a_start_would_use() {
-    let check = |wanted| {
-        let output = sfu(REFUSED).arg("--check").env("IO_BACKEND", wanted).output().expect("it starts");
-        assert!(output.status.success());
-        String::from_utf8(output.stdout).expect("text").lines().last().expect("a line").to_owned()
-    };
-    assert!(
-        check("uring").starts_with("# would not start: io_uring is not allowed here"),
-        "{}",
-        check("uring")
-    );
+    let check = |wanted| ended_start(sfu(&[REFUSED, &["--check"]].concat()), &[("IO_BACKEND", wanted)]);
+    let refused = check("uring");
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{words}");
+    assert!(words.starts_with("sfu: io_uring is not allowed here"), "{words}");
     for wanted in ["auto", "mmsg"] {
-        assert!(check(wanted).starts_with("# media passes by recvmmsg and sendmmsg"), "{}", check(wanted));
+        let output = check(wanted);
+        let words = String::from_utf8_lossy(&output.stdout);
+        let last = words.lines().last().expect("a line");
+        assert!(
+            output.status.success() && last.starts_with("# media passes by recvmmsg and sendmmsg"),
+            "{words}"
+        );
     }
 }

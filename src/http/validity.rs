@@ -39,13 +39,13 @@ impl Validity {
         }
         let until = written(self.not_after);
         if now > self.not_after {
-            return Some(format!("TLS_CERT expired at {until}, clients refuse it; renew it and send SIGHUP"));
+            return Some(format!("TLS_CERT expired at {until}, clients refuse it; renew it"));
         }
         let left = self.not_after - now;
         (left <= WARNED_BEFORE).then(|| {
             let days = left / DAY;
             let days = if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
-            format!("TLS_CERT expires at {until}, in {days}; renew it and send SIGHUP")
+            format!("TLS_CERT expires at {until}, in {days}; renew it")
         })
     }
 }

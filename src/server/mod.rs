@@ -20,6 +20,7 @@ mod overload;
 mod placement;
 mod private_folder;
 mod refused;
+mod renewal;
 mod supervision;
 mod topology;
 mod workers;
@@ -29,11 +30,13 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use self::captures::Captures;
 use self::handshakes::Handshakes;
@@ -71,12 +74,14 @@ const PORT_POLL: Duration = Duration::from_millis(50);
 
 const GOODBYE_POLL: Duration = Duration::from_millis(5);
 
-/// Connections to the front door that wait for it, at most.
-const LISTEN_BACKLOG: i32 = 1_024;
+/// Connections to the front door that wait for it, at most: as many as the kernel has any wait by itself
+/// (`net.core.somaxconn`).
+const LISTEN_BACKLOG: i32 = 4_096;
 
 /// A server that runs.
 pub struct Server {
     tls: Option<Rc<Tls>>,
+    renewed: Option<Arc<Notify>>,
     signalling: Signalling,
     fleet: Fleet,
     supervisor: Supervisor,
@@ -147,6 +152,8 @@ impl Server {
             ..limits
         };
         let port = listener.local_addr().context("the TCP socket has no address")?.port();
+        let renewed =
+            config.door.tls.as_ref().map(renewal::watch).transpose().context("no thread for TLS_CERT")?;
         let tls = tls.map(Rc::new);
         let scheme = if tls.is_some() { "https" } else { "http" };
         let policy = policy(config, tls.clone());
@@ -188,7 +195,15 @@ impl Server {
         }
         println!("  demo page: {scheme}://localhost:{port}/");
         supervisor.report_ready(house);
-        Ok(Server { tls, signalling, fleet, supervisor })
+        Ok(Server { tls, renewed, signalling, fleet, supervisor })
+    }
+
+    /// Returns when the files of the certificate have changed.
+    pub async fn renewed(&self) {
+        match &self.renewed {
+            Some(renewed) => renewed.notified().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Takes up a new certificate, for connections from now on; a bad one changes nothing.

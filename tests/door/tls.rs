@@ -207,6 +207,18 @@ fn a_certificate_that_is_not_good_for_long_is_said() {
     assert!(WARNINGS.iter().all(|warning| !later.contains(warning)), "{later}");
 }
 
+/// In a container nobody can send a signal.
+#[test]
+fn a_renewed_certificate_is_noticed_without_a_signal() {
+    let folder = Folder::new();
+    let mut server = Server::spawn(&folder.certify().env());
+    let renewed = folder.certify();
+    server
+        .wait_for_log("the change", |log| log.contains("new connections get the certificate").then_some(()));
+    let mut ann = secure(&server, &renewed.der());
+    join(&mut ann, "ann");
+}
+
 #[test]
 fn sighup_without_tls_ends_nothing() {
     let mut server = Server::spawn(&[]);
