@@ -86,7 +86,11 @@ fn who_asks_for_a_ring_by_name_gets_it_or_no_server() {
 
 #[test]
 fn a_check_says_what_a_start_would_use() {
-    let check = |wanted| ended_start(sfu(&[REFUSED, &["--check"]].concat()), &[("IO_BACKEND", wanted)]);
+    let check = |wanted| {
+        let mut command = sfu(REFUSED);
+        command.arg("--check");
+        ended_start(command, &[("IO_BACKEND", wanted)])
+    };
     let refused = check("uring");
     let words = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{words}");
