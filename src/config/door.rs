@@ -33,7 +33,7 @@ const TLS_CERT: Variable = Variable {
     default: "",
     accepted: "the path of a PEM file, together with TLS_KEY",
     meaning: "Certificate chain, the server's own first: with it PORT speaks https and wss, and nothing else. Read \
-              anew on SIGHUP, for connections from then on.",
+              anew when the files change, and on SIGHUP, for connections from then on.",
 };
 const TLS_KEY: Variable = Variable {
     name: "TLS_KEY",
