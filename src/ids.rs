@@ -235,9 +235,12 @@ macro_rules! client_name {
             }
         }
 
+        /// For a log: a name that could be taken for more than one field there, or that would not show as it is, is
+        /// quoted and escaped.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                let is_plain = |c: char| c.is_alphanumeric() || "-_.:@/+".contains(c);
+                if self.0.chars().all(is_plain) { f.write_str(&self.0) } else { write!(f, "{:?}", &*self.0) }
             }
         }
     };
@@ -267,6 +270,14 @@ mod tests {
         for bad in ["", &text[..text.len() - 3], &format!("{text}:00"), &text.replace("07", "+7")] {
             assert_eq!(Fingerprint::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_name_forges_nothing_in_a_log() {
+        let shown = |text| UserId::parse(text).unwrap().to_string();
+        assert_eq!(["ada", "björk", "a@b.example"].map(shown), ["ada", "björk", "a@b.example"]);
+        assert_eq!(shown("r user=ada"), "\"r user=ada\"");
+        assert_eq!(shown("a\"=\u{2028}\u{202E}"), r#""a\"=\u{2028}\u{202e}""#);
     }
 
     #[test]

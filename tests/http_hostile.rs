@@ -436,6 +436,19 @@ fn a_bomb_of_tiny_fragments_is_refused_for_their_number() {
     expect_refusal(1008, hostile);
 }
 
+/// In a large room where much changes an answer is long, and there are many: that is the server's doing.
+#[test]
+fn answers_that_were_asked_for_are_free_however_many() {
+    with_door(short(), |door| async move {
+        let mut client = door.websocket().await;
+        let answer = format!("answer {}", "x".repeat(30_000));
+        for _ in 0..200 {
+            client.frame(TEXT, answer.as_bytes()).await;
+            assert_eq!(client.receive().await, Received::Text(answer.clone()));
+        }
+    });
+}
+
 #[test]
 fn text_that_is_not_utf8_is_refused() {
     expect_refusal(1007, masked(TEXT, b"\xC3\x28"));

@@ -287,7 +287,7 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
             Ok(Input::Message(text)) => {
                 line.heard.set(now);
                 app.count(|counters| counters.messages_in += 1);
-                let answers = session.answers();
+                let (answers, len) = (session.answers(), text.len());
                 session.handle_text(now, &text);
                 if !is_member && session.is_member() {
                     is_member = true;
@@ -295,6 +295,9 @@ async fn read_messages<S: Service, R: AsyncRead + Unpin>(
                 }
                 // An answer that we asked for is not the client's to spare.
                 let is_asked_for = session.answers() > answers;
+                if is_asked_for {
+                    reader.budget.give_back(len);
+                }
                 if !is_asked_for && rate.as_ref().is_some_and(|rate| !rate.take()) {
                     let message = "too many messages".to_owned();
                     let error = ServerMessage::Error { code: ErrorCode::RateLimited, message };
@@ -582,9 +585,18 @@ impl FrameBudget {
         let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
         self.refilled = now;
         self.tokens = (self.tokens + elapsed * f64::from(FRAME_RATE)).min(f64::from(FRAME_BURST));
-        self.tokens -= 1.0 + payload_len as f64 / 1024.0;
+        self.tokens -= cost(payload_len);
         self.tokens >= 0.0
     }
+
+    /// A message of this length is none of the peer's own.
+    fn give_back(&mut self, payload_len: usize) {
+        self.tokens = (self.tokens + cost(payload_len)).min(f64::from(FRAME_BURST));
+    }
+}
+
+fn cost(payload_len: usize) -> f64 {
+    1.0 + payload_len as f64 / 1024.0
 }
 
 #[cfg(test)]
@@ -601,5 +613,11 @@ mod tests {
         let mut budget = FrameBudget::new(start);
         assert_eq!((0..).take_while(|_| budget.take(start, 0)).count(), FRAME_BURST as usize);
         assert!(!FrameBudget::new(start).take(start, FRAME_BURST as usize * 1024));
+        // What the server asked for costs nothing, however long.
+        let mut budget = FrameBudget::new(start);
+        for _ in 0..FRAME_BURST {
+            assert!(budget.take(start, 20 * 1024));
+            budget.give_back(20 * 1024);
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! One WebSocket as signalling sees it: a queue to the client, bounded in frames and in bytes.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
-use tokio::sync::mpsc::{self, OwnedPermit, Receiver, Sender};
+use tokio::sync::mpsc::error::TryRecvError;
 
 use super::message::ServerMessage;
 use crate::control::participant::ParticipantId;
@@ -19,6 +19,11 @@ pub const OUTBOUND_LEN: usize = 1_024;
 /// Most bytes of text among them, besides `joined`: twice what so many notices come to, with the longest names that there
 /// can be, and several times our longest answer.
 pub const OUTBOUND_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Most bytes of text that may wait for all clients together without anybody being let go,
+const ALL_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// and what nobody is let go for even then: who reads has less.
+const FAIR_BYTES_MAX: usize = 256 * 1024;
 
 /// A frame to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +92,9 @@ pub(super) enum Stage {
 }
 
 impl Connection {
-    pub(super) fn new() -> (Connection, Outbox) {
-        let (inlet, outbox) = Inlet::new(OUTBOUND_LEN, OUTBOUND_BYTES_MAX);
+    /// `all`: the text that waits for every client.
+    pub(super) fn new(all: &Waiting) -> (Connection, Outbox) {
+        let (inlet, outbox) = Inlet::new(OUTBOUND_LEN, OUTBOUND_BYTES_MAX, all.clone());
         (Connection { stage: Stage::Waiting, inlet }, outbox)
     }
 
@@ -111,6 +117,11 @@ impl Connection {
         if self.stage == Stage::Closing { Ok(()) } else { self.inlet.send(outbound) }
     }
 
+    /// Takes back what waits: who does not read is to keep none of our memory until it is gone.
+    pub(super) fn take_back(&self) {
+        self.inlet.queue.clear();
+    }
+
     /// Queues the Close frame. Nothing follows it.
     pub(super) fn close(&mut self, code: CloseCode, reason: &'static str) {
         self.stage = Stage::Closing;
@@ -122,33 +133,76 @@ impl Connection {
 #[derive(Debug)]
 pub struct TooSlow;
 
+/// Bytes of text that wait for all clients together, those of notices not counted, which many share.
+#[derive(Clone, Default)]
+pub struct Waiting(Rc<Cell<usize>>);
+
 /// Where frames to a client go in.
 pub struct Inlet {
-    frames: Sender<Outbound>,
-    /// Room for the Close frame, kept from the beginning. `None` once it is used.
-    close: Option<OwnedPermit<Outbound>>,
+    frame_count_max: usize,
     /// Most bytes of text that may wait.
     bytes_max: usize,
-    waiting: Rc<Waiting>,
+    is_closed: bool,
+    queue: Rc<Queue>,
 }
 
 /// What both ends know of the frames between them.
 #[derive(Default)]
-struct Waiting {
-    /// Bytes of text.
+struct Queue {
+    frames: RefCell<VecDeque<Outbound>>,
+    /// Bytes of text among them.
     len: Cell<usize>,
+    /// Of which these are nobody else's.
+    own_len: Cell<usize>,
+    all: Waiting,
+    /// Nothing more goes in.
+    is_over: Cell<bool>,
+    /// Nobody takes anything more.
+    is_deserted: Cell<bool>,
+    /// Something went in.
+    filled: Notify,
     /// The Close frame is among them.
     close: Notify,
 }
 
+impl Queue {
+    fn push(&self, frame: Outbound) {
+        self.count(&frame, usize::wrapping_add);
+        self.frames.borrow_mut().push_back(frame);
+        self.filled.notify_one();
+    }
+
+    fn pop(&self) -> Option<Outbound> {
+        let mut frames = self.frames.borrow_mut();
+        let frame = frames.pop_front()?;
+        if frames.is_empty() {
+            *frames = VecDeque::new(); // Most of its life there are none.
+        }
+        self.count(&frame, usize::wrapping_sub);
+        Some(frame)
+    }
+
+    fn clear(&self) {
+        while self.pop().is_some() {}
+    }
+
+    fn count(&self, frame: &Outbound, change: fn(usize, usize) -> usize) {
+        let len = frame.text_len();
+        self.len.set(change(self.len.get(), len));
+        if let Outbound::Text(_) = frame {
+            self.own_len.set(change(self.own_len.get(), len));
+            self.all.0.set(change(self.all.0.get(), len));
+        }
+    }
+}
+
 impl Inlet {
-    /// The two ends of a queue for so many frames, a Close frame besides, and so many bytes of text among them.
-    pub fn new(frame_count_max: usize, bytes_max: usize) -> (Inlet, Outbox) {
-        let (sender, receiver) = mpsc::channel(frame_count_max + 1);
-        let close = sender.clone().try_reserve_owned().ok();
-        let waiting = Rc::<Waiting>::default();
-        let outbox = Outbox { frames: receiver, waiting: Rc::clone(&waiting) };
-        (Inlet { frames: sender, close, bytes_max, waiting }, outbox)
+    /// The two ends of a queue for so many frames, a Close frame besides, and so many bytes of text among them. `all` is
+    /// every such queue's.
+    pub fn new(frame_count_max: usize, bytes_max: usize, all: Waiting) -> (Inlet, Outbox) {
+        let queue = Rc::new(Queue { all, ..Queue::default() });
+        let outbox = Outbox { queue: Rc::clone(&queue) };
+        (Inlet { frame_count_max, bytes_max, is_closed: false, queue }, outbox)
     }
 
     /// Queues a frame. One whose receiver is gone is sent nothing, which is no error: its end is on the way.
@@ -156,24 +210,26 @@ impl Inlet {
     /// # Errors
     /// [`TooSlow`]: there is no room for it.
     pub fn send(&self, frame: Outbound) -> Result<(), TooSlow> {
-        let len = self.waiting.len.get() + frame.text_len();
-        match self.frames.try_reserve() {
-            Err(TrySendError::Closed(())) => Ok(()),
-            Err(TrySendError::Full(())) => Err(TooSlow),
-            Ok(_) if len > self.bytes_max => Err(TooSlow),
-            Ok(permit) => {
-                self.waiting.len.set(len);
-                permit.send(frame);
-                Ok(())
-            }
+        let queue = &self.queue;
+        if queue.is_deserted.get() {
+            return Ok(());
         }
+        let len = frame.text_len();
+        let is_full = queue.frames.borrow().len() >= self.frame_count_max
+            || queue.len.get() + len > self.bytes_max
+            || queue.all.0.get() + len > ALL_BYTES_MAX && queue.own_len.get() + len > FAIR_BYTES_MAX;
+        if is_full {
+            return Err(TooSlow);
+        }
+        queue.push(frame);
+        Ok(())
     }
 
     /// Queues the Close frame, for which there is always room.
     pub fn close(&mut self, code: CloseCode, reason: &'static str) {
-        if let Some(permit) = self.close.take() {
-            permit.send(Outbound::Close { code, reason });
-            self.waiting.close.notify_one();
+        if !std::mem::replace(&mut self.is_closed, true) {
+            self.queue.push(Outbound::Close { code, reason });
+            self.queue.close.notify_one();
         }
     }
 
@@ -183,17 +239,28 @@ impl Inlet {
     }
 }
 
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        self.queue.is_over.set(true);
+        self.queue.filled.notify_one();
+    }
+}
+
 /// What waits for a client, to be written to it.
 pub struct Outbox {
-    frames: Receiver<Outbound>,
-    waiting: Rc<Waiting>,
+    queue: Rc<Queue>,
 }
 
 impl Outbox {
     /// Takes the next frame, once there is one; `None` when none can come. Nothing is lost with a wait that is given up.
     pub async fn recv(&mut self) -> Option<Outbound> {
-        let frame = self.frames.recv().await?;
-        Some(self.taken(frame))
+        loop {
+            match self.try_recv() {
+                Ok(frame) => return Some(frame),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => self.queue.filled.notified().await,
+            }
+        }
     }
 
     /// Takes the next frame.
@@ -201,19 +268,21 @@ impl Outbox {
     /// # Errors
     /// There is none now, or none can come.
     pub fn try_recv(&mut self) -> Result<Outbound, TryRecvError> {
-        let frame = self.frames.try_recv()?;
-        Ok(self.taken(frame))
+        let is_over = self.queue.is_over.get();
+        self.queue.pop().ok_or(if is_over { TryRecvError::Disconnected } else { TryRecvError::Empty })
     }
 
     /// Resolves as soon as a Close frame waits, however many others are before it. For one to ask.
     pub fn closing(&self) -> impl Future<Output = ()> + use<> {
-        let waiting = Rc::clone(&self.waiting);
-        async move { waiting.close.notified().await }
+        let queue = Rc::clone(&self.queue);
+        async move { queue.close.notified().await }
     }
+}
 
-    fn taken(&self, frame: Outbound) -> Outbound {
-        self.waiting.len.set(self.waiting.len.get() - frame.text_len());
-        frame
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.queue.is_deserted.set(true);
+        self.queue.clear();
     }
 }
 
@@ -227,7 +296,7 @@ mod tests {
 
     #[test]
     fn bytes_that_wait_are_bounded_and_what_is_taken_makes_room() {
-        let (mut connection, mut outbox) = Connection::new();
+        let (mut connection, mut outbox) = Connection::new(&Waiting::default());
         let (half, rest) = (OUTBOUND_BYTES_MAX / 2, OUTBOUND_BYTES_MAX - OUTBOUND_BYTES_MAX / 2);
         assert!(notify(&connection, half).is_ok() && notify(&connection, rest).is_ok());
         assert!(notify(&connection, 1).is_err(), "shared or not, it waits");
@@ -241,7 +310,7 @@ mod tests {
     /// A room of any size can be joined, and what comes behind that has as much room as in a small one.
     #[test]
     fn joined_takes_no_room_from_what_follows() {
-        let (mut connection, _outbox) = Connection::new();
+        let (mut connection, _outbox) = Connection::new(&Waiting::default());
         let text = serde_json::json!({"event": "joined", "data": {"roomId": "r", "userId": "a", "peers": [],
             "success": true, "message": "x".repeat(3 * OUTBOUND_BYTES_MAX), "peerInfo": {}, "iceServers": [],
             "resumed": false}});
@@ -252,9 +321,50 @@ mod tests {
 
     #[test]
     fn who_is_gone_is_not_too_slow() {
-        let (connection, outbox) = Connection::new();
+        let (connection, outbox) = Connection::new(&Waiting::default());
         assert!(notify(&connection, OUTBOUND_BYTES_MAX).is_ok());
         drop(outbox);
         assert!(notify(&connection, 1).is_ok());
+    }
+
+    #[test]
+    fn what_waits_for_all_is_bounded_and_costs_those_who_have_most_of_it() {
+        let all = Waiting::default();
+        let text = || Outbound::Text("x".repeat(FAIR_BYTES_MAX / 2));
+        let queue = || Inlet::new(OUTBOUND_LEN, OUTBOUND_BYTES_MAX, all.clone());
+        let (fair, mut fair_outbox) = queue();
+        assert!(fair.send(text()).is_ok());
+        let mut others = Vec::new();
+        while all.0.get() + FAIR_BYTES_MAX / 2 <= ALL_BYTES_MAX {
+            let (inlet, outbox) = queue();
+            while all.0.get() + FAIR_BYTES_MAX / 2 <= ALL_BYTES_MAX && inlet.send(text()).is_ok() {}
+            others.push((inlet, outbox));
+        }
+        let (greedy, greedy_outbox) = others.pop().unwrap();
+        assert!(greedy.send(text()).is_err());
+        assert!(fair.send(text()).is_ok(), "who has little is not let go");
+        assert!(fair.send(text()).is_err());
+        let notice = Outbound::Notice { text: "x".into(), patience: Duration::ZERO };
+        fair_outbox.try_recv().unwrap();
+        assert!(fair.send(notice).is_ok());
+        drop(greedy_outbox);
+        assert!(fair.send(text()).is_ok(), "what is gone waits no more");
+        others.clear();
+        drop(fair_outbox);
+        assert_eq!(all.0.get(), 0);
+    }
+
+    #[test]
+    fn of_one_that_is_let_go_nothing_waits_but_the_close() {
+        let all = Waiting::default();
+        let (mut connection, mut outbox) = Connection::new(&all);
+        assert!(connection.send(&ServerMessage::Draining { deadline: 1 }).is_ok() && all.0.get() > 0);
+        connection.take_back();
+        assert_eq!(all.0.get(), 0);
+        connection.close(CLOSE_POLICY, "too slow");
+        assert_eq!(outbox.try_recv(), Ok(Outbound::Close { code: CLOSE_POLICY, reason: "too slow" }));
+        assert_eq!(outbox.try_recv(), Err(TryRecvError::Empty));
+        drop(connection);
+        assert_eq!(outbox.try_recv(), Err(TryRecvError::Disconnected));
     }
 }

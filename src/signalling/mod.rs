@@ -21,7 +21,7 @@ mod uninformed;
 
 pub use connection::{
     CLOSE_DRAINING, CLOSE_FULL, CLOSE_INTERNAL, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_BIG, CloseCode, Inlet,
-    OUTBOUND_BYTES_MAX, OUTBOUND_LEN, Outbound, Outbox, TooSlow,
+    OUTBOUND_BYTES_MAX, OUTBOUND_LEN, Outbound, Outbox, TooSlow, Waiting,
 };
 pub use ice_servers::{CREDENTIAL_LIFETIME, CREDENTIAL_REFRESH, IceServers, UnixTime};
 pub use inspect::{Member, RoomView};

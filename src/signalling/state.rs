@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::{
     CLOSE_DRAINING, CLOSE_FULL, CLOSE_INTERNAL, CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TOO_BIG, CloseCode,
-    Connection, Outbox, Stage,
+    Connection, Outbox, Stage, Waiting,
 };
 use super::message::{ClientMessage, LeaveReason, ServerMessage, Unreadable};
 use super::negotiation::ErrorCode;
@@ -132,6 +132,8 @@ pub(super) struct State {
     pub(super) handshakes: Box<dyn Handshakes>,
     pub(super) registry: Registry,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
+    /// For them.
+    waiting: Waiting,
     /// Of every participant of the registry. Boxed, as a map keeps up to twice the room that it needs.
     pub(super) sessions: BTreeMap<ParticipantId, Box<Session>>,
     /// Whose transport it is.
@@ -156,6 +158,7 @@ impl State {
             workers,
             handshakes,
             connections: BTreeMap::new(),
+            waiting: Waiting::default(),
             sessions: BTreeMap::new(),
             transports: BTreeMap::new(),
             timers: Timers::new(),
@@ -172,7 +175,7 @@ impl State {
         let id = ConnectionId(self.connection_next);
         self.connection_next += 1;
         tracing::debug!(connection = %id, %remote, "connected");
-        let (connection, outbox) = Connection::new();
+        let (connection, outbox) = Connection::new(&self.waiting);
         let is_full = self.connections.len()
             >= self.settings.max_connections.saturating_mul(CONNECTIONS_PER_PARTICIPANT);
         self.connections.insert(id, connection);
@@ -545,6 +548,9 @@ impl State {
     /// A client that does not read costs memory; it may come back.
     fn let_go(&mut self, now: Instant, id: ConnectionId) {
         self.totals.clients_slow += 1;
+        if let Some(connection) = self.connections.get(&id) {
+            connection.take_back();
+        }
         self.close(now, id, CLOSE_POLICY, "too slow");
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use gryt_sfu::http::{App, Limits, Policy, Service, Session, Status, serve};
 use gryt_sfu::metrics::exposition::Snapshot;
-use gryt_sfu::signalling::{Inlet, Outbound, Outbox};
+use gryt_sfu::signalling::{Inlet, Outbound, Outbox, Waiting};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::LocalSet;
@@ -25,7 +25,7 @@ pub type Log = Rc<RefCell<Vec<String>>>;
 /// What `news` makes it say.
 pub const NEWS_COUNT: usize = 30;
 
-/// Sends every message back; `close` makes it close with 1000, `flood` makes it fill its queue, `news` makes it say
+/// Sends every message back, and takes one that begins with `answer` for one it asked for; `close` makes it close with 1000, `flood` makes it fill its queue, `news` makes it say
 /// things that may wait a little, `slow news` an hour, and `hot news` not at all.
 pub struct Echo {
     pub log: Log,
@@ -44,7 +44,7 @@ impl Service for Echo {
     type Session = EchoSession;
 
     fn connect(&self, _now: Instant, _remote: SocketAddr) -> (EchoSession, Outbox) {
-        let (inlet, outbox) = Inlet::new(64, usize::MAX);
+        let (inlet, outbox) = Inlet::new(64, usize::MAX, Waiting::default());
         self.log.borrow_mut().push("connected".into());
         let inlet = RefCell::new(Some(inlet));
         let is_member = Cell::new(!self.has_strangers.get());
@@ -58,7 +58,7 @@ impl Session for EchoSession {
         let mut slot = self.inlet.borrow_mut();
         let Some(inlet) = &mut *slot else { return };
         self.is_member.set(self.is_member.get() || text == "join");
-        self.answers.set(self.answers.get() + u64::from(text == "answer"));
+        self.answers.set(self.answers.get() + u64::from(text.starts_with("answer")));
         let sent = match text {
             "close" => {
                 inlet.close(1000, "as you wish");

@@ -1,8 +1,9 @@
 //! Voices come and go; m-lines stay.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use gryt_sfu::signalling::negotiation::Action;
+use gryt_sfu::signalling::negotiation::{Action, OFFER_BURST, OFFER_INTERVAL};
 
 use crate::fixtures::{answer_to, chromium, chromium_audio, edit, reject, section};
 use crate::script::{Script, sent_answer, sent_offer, summary};
@@ -165,6 +166,40 @@ fn the_worker_is_put_right_where_everyone_has_a_slot() {
     assert_eq!(summary(&script.slots_changed(&[(0, Some(2)), (1, None)])), ["assign 0 1", "assign 1 2"]);
 }
 
+/// Whoever else comes and goes, and however often: what changed meanwhile is one offer's.
+#[test]
+fn offers_are_paced_and_the_last_word_is_offered() {
+    let mut script = listening(4, &[]);
+    let began = script.now;
+    let (mut offer_count, mut changes) = (0, 0);
+    let mut take = |script: &mut Script, actions: Vec<Action>| {
+        let mut actions = actions;
+        while let Some(offer) = sent_offer(&actions) {
+            offer_count += 1;
+            actions = script.answer(&answer_to(offer));
+        }
+    };
+    while script.now < began + Duration::from_secs(10) {
+        changes += 1;
+        let actions = script.voices(if changes % 2 == 0 { &[] } else { &[1] });
+        take(&mut script, actions);
+        let actions = script.wait(Duration::from_millis(20));
+        take(&mut script, actions);
+    }
+    let actions = script.voices(&[2]);
+    take(&mut script, actions);
+    let actions = script.wait(OFFER_INTERVAL);
+    take(&mut script, actions);
+    let paced = OFFER_BURST + 10 * 4 + 1;
+    assert_eq!(
+        (changes, offer_count),
+        (500, paced),
+        "all at once at first, then four a second, and the last"
+    );
+    assert_eq!(summary(&script.resume()), [""; 0], "nothing is outstanding");
+    assert_eq!(script.server.next_timeout(), None);
+}
+
 #[test]
 fn the_upload_is_the_first_line_that_sends() {
     let mut script = Script::new(32);
@@ -240,6 +275,7 @@ fn a_voice_moves_when_the_clients_own_line_stops_listening() {
 fn a_line_that_the_client_stops_makes_room() {
     let mut script = listening(2, &[1, 2]);
     for track in (3..40).step_by(2) {
+        script.wait(OFFER_INTERVAL * OFFER_BURST);
         script.voices(&[track, track + 1]);
         let (mut carried, mut answer) = (Vec::new(), String::new());
         while let Some(offer) = sent_offer(&script.resume()) {
@@ -265,6 +301,7 @@ fn a_line_that_the_client_stops_makes_room() {
 fn who_listens_to_nobody_new_has_no_more_lines_than_slots() {
     let mut script = listening(4, &[]);
     for track in 1..400 {
+        script.wait(OFFER_INTERVAL * OFFER_BURST);
         let actions = script.voices(&[track]);
         let Some(offer) = sent_offer(&actions) else { continue };
         assert!(offer.matches("m=audio").count() <= 1 + 4, "{offer}");
@@ -280,6 +317,7 @@ fn a_line_that_is_taken_up_again_has_an_ssrc_of_its_own() {
     let mut script = listening(4, &[1, 2, 3, 4]);
     let mut added = HashSet::from([4_294_967_294_u32, u32::MAX, 0, 1]);
     for round in 0..20_u64 {
+        script.wait(OFFER_INTERVAL * OFFER_BURST);
         script.voices(&[round, round + 1, round * 7 % 5 + 50]);
         loop {
             let actions = script.resume();

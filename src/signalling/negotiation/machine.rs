@@ -20,6 +20,10 @@ pub const GLARE_WAIT: Duration = Duration::from_secs(1);
 pub const REOFFER_WAIT: Duration = Duration::from_millis(500);
 /// An answer to an offer that was rolled back is waited for so long; what comes later answers nothing.
 pub const LATE_ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// A client negotiates so often for as long as others want it to: what changes meanwhile is one offer's,
+pub const OFFER_INTERVAL: Duration = Duration::from_millis(250);
+/// but the first ones, as when it joins, are made at once.
+pub const OFFER_BURST: u32 = 8;
 /// A member who has not offered by then gets an offer, if there is a voice to hear.
 pub const FIRST_OFFER_WAIT: Duration = Duration::from_secs(3);
 
@@ -54,6 +58,10 @@ pub struct Negotiation {
     /// When an offer of ours was rolled back: for a while an answer too many is an answer to it.
     rolled_back_at: Option<Instant>,
     reoffer: Option<Reoffer>,
+    /// Until when our offers would have lasted, had they been made evenly.
+    offers_last_until: Instant,
+    /// When one is made that had to wait for that.
+    offer_due: Option<Instant>,
     /// The client may believe of any slot what a `slots` message said, or what it would have said had the
     /// WebSocket not been lost.
     pub(super) has_told_slots: bool,
@@ -133,6 +141,8 @@ impl Negotiation {
             has_candidates: false,
             rolled_back_at: None,
             reoffer: None,
+            offers_last_until: now,
+            offer_due: None,
             has_told_slots: false,
             actions: VecDeque::new(),
             answer_count: 0,
@@ -244,9 +254,9 @@ impl Negotiation {
         match &self.state {
             State::Offered(offered) => offered.held.as_ref().map(|(_, deadline)| *deadline),
             State::Stable if !self.is_established && !self.plan(|_| true).is_agreed(&self.lines) => {
-                Some(self.joined + FIRST_OFFER_WAIT)
+                Some(self.joined + FIRST_OFFER_WAIT).max(self.offer_due)
             }
-            State::Stable => self.reoffer.as_ref().map(|reoffer| reoffer.deadline),
+            State::Stable => self.reoffer.as_ref().map(|reoffer| reoffer.deadline).or(self.offer_due),
             State::Failed => None,
         }
     }
@@ -348,6 +358,7 @@ impl Negotiation {
 
     /// Makes an offer where the m-lines do not say what they should, if one may be made now.
     fn offer_if_due(&mut self, now: Instant) {
+        self.offer_due = None;
         let is_first_due = now >= self.joined + FIRST_OFFER_WAIT;
         let is_stable = matches!(self.state, State::Stable);
         if !is_stable || self.reoffer.is_some() || !(self.is_established || is_first_due) {
@@ -357,6 +368,12 @@ impl Negotiation {
         if plan.is_agreed(&self.lines) {
             return;
         }
+        let begins_at = self.offers_last_until.max(now);
+        if begins_at > now + OFFER_INTERVAL * (OFFER_BURST - 1) {
+            self.offer_due = Some(begins_at - OFFER_INTERVAL * (OFFER_BURST - 1));
+            return;
+        }
+        self.offers_last_until = begins_at + OFFER_INTERVAL;
         let Numbering { opus, extensions } = self.numbering();
         let mut added: Vec<Line> = Vec::with_capacity(plan.added.len());
         for (_, Sending { slot, .. }) in &plan.added {

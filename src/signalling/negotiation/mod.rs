@@ -20,4 +20,6 @@ mod plan;
 mod settle;
 
 pub use action::{Action, ErrorCode, Parameters, Voice};
-pub use machine::{FIRST_OFFER_WAIT, GLARE_WAIT, LATE_ANSWER_WAIT, Negotiation, REOFFER_WAIT};
+pub use machine::{
+    FIRST_OFFER_WAIT, GLARE_WAIT, LATE_ANSWER_WAIT, Negotiation, OFFER_BURST, OFFER_INTERVAL, REOFFER_WAIT,
+};
