@@ -2,13 +2,15 @@
 
 #[path = "ice_agent/nominations.rs"]
 mod nominations;
+#[path = "ice_agent/rebindings.rs"]
+mod rebindings;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use gryt_sfu::ice::agent::{
-    Agent, Answered, CHECK_COUNT_MAX, Consent, EXPIRED_AFTER, MOVE_COUNT_MAX, PAIR_COUNT_MAX, STALE_AFTER,
-    UNVERIFIED_COUNT_MAX,
+    Agent, Answered, CHECK_COUNT_MAX, Consent, EXPIRED_AFTER, MISSED_AFTER, MOVE_COUNT_MAX, PAIR_COUNT_MAX,
+    STALE_AFTER, UNVERIFIED_COUNT_MAX,
 };
 use gryt_sfu::ice::credentials::{LocalCredentials, LocalUfrag, RemoteCredentials, Secret};
 use gryt_sfu::ice::stun::{ANSWER_LEN_MAX, CHECK_LEN_MAX, Message};
@@ -122,7 +124,20 @@ impl Scene {
         self.handle(from, &bytes).unwrap();
     }
 
+    /// A check without USE-CANDIDATE by a peer that ranks its candidates.
+    fn renew(&mut self, from: &str, priority: u32) {
+        let bytes = self.renewal(priority);
+        self.handle(from, &bytes).unwrap();
+    }
+
     /// To be sent, and sent again.
+    fn renewal(&mut self, priority: u32) -> Vec<u8> {
+        let priority = priority.to_be_bytes();
+        let attributes: &[(u16, &[u8])] = &[(ATTR_PRIORITY.0, &priority), (ATTR_ICE_CONTROLLING.0, &[9; 8])];
+        self.request(self.generation, attributes)
+    }
+
+    /// As [`Scene::renewal`].
     fn nomination(&mut self, priority: u32) -> Vec<u8> {
         let priority = priority.to_be_bytes();
         let attributes: &[(u16, &[u8])] =
@@ -368,6 +383,7 @@ fn a_pair_that_did_not_answer_once_is_asked_again_when_it_is_wanted_again() {
     let mut scene = Scene::connected();
     scene.check(AWAY, true).unwrap();
     assert_eq!(scene.pass(7 * SECOND).len(), usize::from(CHECK_COUNT_MAX));
+    scene.check(HOME, false).unwrap();
     scene.check(AWAY, false).unwrap();
     assert!(scene.due().is_empty(), "not wanted");
     scene.check(AWAY, true).unwrap();
@@ -391,7 +407,7 @@ fn checks_are_sent_again_at_doubling_intervals() {
     assert_eq!(at, [0, 50, 150, 350, 750, 1550, 3150]);
     assert_eq!(scene.now.duration_since(start).as_millis(), 6350);
     assert!(scene.due().is_empty());
-    assert_eq!(scene.agent.next_timeout(), Some(start + STALE_AFTER), "consent alone");
+    assert_eq!(scene.agent.next_timeout(), Some(start + MISSED_AFTER), "consent alone");
 }
 
 #[test]
@@ -522,7 +538,7 @@ fn every_authenticated_check_on_the_selected_pair_renews_consent_and_no_other_do
 fn a_peer_that_falls_silent_is_followed_to_where_it_is_alive_without_a_nomination() {
     let mut scene = Scene::connected();
     scene.check(HOME_OTHER_PORT, false).unwrap();
-    scene.pass(STALE_AFTER);
+    scene.pass(MISSED_AFTER);
     scene.check(AWAY, false).unwrap();
     assert_eq!(scene.agent.selected(), Some(path(HOME)), "an unverified address");
     scene.check(HOME_OTHER_PORT, false).unwrap();
@@ -564,10 +580,10 @@ fn a_machine_that_stood_still_does_not_expire_its_peers() {
     let mut scene = Scene::connected();
     scene.pass(SECOND);
     scene.now += Duration::from_secs(3600); // Nobody was woken meanwhile.
-    assert_eq!(scene.consent(), Consent::Stale);
+    assert_eq!(scene.consent(), Consent::Fresh);
     assert!(scene.due().is_empty());
-    assert_eq!((scene.consent(), scene.agent.selected()), (Consent::Stale, Some(path(HOME))));
-    scene.pass(EXPIRED_AFTER - STALE_AFTER - Duration::from_millis(1));
+    assert_eq!((scene.consent(), scene.agent.selected()), (Consent::Fresh, Some(path(HOME))));
+    scene.pass(EXPIRED_AFTER - MISSED_AFTER - Duration::from_millis(1));
     assert_eq!(scene.consent(), Consent::Stale, "all of the time that was left");
     scene.pass(Duration::from_millis(1));
     assert_eq!(scene.consent(), Consent::Expired);

@@ -1,11 +1,12 @@
 //! Whatever a peer, a thief of its requests and the clock do: what an ICE agent must never do.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use gryt_sfu::ice::agent::{
-    Agent, BUDGET_PERIOD, CHECK_COUNT_MAX, Consent, MOVE_COUNT_MAX, PAIR_COUNT_MAX, UNVERIFIED_COUNT_MAX,
+    Agent, BUDGET_PERIOD, CHECK_COUNT_MAX, Consent, MISSED_AFTER, MOVE_COUNT_MAX, PAIR_COUNT_MAX,
+    UNVERIFIED_COUNT_MAX,
 };
 use gryt_sfu::ice::credentials::{LocalCredentials, LocalUfrag, RemoteCredentials, Secret};
 use gryt_sfu::ice::stun::{CHECK_LEN_MAX, Message};
@@ -94,7 +95,11 @@ struct World {
     /// Where DTLS finished or a check was answered.
     proven: HashSet<IpAddr>,
     /// Last request on each pair.
-    heard: Vec<(Path, Instant)>,
+    heard: HashMap<Path, Instant>,
+    /// Pairs that a request with USE-CANDIDATE came over.
+    nominated: HashSet<Path>,
+    /// Where media went before.
+    selected: Option<Path>,
     sent: Vec<(Instant, Path, Vec<u8>)>,
     answered: usize,
 }
@@ -109,7 +114,9 @@ impl World {
             generation: 0,
             authenticated: HashSet::new(),
             proven: HashSet::new(),
-            heard: Vec::new(),
+            heard: HashMap::new(),
+            nominated: HashSet::new(),
+            selected: None,
             sent: Vec::new(),
             answered: 0,
         }
@@ -167,8 +174,11 @@ impl World {
                     assert!(answered.is_new && forgotten != path && Some(forgotten) != before);
                     assert!(self.authenticated.remove(&forgotten));
                 }
-                self.heard.retain(|(heard, _)| *heard != path);
-                self.heard.push((path, self.now));
+                if nomination.is_some() {
+                    self.nominated.insert(path);
+                }
+                self.judge_move();
+                self.heard.insert(path, self.now);
             }
             Err(_) => assert_eq!(self.agent.selected(), before, "refused, and yet it moved"),
         }
@@ -198,7 +208,23 @@ impl World {
             assert!(self.authenticated.contains(&path), "a check to a stranger");
             self.sent.push((self.now, path, out[..len].to_vec()));
         }
+        self.judge_move();
         self.judge();
+    }
+
+    fn silence(&self, path: &Path) -> Duration {
+        self.now.duration_since(self.heard[path])
+    }
+
+    /// Whoever only checks, or repeats checks of others, moves nothing while the peer is heard where media goes.
+    fn judge_move(&mut self) {
+        let before = std::mem::replace(&mut self.selected, self.agent.selected());
+        if let (Some(before), Some(after)) = (before, self.selected)
+            && before != after
+        {
+            let has_missed = self.silence(&before) >= MISSED_AFTER;
+            assert!(has_missed || self.nominated.contains(&after), "moved for nothing");
+        }
     }
 
     fn judge(&self) {
@@ -215,8 +241,7 @@ impl World {
                 assert!(paths.contains(&selected));
                 assert!(self.proven.contains(&selected.remote.ip()), "aimed at a victim");
                 assert!(matches!(consent, Consent::Fresh | Consent::Stale), "{consent:?}");
-                let heard = self.heard.iter().find(|(path, _)| *path == selected).unwrap().1;
-                let silence = self.now.duration_since(heard);
+                let silence = self.silence(&selected);
                 assert!(consent != Consent::Stale || silence >= Duration::from_secs(8));
             }
         }

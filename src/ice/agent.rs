@@ -9,6 +9,7 @@
 //!   where the pair's remote IP address is that of a verified pair (a NAT gave the client another port), else only when
 //!   the pair is verified itself.
 //!   A member could otherwise aim a room at a victim, with a forged source address.
+//!   Once the peer has missed a check on the selected pair, it moves to wherever else the peer is heard, on the same terms.
 //!
 //! Consent (RFC 7675) is the peer's authenticated checks on the selected pair, as an ICE-lite agent
 //! sends none by itself.
@@ -41,6 +42,9 @@ pub const MOVE_COUNT_MAX: usize = 5;
 /// See [`MOVE_COUNT_MAX`].
 pub const BUDGET_PERIOD: Duration = Duration::from_secs(60);
 
+/// Silence on the selected pair after which the peer may be elsewhere: longer than checks are apart, which is 2.5 s in
+/// Chromium and 4 to 6 s in Firefox (RFC 7675 §5.1).
+pub const MISSED_AFTER: Duration = Duration::from_millis(6_500);
 /// Silence on the selected pair after which consent is stale: three of a browser's 2.5 s intervals.
 pub const STALE_AFTER: Duration = Duration::from_secs(8);
 /// Silence on the selected pair after which nothing may be sent (RFC 7675 §5.1).
@@ -111,6 +115,8 @@ struct Pair {
     path: Path,
     /// The last authenticated request.
     heard: Instant,
+    /// PRIORITY of that.
+    priority: u32,
     proof: Proof,
     /// The peer's first under the credentials in use.
     nomination: Option<Nomination>,
@@ -230,12 +236,15 @@ impl Agent {
         let forgotten = if is_new { self.make_room(now, &path)? } else { None };
 
         self.enter(now, generation);
+        let priority = request.priority();
         match self.pairs.iter_mut().find(|pair| pair.path == path) {
-            Some(pair) => pair.heard = now,
-            None => self.pairs.push(Pair { path, heard: now, proof: Proof::None, nomination: None }),
+            Some(pair) => (pair.heard, pair.priority) = (now, priority),
+            None => {
+                self.pairs.push(Pair { path, heard: now, priority, proof: Proof::None, nomination: None });
+            }
         }
         let is_preferred = request.has_use_candidate() && {
-            let (transaction_id, priority) = (request.transaction_id(), request.priority());
+            let transaction_id = request.transaction_id();
             self.weigh(path, Nomination { transaction_id, priority })
         };
         self.follow(now, path, is_preferred);
@@ -261,6 +270,7 @@ impl Agent {
             .ok_or(DropReason::StunUnexpected)?;
         response.verify_with(&self.peer().remote_key)?;
         self.pairs[at].proof = Proof::Verified;
+        self.follow_life(now);
         self.settle(now);
         Ok(())
     }
@@ -285,7 +295,7 @@ impl Agent {
                 if priority(path) >= self.nominated.and_then(priority) {
                     self.nominated = None;
                 }
-                self.select(path);
+                self.select(now, path);
             }
             (Selection::Handshaking, None) => {
                 self.selection = Selection::Vacant;
@@ -472,18 +482,26 @@ impl Agent {
     fn follow(&mut self, now: Instant, path: Path, is_preferred: bool) {
         let is_wanted = match self.selection {
             Selection::On(selected) if selected == path => {
-                self.consent_due = now + STALE_AFTER;
+                self.consent_due = now + MISSED_AFTER;
                 if is_preferred {
                     self.nominated = None; // The peer came back before we could follow it elsewhere.
                 }
                 false
             }
-            // Whatever it prefers: the peer fell silent on the selected pair, and is alive here.
             Selection::On(selected) => {
-                let is_stale = self.silence(now, &selected) >= STALE_AFTER;
+                // Whatever it prefers: the peer fell silent on the selected pair, and is alive here. What it has nominated
+                // comes first; of others the latest, as somebody may repeat old checks from where nobody answers.
                 let is_candidate =
                     || self.is_verified_ip(path.remote.ip()) || self.nomination_of(path).is_some();
-                is_preferred || is_stale && is_candidate()
+                let is_rival = |held| self.nomination_of(held).is_some() && !self.is_refused(&held);
+                let is_open = || !self.nominated.is_some_and(is_rival);
+                let is_wanted =
+                    is_preferred || self.has_missed(now, selected) && (is_candidate() || is_open());
+                // Asked ahead, so that it can take over as soon as the peer misses a check.
+                if !is_wanted && self.is_alike(path, selected) {
+                    self.probe(now, path);
+                }
+                is_wanted
             }
             // DTLS selects first; what the peer nominates meanwhile counts right after that.
             Selection::Handshaking => is_preferred,
@@ -511,24 +529,42 @@ impl Agent {
         let (Selection::On(_) | Selection::Vacant, Some(path)) = (&self.selection, self.nominated) else {
             return;
         };
-        let Some(at) = self.pairs.iter().position(|pair| pair.path == path) else {
-            return;
-        };
-        let is_verified = matches!(self.pairs[at].proof, Proof::Verified);
-        if let Proof::None = self.pairs[at].proof
-            && self.probes.spend(now)
-        {
-            let transaction_id = self.transactions.next_id();
-            self.pairs[at].proof = Proof::Checking { transaction_id, sent_count: 0, due: now };
-        }
-        if is_verified || self.is_verified_ip(path.remote.ip()) && self.moves.spend(now) {
-            self.select(path);
+        self.probe(now, path);
+        if self.is_verified(&path) || self.is_verified_ip(path.remote.ip()) && self.moves.spend(now) {
+            self.select(now, path);
         }
     }
 
-    fn select(&mut self, path: Path) {
+    /// Moves the selection to where the peer was heard since, if it has missed a check on the selected pair.
+    fn follow_life(&mut self, now: Instant) {
+        let Selection::On(selected) = self.selection else {
+            return;
+        };
+        if !self.has_missed(now, selected) {
+            return;
+        }
+        let verified = self.pairs.iter().filter(|pair| matches!(pair.proof, Proof::Verified));
+        if let Some(latest) = verified.max_by_key(|pair| pair.heard)
+            && self.pairs.iter().any(|pair| pair.path == selected && pair.heard < latest.heard)
+        {
+            self.select(now, latest.path);
+        }
+    }
+
+    /// Asks whether the peer receives there, if nobody has yet and the budget allows.
+    fn probe(&mut self, now: Instant, path: Path) {
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == path)
+            && let Proof::None = pair.proof
+            && self.probes.spend(now)
+        {
+            let transaction_id = self.transactions.next_id();
+            pair.proof = Proof::Checking { transaction_id, sent_count: 0, due: now };
+        }
+    }
+
+    fn select(&mut self, now: Instant, path: Path) {
         if let Some(pair) = self.pairs.iter().find(|pair| pair.path == path) {
-            self.consent_due = pair.heard + STALE_AFTER;
+            self.consent_due = now.max(pair.heard + MISSED_AFTER);
             self.selection = Selection::On(path);
             self.nominated = self.nominated.filter(|nominated| *nominated != path);
         }
@@ -540,6 +576,17 @@ impl Agent {
 
     fn is_refused(&self, path: &Path) -> bool {
         self.pairs.iter().any(|pair| pair.path == *path && matches!(pair.proof, Proof::Refused))
+    }
+
+    /// Whether checks over both look as those of one candidate do, before and after a NAT gave it another mapping.
+    fn is_alike(&self, one: Path, other: Path) -> bool {
+        let key = |pair: &Pair| (pair.path.socket, pair.path.local, pair.priority);
+        let key_of = |path| self.pairs.iter().find(|pair| pair.path == path).map(key);
+        key_of(one) == key_of(other)
+    }
+
+    fn has_missed(&self, now: Instant, selected: Path) -> bool {
+        self.silence(now, &selected) >= MISSED_AFTER
     }
 
     /// How long the peer has been silent on a pair, less what we stood still.
@@ -562,13 +609,19 @@ impl Agent {
             return;
         }
         let stall = self.stall(now);
-        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == selected) else {
+        self.consent_due = now;
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == selected) {
+            pair.heard += stall;
+        }
+        self.follow_life(now);
+        let selected = self.selected();
+        let Some(pair) = self.pairs.iter().find(|pair| Some(pair.path) == selected) else {
             return;
         };
-        pair.heard += stall;
         let expires = pair.heard + EXPIRED_AFTER;
         if now < expires {
-            self.consent_due = expires.min(now + STALE_TICK);
+            let next = [pair.heard + MISSED_AFTER, pair.heard + STALE_AFTER];
+            self.consent_due = next.into_iter().find(|at| now < *at).unwrap_or(expires.min(now + STALE_TICK));
         } else {
             // Under the credentials that the peer had.
             self.selection = Selection::Expired { generation: self.peer().number };

@@ -104,7 +104,7 @@ fn a_lower_pair_is_followed_once_the_peer_is_silent_on_the_higher() {
     scene.nominate(HOME, HIGH);
     scene.agent.handle_dtls_finished(scene.now, Some(path(HOME)));
     scene.nominate(AWAY, RELAYED);
-    scene.pass(STALE_AFTER - Duration::from_millis(1));
+    scene.pass(MISSED_AFTER - Duration::from_millis(1));
     scene.check(AWAY, false).unwrap();
     assert!(scene.due().is_empty());
     scene.pass(Duration::from_millis(1));
