@@ -2,6 +2,8 @@
 
 #[path = "ice_agent/nominations.rs"]
 mod nominations;
+#[path = "ice_agent/proofs.rs"]
+mod proofs;
 #[path = "ice_agent/rebindings.rs"]
 mod rebindings;
 
@@ -69,7 +71,7 @@ struct Scene {
     agent: Agent,
     now: Instant,
     generation: u8,
-    sent_count: u8,
+    sent_count: u32,
 }
 
 impl Scene {
@@ -98,7 +100,9 @@ impl Scene {
         self.sent_count += 1;
         let mut all = vec![(ATTR_USERNAME.0, name.as_bytes())];
         all.extend_from_slice(attributes);
-        message(BINDING_REQUEST, [self.sent_count; 12], &all, local.password.as_str())
+        let mut id = [0; 12];
+        id[..4].copy_from_slice(&self.sent_count.to_be_bytes());
+        message(BINDING_REQUEST, id, &all, local.password.as_str())
     }
 
     fn handle(&mut self, from: &str, bytes: &[u8]) -> Result<Answered, DropReason> {
@@ -537,7 +541,7 @@ fn every_authenticated_check_on_the_selected_pair_renews_consent_and_no_other_do
 #[test]
 fn a_peer_that_falls_silent_is_followed_to_where_it_is_alive_without_a_nomination() {
     let mut scene = Scene::connected();
-    scene.check(HOME_OTHER_PORT, false).unwrap();
+    scene.renew(HOME_OTHER_PORT, LOW);
     scene.pass(MISSED_AFTER);
     scene.check(AWAY, false).unwrap();
     assert_eq!(scene.agent.selected(), Some(path(HOME)), "an unverified address");
@@ -559,6 +563,13 @@ fn expired_consent_is_not_renewed_by_the_same_credentials() {
     assert_eq!(scene.agent.selected(), None, "the old credentials once more");
     scene.generation = 1;
     scene.check(HOME, false).unwrap();
+    let check = scene.due().remove(0).1;
+    assert_eq!(
+        (scene.consent(), scene.agent.selected()),
+        (Consent::Stale, None),
+        "may be somebody else's by now"
+    );
+    scene.respond(HOME, &check).unwrap();
     assert_eq!((scene.consent(), scene.agent.selected()), (Consent::Fresh, Some(path(HOME))));
 }
 

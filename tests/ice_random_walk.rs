@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use gryt_sfu::ice::agent::{
-    Agent, BUDGET_PERIOD, CHECK_COUNT_MAX, Consent, MISSED_AFTER, MOVE_COUNT_MAX, PAIR_COUNT_MAX,
-    UNVERIFIED_COUNT_MAX,
+    Agent, BUDGET_PERIOD, CHECK_COUNT_MAX, Consent, EXPIRED_AFTER, MISSED_AFTER, MOVE_COUNT_MAX,
+    PAIR_COUNT_MAX, UNVERIFIED_COUNT_MAX,
 };
 use gryt_sfu::ice::credentials::{LocalCredentials, LocalUfrag, RemoteCredentials, Secret};
 use gryt_sfu::ice::stun::{CHECK_LEN_MAX, Message};
@@ -92,14 +92,18 @@ struct World {
     now: Instant,
     generation: u8,
     authenticated: HashSet<Path>,
-    /// Where DTLS finished or a check was answered.
+    /// Where DTLS finished or a check was answered; and over which pairs, since the peer was last silent for long.
     proven: HashSet<IpAddr>,
+    proofs: HashMap<Path, Instant>,
     /// Last request on each pair.
     heard: HashMap<Path, Instant>,
+    /// How much of the silence on it the agent has slept through, at most.
+    slept: HashMap<Path, Duration>,
     /// Pairs that a request with USE-CANDIDATE came over.
     nominated: HashSet<Path>,
-    /// Where media went before.
+    /// Where media went before, and since when the agent has been awake to find out whether that is right.
     selected: Option<Path>,
+    selected_at: Instant,
     sent: Vec<(Instant, Path, Vec<u8>)>,
     answered: usize,
 }
@@ -114,9 +118,12 @@ impl World {
             generation: 0,
             authenticated: HashSet::new(),
             proven: HashSet::new(),
+            proofs: HashMap::new(),
             heard: HashMap::new(),
+            slept: HashMap::new(),
             nominated: HashSet::new(),
             selected: None,
+            selected_at: now,
             sent: Vec::new(),
             answered: 0,
         }
@@ -133,8 +140,10 @@ impl World {
                 let path = path(host, port);
                 if self.authenticated.contains(&path) {
                     self.proven.insert(path.remote.ip());
+                    self.proofs.insert(path, self.now);
                 }
                 self.agent.handle_dtls_finished(self.now, Some(path));
+                self.judge_move();
             }
             Step::Restart if self.generation < 250 => {
                 self.generation += 1;
@@ -148,6 +157,10 @@ impl World {
                     self.now = self.now.max(at);
                     self.drain();
                     assert!(self.agent.next_timeout().is_none_or(|next| next > at), "a time-out that stays");
+                }
+                if let Some(selected) = self.selected.filter(|_| is_late) {
+                    self.selected_at += end - self.now;
+                    *self.slept.entry(selected).or_default() += end - self.now;
                 }
                 self.now = end;
             }
@@ -173,12 +186,17 @@ impl World {
                 if let Some(forgotten) = answered.forgotten {
                     assert!(answered.is_new && forgotten != path && Some(forgotten) != before);
                     assert!(self.authenticated.remove(&forgotten));
+                    self.proofs.remove(&forgotten);
+                }
+                if before != Some(path) && self.is_long_silent(&path) {
+                    self.proofs.remove(&path);
                 }
                 if nomination.is_some() {
                     self.nominated.insert(path);
                 }
                 self.judge_move();
                 self.heard.insert(path, self.now);
+                self.slept.remove(&path);
             }
             Err(_) => assert_eq!(self.agent.selected(), before, "refused, and yet it moved"),
         }
@@ -195,6 +213,8 @@ impl World {
                 if self.agent.handle_response(self.now, path, &response).is_ok() {
                     assert!(self.authenticated.contains(&path));
                     self.proven.insert(path.remote.ip());
+                    self.proofs.insert(path, self.now);
+                    self.judge_move();
                 }
             }
             self.sent.push((at, path, check));
@@ -216,12 +236,26 @@ impl World {
         self.now.duration_since(self.heard[path])
     }
 
-    /// Whoever only checks, or repeats checks of others, moves nothing while the peer is heard where media goes.
+    fn is_long_silent(&self, path: &Path) -> bool {
+        let slept = self.slept.get(path).copied().unwrap_or_default();
+        self.heard.get(path).is_some_and(|heard| self.now.duration_since(*heard) >= EXPIRED_AFTER + slept)
+    }
+
     fn judge_move(&mut self) {
         let before = std::mem::replace(&mut self.selected, self.agent.selected());
-        if let (Some(before), Some(after)) = (before, self.selected)
-            && before != after
-        {
+        let Some(after) = self.selected.filter(|after| before != Some(*after)) else {
+            return;
+        };
+        self.selected_at = self.now;
+        // The peer was there not long ago, or on another port of the same address.
+        let is_ip = |path: &&Path| path.remote.ip() == after.remote.ip();
+        let is_recent = |path: &Path| {
+            let is_new = self.now.duration_since(self.proofs[path]) < EXPIRED_AFTER;
+            before == Some(*path) || *path == after || is_new || !self.is_long_silent(path)
+        };
+        assert!(self.proofs.keys().filter(is_ip).any(is_recent), "aimed at whoever has the address now");
+        // Whoever only checks, or repeats checks of others, moves nothing while the peer is heard where media goes.
+        if let Some(before) = before.filter(|before| self.agent.is_verified(before)) {
             let has_missed = self.silence(&before) >= MISSED_AFTER;
             assert!(has_missed || self.nominated.contains(&after), "moved for nothing");
         }
@@ -236,10 +270,13 @@ impl World {
 
         let consent = self.agent.consent(self.now);
         match self.agent.selected() {
-            None => assert!(matches!(consent, Consent::None | Consent::Expired), "{consent:?}"),
+            None => assert_ne!(consent, Consent::Fresh),
             Some(selected) => {
                 assert!(paths.contains(&selected));
                 assert!(self.proven.contains(&selected.remote.ip()), "aimed at a victim");
+                // All the checks of a transaction, until the last one's time is over.
+                let is_asked = self.now.duration_since(self.selected_at) < Duration::from_millis(6_350);
+                assert!(self.proofs.contains_key(&selected) || is_asked, "it never answered");
                 assert!(matches!(consent, Consent::Fresh | Consent::Stale), "{consent:?}");
                 let silence = self.silence(&selected);
                 assert!(consent != Consent::Stale || silence >= Duration::from_secs(8));

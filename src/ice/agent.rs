@@ -3,11 +3,11 @@
 //! - *authenticated*: a Binding request with our password came over the pair. DTLS and SRTP are taken
 //!   from it; nothing but answers and a few checks of ours is sent to it.
 //! - *verified*: besides, all of DTLS came over it, or the peer answered a check of ours there. Whoever
-//!   receives at that address wants to.
+//!   receives at that address wants to, until 30 s have passed without media or a check: it may be somebody else's then.
 //! - *selected*: where media goes. First the pair that all of DTLS came over, if it was one; afterwards the selection
 //!   follows USE-CANDIDATE (RFC 8445 §7.3.2), of several nominations the highest or the one that is repeated: at once
 //!   where the pair's remote IP address is that of a verified pair (a NAT gave the client another port), else only when
-//!   the pair is verified itself.
+//!   the pair is verified itself. A pair that fails to become so is left again.
 //!   A member could otherwise aim a room at a victim, with a forged source address.
 //!   Once the peer has missed a check on the selected pair, it moves to wherever else the peer is heard, on the same terms.
 //!
@@ -94,7 +94,7 @@ pub enum Consent {
     None,
     /// An authenticated check within 8 s.
     Fresh,
-    /// None for 8 s.
+    /// None for 8 s, or that pair was given up and no other has taken its place yet.
     Stale,
     /// None for 30 s: nothing may be sent.
     Expired,
@@ -134,9 +134,9 @@ struct Nomination {
 enum Proof {
     /// Nobody asked for it.
     None,
-    /// Checks of ours are under way.
-    Checking { transaction_id: TransactionId, sent_count: u8, due: Instant },
-    /// No answer to any of our checks; they begin anew when the peer wants the pair again.
+    /// Checks of ours are under way; for the first time, or after none was answered.
+    Checking { transaction_id: TransactionId, sent_count: u8, due: Instant, is_first: bool },
+    /// No answer to any of our checks; they begin anew when the peer wants the pair again, which has to wait for one then.
     Refused,
     /// All of DTLS came over it, or a check was answered.
     Verified,
@@ -147,8 +147,10 @@ enum Proof {
 enum Selection {
     /// DTLS has not finished.
     Handshaking,
-    /// Open to the next pair that qualifies.
-    Vacant,
+    /// Open to the next pair that qualifies. Not for ever, once a pair was given up.
+    Vacant {
+        given_up_at: Option<Instant>,
+    },
     On(Path),
     /// Consent ran out. RFC 7675 §5.1: the credentials of that time cannot renew it.
     Expired {
@@ -236,6 +238,7 @@ impl Agent {
         let forgotten = if is_new { self.make_room(now, &path)? } else { None };
 
         self.enter(now, generation);
+        self.forget_proof(now, path);
         let priority = request.priority();
         match self.pairs.iter_mut().find(|pair| pair.path == path) {
             Some(pair) => (pair.heard, pair.priority) = (now, priority),
@@ -288,7 +291,7 @@ impl Agent {
             pair.path
         });
         match (&self.selection, proven) {
-            (Selection::Handshaking | Selection::Vacant, Some(path)) => {
+            (Selection::Handshaking | Selection::Vacant { .. }, Some(path)) => {
                 // What the peer nominates and uses outweighs what it only nominates, unless that is ranked higher: then
                 // the peer is on its way there.
                 let priority = |path| self.nomination_of(path).map(|nomination| nomination.priority);
@@ -298,13 +301,13 @@ impl Agent {
                 self.select(now, path);
             }
             (Selection::Handshaking, None) => {
-                self.selection = Selection::Vacant;
+                self.selection = Selection::Vacant { given_up_at: None };
                 if path.is_none() && self.nominated.is_none() {
                     let latest = self.pairs.iter().max_by_key(|pair| pair.heard);
                     self.nominated = latest.map(|pair| pair.path);
                 }
             }
-            (Selection::Vacant | Selection::On(_) | Selection::Expired { .. }, _) => {}
+            (Selection::Vacant { .. } | Selection::On(_) | Selection::Expired { .. }, _) => {}
         }
         self.settle(now);
     }
@@ -329,7 +332,7 @@ impl Agent {
     pub fn selected(&self) -> Option<Path> {
         match self.selection {
             Selection::On(path) => Some(path),
-            Selection::Handshaking | Selection::Vacant | Selection::Expired { .. } => None,
+            Selection::Handshaking | Selection::Vacant { .. } | Selection::Expired { .. } => None,
         }
     }
 
@@ -345,19 +348,20 @@ impl Agent {
     /// process), and the excess is not held against the peer.
     pub fn consent(&self, now: Instant) -> Consent {
         match self.selection {
-            Selection::Handshaking | Selection::Vacant => Consent::None,
+            Selection::Handshaking | Selection::Vacant { given_up_at: None } => Consent::None,
             Selection::On(path) => match self.silence(now, &path) {
                 silence if silence < STALE_AFTER => Consent::Fresh,
                 silence if silence < EXPIRED_AFTER => Consent::Stale,
                 _ => Consent::Expired,
             },
-            Selection::Expired { .. } => Consent::Expired,
+            Selection::Vacant { given_up_at: Some(at) } if now < at + EXPIRED_AFTER => Consent::Stale,
+            Selection::Vacant { .. } | Selection::Expired { .. } => Consent::Expired,
         }
     }
 
     /// When [`Agent::next_check`] or [`Agent::consent`] will have something new.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let consent = matches!(self.selection, Selection::On(_)).then_some(self.consent_due);
+        let consent = self.watches_consent().then_some(self.consent_due);
         let checks = self.pairs.iter().filter_map(|pair| match pair.proof {
             Proof::Checking { due, .. } => Some(due),
             Proof::None | Proof::Refused | Proof::Verified => None,
@@ -373,7 +377,7 @@ impl Agent {
         let mut at = 0;
         while let Some(pair) = self.pairs.get_mut(at) {
             at += 1;
-            let Proof::Checking { transaction_id, sent_count, due } = &mut pair.proof else {
+            let Proof::Checking { transaction_id, sent_count, due, .. } = &mut pair.proof else {
                 continue;
             };
             if *due > now {
@@ -381,6 +385,8 @@ impl Agent {
             }
             if *sent_count == CHECK_COUNT_MAX {
                 pair.proof = Proof::Refused;
+                let path = pair.path;
+                self.leave(now, path);
                 continue;
             }
             *due = now + RTO * (1 << *sent_count);
@@ -425,16 +431,27 @@ impl Agent {
         if let Selection::Expired { generation: expired } = self.selection
             && generation != expired
         {
-            self.selection = Selection::Vacant;
+            self.vacate(now);
+        }
+    }
+
+    /// The peer is about to be heard on a pair. After so long a silence, somebody else may have the address; only the
+    /// selected pair is one that it must have kept.
+    fn forget_proof(&mut self, now: Instant, path: Path) {
+        let is_old = self.selected() != Some(path) && self.silence(now, &path) >= EXPIRED_AFTER;
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| is_old && pair.path == path)
+            && let Proof::Refused | Proof::Verified = pair.proof
+        {
+            pair.proof = Proof::None;
         }
     }
 
     /// Finds a place for a new pair; the pair that is given up for it, if any had to be.
     fn make_room(&mut self, now: Instant, path: &Path) -> Result<Option<Path>, DropReason> {
-        let is_unverified = |pair: &Pair| !self.is_verified_ip(pair.path.remote.ip());
+        let is_unverified = |pair: &Pair| !self.is_verified_ip(now, pair.path.remote.ip());
         // Before the first selection nothing is verified, and nothing goes out that could do harm.
         let is_limited = !matches!(self.selection, Selection::Handshaking)
-            && !self.is_verified_ip(path.remote.ip())
+            && !self.is_verified_ip(now, path.remote.ip())
             && self.pairs.iter().filter(|pair| is_unverified(pair)).count() >= UNVERIFIED_COUNT_MAX;
         if !is_limited && self.pairs.len() < PAIR_COUNT_MAX {
             return Ok(None);
@@ -486,38 +503,37 @@ impl Agent {
                 if is_preferred {
                     self.nominated = None; // The peer came back before we could follow it elsewhere.
                 }
+                self.forget_substitute();
                 false
             }
             Selection::On(selected) => {
                 // Whatever it prefers: the peer fell silent on the selected pair, and is alive here. What it has nominated
                 // comes first; of others the latest, as somebody may repeat old checks from where nobody answers.
                 let is_candidate =
-                    || self.is_verified_ip(path.remote.ip()) || self.nomination_of(path).is_some();
+                    || self.is_verified_ip(now, path.remote.ip()) || self.nomination_of(path).is_some();
                 let is_rival = |held| self.nomination_of(held).is_some() && !self.is_refused(&held);
                 let is_open = || !self.nominated.is_some_and(is_rival);
                 let is_wanted =
                     is_preferred || self.has_missed(now, selected) && (is_candidate() || is_open());
                 // Asked ahead, so that it can take over as soon as the peer misses a check.
-                if !is_wanted && self.is_alike(path, selected) {
+                if !is_wanted && self.is_alike(path, selected) && !self.is_refused(&path) {
                     self.probe(now, path);
                 }
                 is_wanted
             }
             // DTLS selects first; what the peer nominates meanwhile counts right after that.
             Selection::Handshaking => is_preferred,
-            Selection::Vacant => {
+            Selection::Vacant { .. } => {
                 let is_open = self.nominated.is_none_or(|nominated| self.is_refused(&nominated));
-                is_preferred || is_open || self.is_verified_ip(path.remote.ip())
+                is_preferred || is_open || self.is_verified_ip(now, path.remote.ip())
             }
             Selection::Expired { .. } => false,
         };
         if is_wanted {
             self.nominated = Some(path);
             // The path may have mended; how often we ask is bounded by the budget.
-            if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == path)
-                && let Proof::Refused = pair.proof
-            {
-                pair.proof = Proof::None;
+            if self.is_refused(&path) {
+                self.probe(now, path);
             }
         }
         self.settle(now);
@@ -526,11 +542,15 @@ impl Agent {
     /// Moves the selection to the nominated pair if it may go there now; else asks for the proof that
     /// is wanting.
     fn settle(&mut self, now: Instant) {
-        let (Selection::On(_) | Selection::Vacant, Some(path)) = (&self.selection, self.nominated) else {
+        let (Selection::On(_) | Selection::Vacant { .. }, Some(path)) = (&self.selection, self.nominated)
+        else {
             return;
         };
-        self.probe(now, path);
-        if self.is_verified(&path) || self.is_verified_ip(path.remote.ip()) && self.moves.spend(now) {
+        if !self.is_refused(&path) {
+            self.probe(now, path);
+        }
+        let is_promising = || self.is_first_asked(&path) && self.is_verified_ip(now, path.remote.ip());
+        if self.is_verified(&path) || is_promising() && self.moves.spend(now) {
             self.select(now, path);
         }
     }
@@ -545,20 +565,45 @@ impl Agent {
         }
         let verified = self.pairs.iter().filter(|pair| matches!(pair.proof, Proof::Verified));
         if let Some(latest) = verified.max_by_key(|pair| pair.heard)
-            && self.pairs.iter().any(|pair| pair.path == selected && pair.heard < latest.heard)
+            && latest.heard > self.heard(now, &selected)
         {
             self.select(now, latest.path);
+            self.forget_substitute();
         }
     }
 
-    /// Asks whether the peer receives there, if nobody has yet and the budget allows.
+    /// The pair was selected before its proof, which did not come: back to where the peer was heard last.
+    fn leave(&mut self, now: Instant, path: Path) {
+        if self.selected() != Some(path) {
+            return;
+        }
+        let is_fresh = |pair: &&Pair| self.is_fresh(now, pair);
+        match self.pairs.iter().filter(is_fresh).max_by_key(|pair| pair.heard) {
+            Some(pair) => self.select(now, pair.path),
+            None => self.vacate(now),
+        }
+        self.watch_consent(now);
+    }
+
+    fn vacate(&mut self, now: Instant) {
+        self.selection = Selection::Vacant { given_up_at: Some(now) };
+        self.consent_due = now + EXPIRED_AFTER;
+    }
+
+    /// The peer is alive where media goes: what it did not nominate is wanted no more.
+    fn forget_substitute(&mut self) {
+        self.nominated = self.nominated.filter(|path| self.nomination_of(*path).is_some());
+    }
+
+    /// Asks whether the peer receives there, if that is neither known nor being asked, and the budget allows.
     fn probe(&mut self, now: Instant, path: Path) {
         if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == path)
-            && let Proof::None = pair.proof
+            && let Proof::None | Proof::Refused = pair.proof
             && self.probes.spend(now)
         {
             let transaction_id = self.transactions.next_id();
-            pair.proof = Proof::Checking { transaction_id, sent_count: 0, due: now };
+            let is_first = matches!(pair.proof, Proof::None);
+            pair.proof = Proof::Checking { transaction_id, sent_count: 0, due: now, is_first };
         }
     }
 
@@ -570,8 +615,20 @@ impl Agent {
         }
     }
 
-    fn is_verified_ip(&self, ip: IpAddr) -> bool {
-        self.pairs.iter().any(|pair| pair.path.remote.ip() == ip && matches!(pair.proof, Proof::Verified))
+    fn is_verified_ip(&self, now: Instant, ip: IpAddr) -> bool {
+        self.pairs.iter().any(|pair| pair.path.remote.ip() == ip && self.is_fresh(now, pair))
+    }
+
+    /// Whether the pair is verified, and its proof not too old.
+    fn is_fresh(&self, now: Instant, pair: &Pair) -> bool {
+        let is_in_use =
+            || self.selected() == Some(pair.path) || self.silence(now, &pair.path) < EXPIRED_AFTER;
+        matches!(pair.proof, Proof::Verified) && is_in_use()
+    }
+
+    fn is_first_asked(&self, path: &Path) -> bool {
+        let is_first = |proof: &Proof| matches!(proof, Proof::Checking { is_first: true, .. });
+        self.pairs.iter().any(|pair| pair.path == *path && is_first(&pair.proof))
     }
 
     fn is_refused(&self, path: &Path) -> bool {
@@ -591,42 +648,55 @@ impl Agent {
 
     /// How long the peer has been silent on a pair, less what we stood still.
     fn silence(&self, now: Instant, path: &Path) -> Duration {
-        let heard = self.pairs.iter().find(|pair| pair.path == *path).map_or(now, |pair| pair.heard);
-        now.saturating_duration_since(heard).saturating_sub(self.stall(now))
+        now.saturating_duration_since(self.heard(now, path)).saturating_sub(self.stall(now))
+    }
+
+    fn heard(&self, now: Instant, path: &Path) -> Instant {
+        self.pairs.iter().find(|pair| pair.path == *path).map_or(now, |pair| pair.heard)
+    }
+
+    /// Whether [`Agent::consent`] will have something new by itself.
+    fn watches_consent(&self) -> bool {
+        matches!(self.selection, Selection::On(_) | Selection::Vacant { given_up_at: Some(_) })
     }
 
     /// How long we stood still, judging by when we wanted to be woken.
     fn stall(&self, now: Instant) -> Duration {
         let late = now.saturating_duration_since(self.consent_due);
-        if late > STALL_MIN { late } else { Duration::ZERO }
+        let is_stall = matches!(self.selection, Selection::On(_)) && late > STALL_MIN;
+        if is_stall { late } else { Duration::ZERO }
     }
 
     fn watch_consent(&mut self, now: Instant) {
-        let Selection::On(selected) = self.selection else {
-            return;
-        };
-        if now < self.consent_due {
+        if !self.watches_consent() || now < self.consent_due {
             return;
         }
         let stall = self.stall(now);
-        self.consent_due = now;
-        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.path == selected) {
+        let selected = self.selected();
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| Some(pair.path) == selected) {
             pair.heard += stall;
         }
+        self.consent_due = now;
         self.follow_life(now);
-        let selected = self.selected();
-        let Some(pair) = self.pairs.iter().find(|pair| Some(pair.path) == selected) else {
-            return;
+        let next = match self.selection {
+            Selection::On(path) => self.next_of_consent(now, &path),
+            Selection::Vacant { given_up_at: Some(at) } => at + EXPIRED_AFTER,
+            Selection::Handshaking | Selection::Vacant { .. } | Selection::Expired { .. } => return,
         };
-        let expires = pair.heard + EXPIRED_AFTER;
-        if now < expires {
-            let next = [pair.heard + MISSED_AFTER, pair.heard + STALE_AFTER];
-            self.consent_due = next.into_iter().find(|at| now < *at).unwrap_or(expires.min(now + STALE_TICK));
+        if now < next {
+            self.consent_due = next;
         } else {
             // Under the credentials that the peer had.
             self.selection = Selection::Expired { generation: self.peer().number };
             self.nominated = None;
         }
+    }
+
+    fn next_of_consent(&self, now: Instant, path: &Path) -> Instant {
+        let heard = self.heard(now, path);
+        let expires = heard + EXPIRED_AFTER;
+        let next = [heard + MISSED_AFTER, heard + STALE_AFTER].into_iter().find(|at| now < *at);
+        next.unwrap_or(expires.min(now + STALE_TICK))
     }
 }
 
