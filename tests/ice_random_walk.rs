@@ -91,6 +91,9 @@ struct World {
     agent: Agent,
     now: Instant,
     generation: u8,
+    /// The latest that the peer has used, and that it had used when consent expired.
+    used: u8,
+    expired: Option<u8>,
     authenticated: HashSet<Path>,
     /// Where DTLS finished or a check was answered; and over which pairs, since the peer was last silent for long.
     proven: HashSet<IpAddr>,
@@ -116,6 +119,8 @@ impl World {
             agent: Agent::new(now, local(0), remote, [7; 32]),
             now,
             generation: 0,
+            used: 0,
+            expired: None,
             authenticated: HashSet::new(),
             proven: HashSet::new(),
             proofs: HashMap::new(),
@@ -138,6 +143,9 @@ impl World {
             Step::Answer { hosts } => self.answer(hosts),
             Step::DtlsFinished { host, port } => {
                 let path = path(host, port);
+                if self.heard.contains_key(&path) && self.silence(&path) >= EXPIRED_AFTER {
+                    return; // Who does not check has given up.
+                }
                 if self.authenticated.contains(&path) {
                     self.proven.insert(path.remote.ip());
                     self.proofs.insert(path, self.now);
@@ -191,6 +199,7 @@ impl World {
                 if before != Some(path) && self.is_long_silent(&path) {
                     self.proofs.remove(&path);
                 }
+                self.used = self.used.max(generation);
                 if nomination.is_some() {
                     self.nominated.insert(path);
                 }
@@ -243,6 +252,13 @@ impl World {
 
     fn judge_move(&mut self) {
         let before = std::mem::replace(&mut self.selected, self.agent.selected());
+        match self.agent.consent(self.now) {
+            Consent::Expired => self.expired = Some(self.used),
+            _ => assert!(
+                self.expired.is_none_or(|expired| expired < self.used),
+                "renewed by the same credentials"
+            ),
+        }
         let Some(after) = self.selected.filter(|after| before != Some(*after)) else {
             return;
         };

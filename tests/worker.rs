@@ -485,6 +485,48 @@ fn an_ice_restart_gives_who_has_not_connected_its_30_s_again_but_twice_only() {
     assert_eq!(states(&mut sim), []);
 }
 
+#[test]
+fn an_ice_restart_under_way_outlives_consent() {
+    // The first check on the new path comes before consent expires, and the answer to ours after; or both come after.
+    for checked_at in [29_900, 31_000] {
+        let (mut sim, mut others) = room_of(2);
+        let mut moved = others.remove(1);
+        pass_consenting(&mut sim, Duration::from_secs(29), &others);
+        sim.begin_restart(&mut moved);
+        moved.path = path(77, 40_000);
+        pass_consenting(&mut sim, Duration::from_millis(checked_at - 29_000), &others);
+        sim.sent.clear();
+        sim.consent(&moved);
+        sim.pass(Duration::from_millis(200));
+        assert_eq!(states(&mut sim), [(moved.transport, ConnectionState::Disconnected)], "{checked_at}");
+        sim.answer(moved.path);
+        sim.pass(Duration::from_millis(100));
+        assert_eq!(states(&mut sim), [(moved.transport, ConnectionState::Connected)], "{checked_at}");
+        sim.speak(&mut others[0], 20, b"voice");
+        assert_eq!(payloads(&hear(&mut sim, &mut moved)), [b"voice"]);
+    }
+}
+
+#[test]
+fn an_ice_restart_that_brings_no_path_ends_in_10_s_and_nothing_is_sent_meanwhile() {
+    let (mut sim, mut others) = room_of(2);
+    let mut gone = others.remove(1);
+    pass_consenting(&mut sim, Duration::from_secs(29), &others);
+    sim.begin_restart(&mut gone);
+    pass_consenting(&mut sim, Duration::from_secs(2), &others);
+    sim.sent.clear();
+    for _ in 0..6 {
+        sim.speak(&mut others[0], 20, b"voice");
+        sim.flush();
+        pass_consenting(&mut sim, Duration::from_secs(1), &others);
+    }
+    assert!(sim.sent.datagrams().all(|(path, _)| path != gone.path), "consent has expired");
+    assert_eq!(states(&mut sim), [(gone.transport, ConnectionState::Disconnected)]);
+    sim.begin_restart(&mut gone); // It does not begin anew.
+    pass_consenting(&mut sim, Duration::from_millis(3_500), &others);
+    assert_eq!(states(&mut sim), [(gone.transport, ConnectionState::Failed)]);
+}
+
 /// A fault of ours, here in the middle of a batch.
 #[test]
 fn a_panic_ends_the_room_that_it_struck_and_no_other() {

@@ -117,6 +117,8 @@ struct Pair {
     heard: Instant,
     /// PRIORITY of that.
     priority: u32,
+    /// Whose credentials it was signed with.
+    generation: u32,
     proof: Proof,
     /// The peer's first under the credentials in use.
     nomination: Option<Nomination>,
@@ -241,9 +243,10 @@ impl Agent {
         self.forget_proof(now, path);
         let priority = request.priority();
         match self.pairs.iter_mut().find(|pair| pair.path == path) {
-            Some(pair) => (pair.heard, pair.priority) = (now, priority),
+            Some(pair) => (pair.heard, pair.priority, pair.generation) = (now, priority, generation),
             None => {
-                self.pairs.push(Pair { path, heard: now, priority, proof: Proof::None, nomination: None });
+                let (heard, proof) = (now, Proof::None);
+                self.pairs.push(Pair { path, heard, priority, generation, proof, nomination: None });
             }
         }
         let is_preferred = request.has_use_candidate() && {
@@ -351,7 +354,7 @@ impl Agent {
             Selection::Handshaking | Selection::Vacant { given_up_at: None } => Consent::None,
             Selection::On(path) => match self.silence(now, &path) {
                 silence if silence < STALE_AFTER => Consent::Fresh,
-                silence if silence < EXPIRED_AFTER => Consent::Stale,
+                silence if silence < EXPIRED_AFTER || self.is_renewed(&path) => Consent::Stale,
                 _ => Consent::Expired,
             },
             Selection::Vacant { given_up_at: Some(at) } if now < at + EXPIRED_AFTER => Consent::Stale,
@@ -546,6 +549,10 @@ impl Agent {
         else {
             return;
         };
+        if self.silence(now, &path) >= EXPIRED_AFTER {
+            self.nominated = None; // There would be no consent.
+            return;
+        }
         if !self.is_refused(&path) {
             self.probe(now, path);
         }
@@ -678,6 +685,7 @@ impl Agent {
         }
         self.consent_due = now;
         self.follow_life(now);
+        let selected = self.selected();
         let next = match self.selection {
             Selection::On(path) => self.next_of_consent(now, &path),
             Selection::Vacant { given_up_at: Some(at) } => at + EXPIRED_AFTER,
@@ -685,11 +693,20 @@ impl Agent {
         };
         if now < next {
             self.consent_due = next;
+        } else if selected.is_some_and(|path| self.is_renewed(&path)) {
+            self.vacate(now);
         } else {
             // Under the credentials that the peer had.
             self.selection = Selection::Expired { generation: self.peer().number };
             self.nominated = None;
         }
+    }
+
+    /// Whether the peer has used credentials elsewhere that it did not use on this pair: RFC 7675 §5.1 forbids the pair and
+    /// those of before, but not these.
+    fn is_renewed(&self, path: &Path) -> bool {
+        let peer = self.peer().number;
+        self.pairs.iter().any(|pair| pair.path == *path && pair.generation != peer)
     }
 
     fn next_of_consent(&self, now: Instant, path: &Path) -> Instant {

@@ -27,9 +27,9 @@ pub enum ConnectionState {
     Connecting,
     /// Keys and a selected pair.
     Connected,
-    /// No authenticated check on the selected pair for 8 s.
+    /// No authenticated check on the selected pair for 8 s, or no such pair any more.
     Disconnected,
-    /// None for 30 s (RFC 7675 §5.1), or never connected in that time: nothing is sent any more.
+    /// That for 30 s (RFC 7675 §5.1) and no ICE restart under way, or never connected in that time: nothing is sent any more.
     Failed,
 }
 
@@ -38,6 +38,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// ICE restarts that give it that time anew, as a client's network may change just then. No more: a member that never
 /// connects must not keep its transport for ever.
 const RESTART_COUNT_MAX: u8 = 2;
+
+/// An ICE restart that comes before consent expires has so long to bring a path, even if consent expires meanwhile.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// DTLS datagrams that a transport hands to control, at most, in each [`DTLS_INTERVAL`].
 const DTLS_COUNT_MAX: u32 = 64;
@@ -65,6 +68,8 @@ pub struct Transport {
     begun_at: Instant,
     /// How often the latter may still happen.
     restarts_left: u8,
+    /// When ICE restarted while consent had not expired.
+    restarted_at: Option<Instant>,
 }
 
 impl Transport {
@@ -90,11 +95,15 @@ impl Transport {
             profile: None,
             begun_at: now,
             restarts_left: RESTART_COUNT_MAX,
+            restarted_at: None,
         }
     }
 
     /// ICE restart (RFC 8445 §9). Keys and indices go on.
     pub fn restart_ice(&mut self, now: Instant, local: LocalCredentials, remote: RemoteCredentials) {
+        if self.agent.consent(now) != Consent::Expired {
+            self.restarted_at = Some(now);
+        }
         self.agent.restart(now, local, remote);
         if !self.has_keys()
             && let Some(left) = self.restarts_left.checked_sub(1)
@@ -309,10 +318,15 @@ impl Transport {
             _ if self.state == ConnectionState::Failed => ConnectionState::Failed,
             Consent::Fresh if self.has_keys() => ConnectionState::Connected,
             Consent::Stale if self.has_keys() => ConnectionState::Disconnected,
+            Consent::Expired if self.is_restarting(now) => ConnectionState::Disconnected,
             Consent::Expired => ConnectionState::Failed,
             _ if now.duration_since(self.begun_at) >= CONNECT_TIMEOUT => ConnectionState::Failed,
             _ if self.agent.paths().next().is_some() => ConnectionState::Connecting,
             _ => ConnectionState::New,
         }
+    }
+
+    fn is_restarting(&self, now: Instant) -> bool {
+        self.restarted_at.is_some_and(|at| now.duration_since(at) < RESTART_TIMEOUT)
     }
 }

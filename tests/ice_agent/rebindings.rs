@@ -143,3 +143,23 @@ fn what_the_peer_has_nominated_comes_before_what_it_has_not() {
     scene.renew(VICTIM, LOW);
     assert!(scene.due().is_empty(), "not while the other may still answer");
 }
+
+#[test]
+fn a_restart_that_the_peer_follows_elsewhere_outlives_consent_on_the_pair_of_before() {
+    for does_answer in [true, false] {
+        let mut scene = call();
+        scene.pass(EXPIRED_AFTER - SECOND);
+        scene.restart(1);
+        scene.generation = 1;
+        scene.nominate(AWAY, HIGH);
+        let check = scene.pass(SECOND).pop().unwrap().1;
+        assert_eq!((scene.agent.selected(), scene.consent()), (None, Consent::Stale));
+        if does_answer {
+            scene.respond(AWAY, &check).unwrap();
+            assert_eq!((scene.agent.selected(), scene.consent()), (Some(path(AWAY)), Consent::Fresh));
+        } else {
+            scene.pass(EXPIRED_AFTER);
+            assert_eq!((scene.agent.selected(), scene.consent()), (None, Consent::Expired));
+        }
+    }
+}

@@ -26,7 +26,7 @@ use stun::agent::TransactionId;
 use stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME};
 use stun::fingerprint::FINGERPRINT;
 use stun::integrity::MessageIntegrity;
-use stun::message::{BINDING_REQUEST, Message};
+use stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message};
 use stun::textattrs::TextAttribute;
 
 /// The room of a simulation; there can be more.
@@ -261,6 +261,19 @@ impl Sim {
         self.deliver(path, &mut binding_request(local, true));
     }
 
+    /// Whoever is there answers all checks that were sent there.
+    pub fn answer(&mut self, path: Path) {
+        let checks = self.sent.datagrams().filter(|(to, bytes)| *to == path && bytes.starts_with(&[0, 1]));
+        let ids: Vec<_> = checks.map(|(_, bytes)| TransactionId(bytes[8..20].try_into().unwrap())).collect();
+        let integrity = || MessageIntegrity::new_short_term_integrity("aPasswordOf22Characters".into());
+        for id in ids {
+            let mut message = Message::new();
+            message.build(&[Box::new(BINDING_SUCCESS), Box::new(id)]).unwrap();
+            message.build_on(&[Box::new(integrity()), Box::new(FINGERPRINT)]);
+            self.deliver(path, &mut message.raw);
+        }
+    }
+
     /// The caller publishes a track of the same number as its transport.
     pub fn publish(&mut self, caller: &Caller) -> TrackId {
         let track = TrackId(caller.transport.0);
@@ -286,10 +299,15 @@ impl Sim {
 
     /// New ICE credentials on our side, which the caller uses at once.
     pub fn restart_ice(&mut self, caller: &mut Caller) {
+        self.begin_restart(caller);
+        self.consent(caller);
+    }
+
+    /// New ICE credentials on our side, which the caller has not used yet.
+    pub fn begin_restart(&mut self, caller: &mut Caller) {
         caller.local = self.secret.credentials(self.id);
         let remote = RemoteCredentials::parse("peer", "aPasswordOf22Characters").unwrap();
         self.command(Command::RestartIce { transport: caller.transport, local: caller.local, remote });
-        self.consent(caller);
     }
 
     /// The caller's check that it still wants to hear.
