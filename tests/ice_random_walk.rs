@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gryt_sfu::ice::agent::{
     Agent, BUDGET_PERIOD, CHECK_COUNT_MAX, Consent, EXPIRED_AFTER, MISSED_AFTER, MOVE_COUNT_MAX,
-    PAIR_COUNT_MAX, UNVERIFIED_COUNT_MAX,
+    PAIR_COUNT_MAX, STALE_AFTER, UNVERIFIED_COUNT_MAX,
 };
 use gryt_sfu::ice::credentials::{LocalCredentials, LocalUfrag, RemoteCredentials, Secret};
 use gryt_sfu::ice::stun::{CHECK_LEN_MAX, Message};
@@ -295,7 +295,7 @@ impl World {
                 assert!(self.proofs.contains_key(&selected) || is_asked, "it never answered");
                 assert!(matches!(consent, Consent::Fresh | Consent::Stale), "{consent:?}");
                 let silence = self.silence(&selected);
-                assert!(consent != Consent::Stale || silence >= Duration::from_secs(8));
+                assert!(consent != Consent::Stale || silence >= STALE_AFTER);
             }
         }
         // No victim gets more checks than the budget of a minute, restarts or not.

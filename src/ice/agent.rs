@@ -45,8 +45,9 @@ pub const BUDGET_PERIOD: Duration = Duration::from_secs(60);
 /// Silence on the selected pair after which the peer may be elsewhere: longer than checks are apart, which is 2.5 s in
 /// Chromium and 4 to 6 s in Firefox (RFC 7675 §5.1).
 pub const MISSED_AFTER: Duration = Duration::from_millis(6_500);
-/// Silence on the selected pair after which consent is stale: three of a browser's 2.5 s intervals.
-pub const STALE_AFTER: Duration = Duration::from_secs(8);
+/// Silence on the selected pair after which consent is stale: two of Firefox's intervals, as it sends each check once and one
+/// may be lost.
+pub const STALE_AFTER: Duration = Duration::from_secs(13);
 /// Silence on the selected pair after which nothing may be sent (RFC 7675 §5.1).
 pub const EXPIRED_AFTER: Duration = Duration::from_secs(30);
 
@@ -92,9 +93,9 @@ pub struct Answered {
 pub enum Consent {
     /// Nothing selected yet.
     None,
-    /// An authenticated check within 8 s.
+    /// An authenticated check within 13 s.
     Fresh,
-    /// None for 8 s, or that pair was given up and no other has taken its place yet.
+    /// None for 13 s, or that pair was given up and no other has taken its place yet.
     Stale,
     /// None for 30 s: nothing may be sent.
     Expired,

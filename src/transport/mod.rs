@@ -27,7 +27,7 @@ pub enum ConnectionState {
     Connecting,
     /// Keys and a selected pair.
     Connected,
-    /// No authenticated check on the selected pair for 8 s, or no such pair any more.
+    /// No authenticated check on the selected pair for 13 s, or no such pair any more.
     Disconnected,
     /// That for 30 s (RFC 7675 §5.1) and no ICE restart under way, or never connected in that time: nothing is sent any more.
     Failed,

@@ -60,12 +60,31 @@ fn a_path_that_a_peer_is_heard_on_is_taken_by_nobody() {
     }
 }
 
+/// Firefox checks every 4 to 6 s, each time once.
+#[test]
+fn a_peer_of_whom_a_check_is_lost_is_connected_and_keeps_its_path() {
+    let (mut sim, mut callers) = room_of(3);
+    let other = callers[1].local;
+    let interval = Duration::from_secs(6);
+    for _ in 0..5 {
+        for is_lost in [true, false] {
+            sim.pass(interval - MS20);
+            sim.check(callers[0].path, &other);
+            sim.pass(MS20);
+            callers[usize::from(is_lost)..].iter().for_each(|caller| sim.consent(caller));
+        }
+        assert_eq!(states(&mut sim), []);
+        sim.speak(&mut callers[0], 20, b"voice");
+        assert_eq!(payloads(&hear(&mut sim, &mut callers[2])), [b"voice"]);
+    }
+}
+
 #[test]
 fn a_path_that_another_peer_took_comes_back_with_the_next_check() {
     let (mut sim, mut callers) = room_of(3);
     let other = callers[1].local;
     // Its owner has not been heard for long: behind a NAT it may be the other's by now.
-    for _ in 0..9 {
+    for _ in 0..14 {
         sim.pass(Duration::from_secs(1));
         callers[1..].iter().for_each(|caller| sim.consent(caller));
     }
