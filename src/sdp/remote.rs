@@ -4,6 +4,7 @@
 //! pass is linear, and what comes out holds no text but ICE credentials.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use ::sdp::SessionDescription;
 use ::sdp::description::common::Attribute;
@@ -242,7 +243,10 @@ fn media_line(
     Ok(media)
 }
 
-/// Finds Opus among the payload types of an m-line; checks them all.
+/// With the marker bit these would be RTCP packet types: not to be used beside it (RFC 5761 §4).
+const RTCP_PAYLOAD_TYPES: RangeInclusive<u8> = 64..=95;
+
+/// Finds Opus among the payload types of an m-line that RTP may have beside RTCP; checks them all.
 fn opus(formats: &[String], attributes: &[Attribute]) -> Result<Vec<Opus>, Error> {
     const PAYLOAD_TYPE_COUNT: usize = 128;
     let mut is_opus: [Option<bool>; PAYLOAD_TYPE_COUNT] = [None; PAYLOAD_TYPE_COUNT];
@@ -267,7 +271,8 @@ fn opus(formats: &[String], attributes: &[Attribute]) -> Result<Vec<Opus>, Error
         let payload_type = payload_type(format)?;
         let index = usize::from(payload_type.get());
         // Taken, so that a format listed twice counts once.
-        if is_opus[index].take() == Some(true) {
+        let is_listed = is_opus[index].take() == Some(true);
+        if is_listed && !RTCP_PAYLOAD_TYPES.contains(&payload_type.get()) {
             found.push(Opus::new(payload_type).with_parameters(parameters[index].unwrap_or_default()));
         }
     }

@@ -129,6 +129,24 @@ fn takes_what_is_only_unusual() {
     );
 }
 
+/// RFC 5761 §4: with the marker bit, packets of such a type would be taken for RTCP.
+#[test]
+fn opus_has_no_payload_type_that_looks_like_rtcp() {
+    let with = |number: u8| {
+        let offer = chromium_offer().replace("SAVPF 111 63", &format!("SAVPF {number} 111"));
+        let rtpmaps = format!("a=rtpmap:{number} opus/48000/2\r\na=rtpmap:111 ");
+        let offer = offer.replace("a=rtpmap:63 ", "a=rtpmap:35 ").replace("a=rtpmap:111 ", &rtpmaps);
+        Description::parse(&offer).unwrap().media.remove(0).opus
+    };
+    for number in [63, 64, 72, 95, 96] {
+        let types: Vec<u8> = with(number).iter().map(|opus| opus.payload_type.get()).collect();
+        let expected: &[u8] = if (64..=95).contains(&number) { &[111] } else { &[number, 111] };
+        assert_eq!(types, expected);
+    }
+    let alone = chromium_offer().replace("SAVPF 111", "SAVPF 77").replace("a=rtpmap:111 ", "a=rtpmap:77 ");
+    assert!(!Description::parse(&alone).unwrap().media[0].is_usable());
+}
+
 #[test]
 fn parameters_of_opus_are_bounded_numbers() {
     let parameters = |text: &str| {
