@@ -79,6 +79,28 @@ fn a_peer_of_whom_a_check_is_lost_is_connected_and_keeps_its_path() {
     }
 }
 
+/// Firefox does not notice it, and its checks have no USE-CANDIDATE.
+#[test]
+fn a_peer_whose_nat_gives_it_another_address_hears_on() {
+    let (mut sim, mut callers) = room_of(2);
+    let check = |sim: &mut Sim, path| sim.deliver(path, &mut binding_request(&callers[1].local, false));
+    for host in [2, 77, 78] {
+        let path = path(host, 40_000);
+        for _ in 0..6 {
+            sim.pass(Duration::from_secs(5));
+            sim.sent.clear();
+            sim.consent(&callers[0]);
+            check(&mut sim, path);
+            sim.pass(Duration::from_millis(60));
+            sim.answer(path);
+        }
+        assert_eq!(states(&mut sim), []);
+    }
+    callers[1].path = path(78, 40_000);
+    sim.speak(&mut callers[0], 20, b"voice");
+    assert_eq!(payloads(&hear(&mut sim, &mut callers[1])), [b"voice"]);
+}
+
 #[test]
 fn a_path_that_another_peer_took_comes_back_with_the_next_check() {
     let (mut sim, mut callers) = room_of(3);
