@@ -86,6 +86,8 @@ async fn what_goes_wrong_on_the_way_to_a_call_is_counted_where_it_can_be_seen() 
     max.joined().await;
     max.send("offer", &serde_json::json!({"type": "offer", "sdp": "v=0\r\n"}));
     max.closed().await;
+    // Told before he was sent away, but a page of metrics is kept for a moment.
+    server.metric_reaches("gryt_sfu_media_failed_total", &[], 1.0).await;
     for (name, value) in [
         ("gryt_sfu_messages_bad_total", 1.0),
         ("gryt_sfu_messages_unknown_total", 1.0),

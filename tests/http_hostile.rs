@@ -185,6 +185,38 @@ fn a_flood_at_the_front_door_is_none_at_the_metrics_own() {
 }
 
 #[test]
+fn pipelined_requests_take_turns_with_everybody_else() {
+    const CONNECTIONS: u64 = 32;
+    const PIPELINED: u64 = 200;
+    for path in ["/metrics", "/health", "/nothing"] {
+        with_door(short(), |door| async move {
+            let begun = Instant::now();
+            let mut flood = Vec::new();
+            for _ in 0..CONNECTIONS {
+                flood.push(door.connect().await);
+            }
+            let requests = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(PIPELINED as usize);
+            for client in &mut flood {
+                client.write(requests.as_bytes()).await;
+            }
+            let before = door.app.counters().requests;
+            let mut client = door.websocket().await;
+            client.text("hello").await;
+            assert_eq!(client.receive().await, Received::Text("hello".into()));
+            // It takes him a few turns, and in each one request of each of the others is answered.
+            let meanwhile = door.app.counters().requests - before;
+            assert!(meanwhile <= 8 * CONNECTIONS, "{path}: he waited for {meanwhile}");
+
+            let all = CONNECTIONS * PIPELINED;
+            door.until("the end of the flood", |door| door.app.counters().requests > all).await;
+            let pages = begun.elapsed().as_millis() / 500 + 1;
+            let made = u128::from(door.snapshots.get());
+            assert!(made <= pages, "{path}: a page twice a second, not {made} in {:?}", begun.elapsed());
+        });
+    }
+}
+
+#[test]
 fn too_many_websockets_are_refused() {
     let limits = gryt_sfu::http::Limits { websockets_max: 2, ..short() };
     with_door(limits, |door| async move {

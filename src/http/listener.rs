@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -160,6 +160,8 @@ async fn answer_requests<S: Service>(
     let service = service_fn(move |request| {
         let app = Rc::clone(&app);
         async move {
+            // However many come at once over one connection: others have their turns between them.
+            yield_now().await;
             if door == Door::Metrics {
                 return Ok(metrics_alone(&app, &request));
             }

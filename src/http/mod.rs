@@ -22,6 +22,7 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::task::AbortHandle;
 
 use self::bearer::Token;
@@ -213,6 +214,10 @@ pub struct Policy {
     pub tls: Option<Rc<Tls>>,
 }
 
+/// What `/metrics` and `/debug` answered is answered again for so long: whoever asks however often, it is made twice a
+/// second.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// Beats of the house in which pings leave, in one [`Limits::ping_interval`].
 const PING_BEATS: u32 = 30;
 
@@ -226,6 +231,8 @@ pub struct App<S> {
     /// Of those who come from this machine.
     handshakes_here: Pace,
     metrics_token: Option<Token>,
+    /// The latest page of metrics, and when it was made.
+    metrics: RefCell<Option<(Instant, Bytes)>>,
     status: Box<dyn Status>,
     limits: Limits,
     counters: RefCell<HttpCounters>,
@@ -248,7 +255,7 @@ impl<S: Service> App<S> {
     /// Ready for [`serve`].
     pub fn with_policy(service: S, status: impl Status, limits: Limits, policy: Policy) -> Rc<App<S>> {
         let (requests, scrapes, strangers) = Default::default();
-        let (counters, debug) = (RefCell::default(), OnceCell::new());
+        let (counters, metrics, debug) = (RefCell::default(), RefCell::default(), OnceCell::new());
         let begun = Now::read().instant;
         let rates = policy.rate.map(|rate| Rates::new(begun, rate));
         let [handshakes, handshakes_here] = [(); 2].map(|()| Pace::new(limits.handshakes));
@@ -261,6 +268,7 @@ impl<S: Service> App<S> {
             handshakes,
             handshakes_here,
             metrics_token,
+            metrics,
             status: Box::new(status),
             limits,
             counters,

@@ -16,7 +16,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::bearer::NotShown;
-use super::{App, Policy, Service, client, demo, health, origin, websocket};
+use super::{App, FRESH, Policy, Service, client, demo, health, origin, websocket};
 use crate::throttle::throttled;
 use crate::time::Now;
 
@@ -129,16 +129,30 @@ fn metrics<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> 
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
     }
-    let mut snapshot = app.status.snapshot();
-    snapshot.http = app.counters();
-    snapshot.http.certificate_expires = app.policy.tls.as_ref().and_then(|tls| tls.expires_at());
     // The older format's readers take the newer text too, but insist on the older name.
     let takes_openmetrics =
         request.headers().get_all(ACCEPT).iter().any(|accept| {
             accept.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text"))
         });
     let content_type = if takes_openmetrics { OPENMETRICS } else { PROMETHEUS };
-    respond(StatusCode::OK, content_type, snapshot.render())
+    respond(StatusCode::OK, content_type, metrics_page(app))
+}
+
+/// Made once for all who ask within a moment.
+fn metrics_page<S>(app: &App<S>) -> Bytes {
+    let now = Now::read().instant;
+    let mut kept = app.metrics.borrow_mut();
+    if let Some((made_at, page)) = &*kept
+        && now.duration_since(*made_at) < FRESH
+    {
+        return page.clone();
+    }
+    let mut snapshot = app.status.snapshot();
+    snapshot.http = app.counters.borrow().clone();
+    snapshot.http.certificate_expires = app.policy.tls.as_ref().and_then(|tls| tls.expires_at());
+    let page = Bytes::from(snapshot.render());
+    *kept = Some((now, page.clone()));
+    page
 }
 
 /// The opening handshake (RFC 6455 §4.2). Any path but the control channel's is a client.

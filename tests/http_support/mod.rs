@@ -110,6 +110,7 @@ impl Drop for EchoSession {
 struct Steady {
     alive: Rc<Cell<bool>>,
     ready: Rc<Cell<bool>>,
+    snapshots: Rc<Cell<u64>>,
 }
 
 impl Status for Steady {
@@ -126,6 +127,7 @@ impl Status for Steady {
     }
 
     fn snapshot(&self) -> Snapshot {
+        self.snapshots.set(self.snapshots.get() + 1);
         Snapshot { workers: vec![Default::default(); 2], ..Default::default() }
     }
 }
@@ -136,6 +138,8 @@ pub struct Door {
     pub log: Log,
     pub alive: Rc<Cell<bool>>,
     pub ready: Rc<Cell<bool>>,
+    /// How often its counters were looked at.
+    pub snapshots: Rc<Cell<u64>>,
     /// Who comes from now on is a member with the message `join`, and not from the beginning.
     pub has_strangers: Rc<Cell<bool>>,
 }
@@ -178,12 +182,14 @@ pub fn with_policy<F: Future<Output = ()>>(
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (log, alive, ready) = (Log::default(), Rc::new(Cell::new(true)), Rc::new(Cell::new(true)));
-        let status = Steady { alive: Rc::clone(&alive), ready: Rc::clone(&ready) };
+        let snapshots = Rc::new(Cell::new(0));
+        let status =
+            Steady { alive: Rc::clone(&alive), ready: Rc::clone(&ready), snapshots: Rc::clone(&snapshots) };
         let has_strangers = Rc::new(Cell::new(false));
         let echo = Echo { log: Rc::clone(&log), has_strangers: Rc::clone(&has_strangers) };
         let app = App::with_policy(echo, status, limits, policy);
         tokio::task::spawn_local(serve(listener, Rc::clone(&app)));
-        let door = Door { address, app, log, alive, ready, has_strangers };
+        let door = Door { address, app, log, alive, ready, snapshots, has_strangers };
         timeout(at_most, test(door)).await.expect("the test hangs");
     });
 }

@@ -24,7 +24,7 @@ pub use self::capture::{CaptureRefused, Capturing};
 use self::guard::{Guard, Refused};
 use super::health::JSON;
 use super::routes::{Body, respond, text};
-use super::{App, Service};
+use super::{App, FRESH, Service};
 use crate::config::Hidden;
 use crate::ids::WorkerId;
 use crate::metrics::exposition::Snapshot;
@@ -33,8 +33,6 @@ use crate::throttle::throttled;
 use crate::time::Now;
 use crate::worker::snapshot::PeerSnapshot;
 
-/// An answer is given again for so long.
-const FRESH: Duration = Duration::from_millis(500);
 /// Answers that are kept.
 const ANSWER_COUNT_MAX: usize = 8;
 /// Longest path and query that is looked at.
