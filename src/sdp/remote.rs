@@ -1,7 +1,7 @@
 //! A client's description, parsed within limits.
 //!
-//! The text is hostile: its length and its m-lines are bounded before the `sdp` crate sees it, every
-//! pass is linear, and what comes out holds no text but ICE credentials.
+//! The text is hostile: its length, its lines and its m-lines are bounded before the `sdp` crate sees it,
+//! every pass is linear, and what comes out holds no text but ICE credentials.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -15,6 +15,9 @@ use crate::ids::{Fingerprint, Mid, PayloadType, Ssrc};
 
 /// Longest description, in bytes.
 pub const DESCRIPTION_LEN_MAX: usize = 256 * 1024;
+/// Most lines, for each costs some allocations. Of a browser's, which have 30 bytes on the average, there are fewer in
+/// [`DESCRIPTION_LEN_MAX`].
+pub const LINE_COUNT_MAX: usize = 10_000;
 /// Most m-lines: every slot that a receiver can have, and some of the client's own.
 pub const MEDIA_COUNT_MAX: usize = 300;
 /// SSRCs kept of an m-line; more are passed over.
@@ -26,6 +29,9 @@ pub enum Error {
     /// Longer than [`DESCRIPTION_LEN_MAX`].
     #[error("the description is longer than 256 KiB")]
     TooLong,
+    /// More than [`LINE_COUNT_MAX`] lines.
+    #[error("the description has more than 10000 lines")]
+    TooManyLines,
     /// More than [`MEDIA_COUNT_MAX`] m-lines.
     #[error("the description has more than 300 m-lines")]
     TooManyMedia,
@@ -142,6 +148,9 @@ impl Description {
     pub fn parse(text: &str) -> Result<Description, Error> {
         if text.len() > DESCRIPTION_LEN_MAX {
             return Err(Error::TooLong);
+        }
+        if text.bytes().filter(|byte| *byte == b'\n').count() > LINE_COUNT_MAX {
+            return Err(Error::TooManyLines);
         }
         if text.split('\n').filter(|line| line.trim_start().starts_with("m=")).count() > MEDIA_COUNT_MAX {
             return Err(Error::TooManyMedia);

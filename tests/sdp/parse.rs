@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gryt_sfu::ids::{Fingerprint, Mid, PayloadType, Ssrc};
-use gryt_sfu::sdp::remote::{DESCRIPTION_LEN_MAX, Description, Error, MEDIA_COUNT_MAX};
+use gryt_sfu::sdp::remote::{DESCRIPTION_LEN_MAX, Description, Error, LINE_COUNT_MAX, MEDIA_COUNT_MAX};
 use gryt_sfu::sdp::{Direction, Extensions, Kind};
 use proptest::prelude::*;
 
@@ -180,6 +180,21 @@ fn rejected_lines_need_nothing() {
     assert_eq!(media[1].mid, None);
 }
 
+#[test]
+fn lines_are_counted_before_they_are_parsed() {
+    let head = chromium_offer();
+    let lines = |count: usize| format!("{head}{}", "a=x\n".repeat(count - head.lines().count()));
+    assert!(Description::parse(&lines(LINE_COUNT_MAX)).is_ok());
+    assert_eq!(refusal(&lines(LINE_COUNT_MAX + 1)), Error::TooManyLines);
+    // Nothing of it is parsed: it would not be SDP anyway.
+    assert_eq!(refusal(&"\n".repeat(LINE_COUNT_MAX + 1)), Error::TooManyLines);
+    assert_eq!(refusal(&"\n".repeat(LINE_COUNT_MAX)), Error::Syntax);
+    assert_eq!(
+        Error::TooManyLines.to_string(),
+        format!("the description has more than {LINE_COUNT_MAX} lines")
+    );
+}
+
 /// Every bound is met in time that grows with the input and not with its square: 16 times the input of a
 /// first measurement takes less than 64 times as long, and all together stays short.
 #[test]
@@ -190,8 +205,11 @@ fn bombs_are_refused_in_linear_time() {
     assert_eq!(refusal(&"x".repeat(DESCRIPTION_LEN_MAX + 1)), Error::TooLong);
     let bombs: [&dyn Fn(usize) -> String; 8] = [
         &|count| media(count / 40),
-        &|count| format!("{head}{}", "a=ssrc:1 cname:x\r\n".repeat(count / 18)),
-        &|count| (0..count / 18).fold(head.clone(), |text, i| text + &format!("a=ssrc:{i} x:y\r\n")),
+        // Lines as short as so many may be.
+        &|count| format!("{head}{}", "a=ssrc:1 cname:0123456789\r\n".repeat(count / 27)),
+        &|count| {
+            (0..count / 27).fold(head.clone(), |text, i| text + &format!("a=ssrc:{i:05} x:0123456789\r\n"))
+        },
         &|count| head.replace("BUNDLE 0", &format!("BUNDLE 0{}", " x".repeat(count / 2))),
         &|count| head.replace("SAVPF 111", &format!("SAVPF 111{}", " 9".repeat(count / 2))),
         &|count| head.replace("SAVPF", &format!("SAVPF{}", "/UDP".repeat(count / 4))),
