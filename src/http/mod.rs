@@ -226,7 +226,10 @@ pub struct App<S> {
     service: S,
     begun: Instant,
     policy: Policy,
+    /// Of requests.
     rates: Option<Rates>,
+    /// Of upgrades: any site's page can make a browser ask for pages, and calls behind the same NAT go on beginning.
+    upgrade_rates: Option<Rates>,
     handshakes: Pace,
     /// Of those who come from this machine.
     handshakes_here: Pace,
@@ -257,7 +260,7 @@ impl<S: Service> App<S> {
         let (requests, scrapes, strangers) = Default::default();
         let (counters, metrics, debug) = (RefCell::default(), RefCell::default(), OnceCell::new());
         let begun = Now::read().instant;
-        let rates = policy.rate.map(|rate| Rates::new(begun, rate));
+        let [rates, upgrade_rates] = [(); 2].map(|()| policy.rate.map(|rate| Rates::new(begun, rate)));
         let [handshakes, handshakes_here] = [(); 2].map(|()| Pace::new(limits.handshakes));
         let metrics_token = policy.metrics_token.as_ref().map(Token::new);
         Rc::new(App {
@@ -265,6 +268,7 @@ impl<S: Service> App<S> {
             begun,
             policy,
             rates,
+            upgrade_rates,
             handshakes,
             handshakes_here,
             metrics_token,

@@ -1,6 +1,7 @@
-//! How often one client may ask: a bucket for each address, and one for each WebSocket's messages.
+//! How often one client may ask: a bucket for each address's requests and one for its upgrades, and one for each
+//! WebSocket's messages.
 //!
-//! Invariant: the table of addresses has [`CLIENT_COUNT_MAX`] entries at most, whoever comes from wherever.
+//! Invariant: each table of addresses has [`CLIENT_COUNT_MAX`] entries at most, whoever comes from wherever.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,7 +12,7 @@ use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLim
 
 use crate::config::Rate;
 
-/// Addresses that are remembered at a time, in some 4 MiB.
+/// Addresses that are remembered at a time, by each of the two tables in some 4 MiB.
 const CLIENT_COUNT_MAX: usize = 65_536;
 
 /// Between two clean-ups of the table, at least.

@@ -59,20 +59,10 @@ fn never_kept(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// Before anything is done for anybody: not too often, and not from a foreign page.
+/// Before anything is done for anybody: not from a foreign page, which costs those behind the same NAT nothing, and not
+/// too often.
 fn refusal<S: Service, B>(app: &App<S>, request: &Request<B>, client: SocketAddr) -> Option<Response<Body>> {
     let is_upgrade = is_upgrade_request(request);
-    // Who watches over the server is never turned away.
-    let is_free = !is_upgrade && matches!(request.uri().path(), "/health" | "/ready" | "/metrics");
-    if let Some(rates) = &app.rates
-        && !is_free
-        && let Err(wait) = rates.take(Now::read().instant, client.ip())
-    {
-        app.count(|counters| counters.requests_limited += 1);
-        tracing::debug!(%client, ?wait, "too many requests");
-        throttled!(info, "a client asks more often than RATE_LIMIT_REQUESTS allows");
-        return Some(too_many_requests(wait));
-    }
     let Policy { origins, tls, .. } = &app.policy;
     if is_upgrade && !origin::may_enter(origins, tls.is_some(), request.headers()) {
         app.count(|counters| counters.origins_refused += 1);
@@ -83,6 +73,18 @@ fn refusal<S: Service, B>(app: &App<S>, request: &Request<B>, client: SocketAddr
             StatusCode::FORBIDDEN,
             "Pages of this origin may not connect here (CORS_ORIGINS).\n",
         ));
+    }
+    // Who watches over the server is never turned away.
+    let is_free = !is_upgrade && matches!(request.uri().path(), "/health" | "/ready" | "/metrics");
+    let rates = if is_upgrade { &app.upgrade_rates } else { &app.rates };
+    if let Some(rates) = rates
+        && !is_free
+        && let Err(wait) = rates.take(Now::read().instant, client.ip())
+    {
+        app.count(|counters| counters.requests_limited += 1);
+        tracing::debug!(%client, ?wait, "too many requests");
+        throttled!(info, "a client asks more often than RATE_LIMIT_REQUESTS allows");
+        return Some(too_many_requests(wait));
     }
     None
 }
