@@ -10,6 +10,7 @@ pub mod ids;
 pub mod time;
 pub mod packet;
 pub mod throttle;
+pub mod crowd;
 pub mod config;
 pub mod metrics;
 #[allow(unsafe_code, reason = "the kernel's interface: rings, message headers, socket options")]

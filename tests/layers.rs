@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up.
 const ROWS: &[&[&str]] = &[
     &["ids", "time", "packet"],
-    &["throttle", "config", "metrics", "net", "demux", "rtp", "sdp", "dtls", "vector"],
+    &["throttle", "crowd", "config", "metrics", "net", "demux", "rtp", "sdp", "dtls", "vector"],
     &["ice", "rtcp", "srtp"],
     &["bwe"],
     &["transport", "room"],

@@ -20,9 +20,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::crowd::Crowd;
 use super::routes::{metrics_alone, route};
 use super::{App, Service, Tls, debug};
+use crate::crowd::Crowd;
 use crate::throttle::throttled;
 
 /// Pause after `accept` failed for want of descriptors or memory.

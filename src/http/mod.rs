@@ -5,7 +5,6 @@
 //! can hold is bounded: connections, bytes of a message, frames a second, and the time of each step.
 //!
 //! - `listener`: accepts, for ever, and bounds how many connections there are and how long they idle
-//! - `crowd`: who makes room for others
 //! - `tls`, `validity`: certificate and key, and how long they are good
 //! - `pace`: whose turn a TLS handshake is
 //! - `bearer`, `client`, `rate`, `origin`: who asks, with which token, how often, from which page
@@ -26,17 +25,16 @@ use bytes::Bytes;
 use tokio::task::AbortHandle;
 
 use self::bearer::Token;
-use self::crowd::Crowd;
 use self::pace::Pace;
 use self::rate::Rates;
 use crate::config::{Hidden, Origin, Rate, TrustedProxies};
+use crate::crowd::Crowd;
 use crate::metrics::exposition::{HttpCounters, Snapshot};
 use crate::signalling::{Inbound, Outbox, Signalling};
 use crate::time::Now;
 
 mod bearer;
 mod client;
-mod crowd;
 mod debug;
 mod demo;
 mod frames;

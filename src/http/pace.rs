@@ -15,8 +15,9 @@ use tokio::sync::Mutex;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::rate::{key, quota};
+use super::rate::quota;
 use crate::config::Rate;
+use crate::crowd::key;
 
 /// Everybody's turns.
 pub(super) struct Pace {

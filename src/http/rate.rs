@@ -4,13 +4,14 @@
 //! Invariant: each table of addresses has [`CLIENT_COUNT_MAX`] entries at most, whoever comes from wherever.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, MonotonicClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use crate::config::Rate;
+use crate::crowd::key;
 
 /// Addresses that are remembered at a time, by each of the two tables in some 4 MiB.
 const CLIENT_COUNT_MAX: usize = 65_536;
@@ -79,17 +80,6 @@ pub(super) fn quota(rate: Rate) -> Quota {
     let each = (rate.window / rate.requests.get()).max(Duration::from_nanos(1));
     let quota = Quota::with_period(each).unwrap_or_else(|| Quota::per_second(rate.requests));
     quota.allow_burst(rate.requests)
-}
-
-/// Of IPv6 the /64, which is what one subscriber has at least (RFC 6177 §2): he can be any address in it.
-pub(super) fn key(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
-    }
 }
 
 #[cfg(test)]

@@ -62,6 +62,9 @@ impl State {
 
     fn join_new(&mut self, now: Instant, connection: ConnectionId, join: Join, grants: Grants) {
         let info = UserInfo::of(&join.user).with(&join.info);
+        if self.registry.participant_count() >= self.settings.max_connections {
+            self.make_room(now, connection);
+        }
         let joined = match self.registry.join(&join.room, &join.user, info) {
             Ok(joined) => joined,
             Err(Refusal::ServerFull | Refusal::AlreadyThere) => {
@@ -81,6 +84,7 @@ impl State {
             media: Some(media),
             since: now,
             has_failed: false,
+            silent: None,
             changes_last_until: now,
         };
         self.sessions.insert(id, Box::new(session));
@@ -194,6 +198,7 @@ impl State {
         self.totals.joins += 1;
         self.timers.set(Deadline::Join(connection), None);
         self.set_ice_servers_refresh(now, id);
+        self.list_silent(now, id, connection);
         if let Some(connection) = self.connections.get_mut(&connection) {
             connection.stage = Stage::Joined(id);
         }

@@ -188,6 +188,7 @@ impl State {
             Action::Fail(code, message) => self.fail(now, id, code, message),
             Action::StartTransport { local, remote, fingerprint } => {
                 media.is_started = true;
+                self.unlist_silent(id);
                 self.handshakes.expect(worker, transport, fingerprint);
                 let room = participant.room;
                 self.workers.send(worker, Command::AddTransport { transport, room, local, remote });

@@ -14,6 +14,7 @@ mod moderation;
 mod resume;
 mod service;
 mod session;
+mod silent;
 mod span;
 mod state;
 mod timers;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::ConnectionId;
 use super::negotiation::Negotiation;
 use super::resume::ResumeToken;
+use super::silent::Silent;
 use crate::auth::Grants;
 use crate::ids::TransportId;
 
@@ -34,6 +35,8 @@ pub(super) struct Session {
     pub(super) since: Instant,
     /// Its media ended because the transport failed, not because its negotiation did.
     pub(super) has_failed: bool,
+    /// While it has no transport: its place among those who make room for others.
+    pub(super) silent: Option<Silent>,
     /// Until when the changes that were made would have lasted, had they come evenly.
     pub(super) changes_last_until: Instant,
 }

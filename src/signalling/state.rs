@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::message::{ClientMessage, LeaveReason, ServerMessage, Unreadable};
 use super::negotiation::ErrorCode;
 use super::service::{Handshakes, Settings};
 use super::session::Session;
+use super::silent::Silents;
 use super::timers::Timers;
 use super::uninformed::{TOLD_AT_ONCE, Uninformed};
 use crate::control::participant::{ParticipantId, UserInfo};
@@ -134,6 +135,8 @@ pub(super) struct State {
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
     /// For them.
     waiting: Waiting,
+    /// Where each of them is from.
+    pub(super) remotes: BTreeMap<ConnectionId, IpAddr>,
     /// Of every participant of the registry. Boxed, as a map keeps up to twice the room that it needs.
     pub(super) sessions: BTreeMap<ParticipantId, Box<Session>>,
     /// Whose transport it is.
@@ -142,6 +145,7 @@ pub(super) struct State {
     /// Rooms in which a voice came or went: [`State::settle`] tells the members.
     pub(super) restless: BTreeSet<RoomId>,
     uninformed: Uninformed,
+    pub(super) silents: Silents,
     pub(super) door: Door,
     pub(super) totals: Counts,
     /// Nanoseconds from a join to a transport that media can flow over.
@@ -159,11 +163,13 @@ impl State {
             handshakes,
             connections: BTreeMap::new(),
             waiting: Waiting::default(),
+            remotes: BTreeMap::new(),
             sessions: BTreeMap::new(),
             transports: BTreeMap::new(),
             timers: Timers::new(),
             restless: BTreeSet::new(),
             uninformed: Uninformed::default(),
+            silents: Silents::default(),
             door: Door::Open,
             totals: Counts::default(),
             join_to_media: Histogram::new(WAIT_BOUNDS),
@@ -179,6 +185,7 @@ impl State {
         let is_full = self.connections.len()
             >= self.settings.max_connections.saturating_mul(CONNECTIONS_PER_PARTICIPANT);
         self.connections.insert(id, connection);
+        self.remotes.insert(id, remote.ip());
         self.timers.set(Deadline::Join(id), Some(now + JOIN_WAIT));
         if self.door == Door::Shut {
             self.close(now, id, CLOSE_DRAINING, "server is going down");
@@ -255,6 +262,7 @@ impl State {
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
+        self.remotes.remove(&id);
         tracing::debug!(connection = %id, "closed");
         self.timers.set(Deadline::Join(id), None);
         match connection.stage {
@@ -408,6 +416,7 @@ impl State {
     /// Takes a participant out of its room. Returns what the others are to be told, where there are any.
     fn take_out(&mut self, id: ParticipantId, reason: LeaveReason) -> Option<(RoomId, ServerMessage)> {
         self.end_media(id);
+        self.unlist_silent(id);
         let connection = self.sessions.remove(&id).and_then(|session| session.connection);
         self.timers.set(Deadline::Void(id), None);
         self.timers.set(Deadline::Inherited(id), None);
@@ -492,7 +501,7 @@ impl State {
         }
     }
 
-    fn connection_of(&self, id: ParticipantId) -> Option<ConnectionId> {
+    pub(super) fn connection_of(&self, id: ParticipantId) -> Option<ConnectionId> {
         self.sessions.get(&id).and_then(|session| session.connection)
     }
 

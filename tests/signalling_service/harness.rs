@@ -110,7 +110,12 @@ impl House {
     }
 
     pub(crate) fn connect(&self) -> Client {
-        let (inbound, outbox) = self.signalling.connect(self.now, "192.0.2.9:1234".parse().unwrap());
+        self.connect_from(9)
+    }
+
+    /// From this address of 192.0.2.0/24.
+    pub(crate) fn connect_from(&self, host: u8) -> Client {
+        let (inbound, outbox) = self.signalling.connect(self.now, ([192, 0, 2, host], 1234).into());
         Client { inbound: Some(inbound), outbox, peer: None, resume: String::new() }
     }
 

@@ -9,5 +9,6 @@ mod joining;
 mod limits;
 mod media;
 mod resuming;
+mod silent;
 mod spanning;
 mod storm;

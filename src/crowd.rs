@@ -1,17 +1,15 @@
-//! Connections that may have to make room, by where they are from.
+//! Connections and members that may have to make room, by where they are from.
 //!
 //! Invariant: who gives way is of the address that holds the most, so nobody takes the room of those who hold less
 //! than he does. Where all share one address, as at one proxy or on this machine, that is the oldest of all. The
-//! table has an entry for each connection and no more; every step costs the logarithm of that.
+//! table has an entry for each of them and no more; every step costs the logarithm of that.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use super::rate;
-
-/// `T` is what ends a connection.
-pub(super) struct Crowd<T> {
+/// `T` is what ends one, or who it is.
+pub struct Crowd<T> {
     /// Of each address, or /64, by the order of coming. None is empty.
     groups: BTreeMap<IpAddr, BTreeMap<u64, T>>,
     /// How many of each there are, and the oldest: who gives way first is the last.
@@ -26,31 +24,44 @@ impl<T> Default for Crowd<T> {
 }
 
 impl<T> Crowd<T> {
-    pub(super) fn len(&self) -> usize {
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Ids grow with every connection.
-    pub(super) fn push(&mut self, from: IpAddr, id: u64, end: T) {
-        let is_new = self.change(rate::key(from), |group| group.insert(id, end).is_none());
+    /// Ids grow with everybody who comes.
+    pub fn push(&mut self, from: IpAddr, id: u64, end: T) {
+        let is_new = self.change(key(from), |group| group.insert(id, end).is_none());
         self.len += usize::from(is_new);
     }
 
     /// It is over, or it stays: either way it makes room no more.
-    pub(super) fn remove(&mut self, from: IpAddr, id: u64) -> Option<T> {
-        let removed = self.change(rate::key(from), |group| group.remove(&id));
+    pub fn remove(&mut self, from: IpAddr, id: u64) -> Option<T> {
+        let removed = self.change(key(from), |group| group.remove(&id));
         self.len -= usize::from(removed.is_some());
         removed
     }
 
-    /// Takes out who has to make room for one more from this address: the oldest of those of the address that would
-    /// have the most, and among such the oldest of all.
-    pub(super) fn make_room(&mut self, newcomer: IpAddr) -> Option<T> {
-        let newcomer = rate::key(newcomer);
+    /// Who has to make room for one more from this address: the oldest of those of the address that would have the most,
+    /// and among such the oldest of all.
+    pub fn next(&self, newcomer: IpAddr) -> Option<&T> {
+        let (from, oldest) = self.first_out(newcomer)?;
+        self.groups.get(&from)?.get(&oldest)
+    }
+
+    /// Takes out who is [`Crowd::next`].
+    pub fn make_room(&mut self, newcomer: IpAddr) -> Option<T> {
+        let (from, oldest) = self.first_out(newcomer)?;
+        self.remove(from, oldest)
+    }
+
+    fn first_out(&self, newcomer: IpAddr) -> Option<(IpAddr, u64)> {
+        let newcomer = key(newcomer);
         let own = self.groups.get(&newcomer).and_then(|group| rank(newcomer, group));
         let own = own.map(|(count, oldest, from)| (count + 1, oldest, from));
         let (_, Reverse(oldest), from) = own.max(self.ranks.last().copied())?;
-        self.remove(from, oldest)
+        Some((from, oldest))
     }
 
     fn change<R>(&mut self, from: IpAddr, change: impl FnOnce(&mut BTreeMap<u64, T>) -> R) -> R {
@@ -76,9 +87,20 @@ fn rank<T>(from: IpAddr, group: &BTreeMap<u64, T>) -> Option<(usize, Reverse<u64
     Some((group.len(), Reverse(oldest), from))
 }
 
+/// Of IPv6 the /64, which is what one subscriber has at least (RFC 6177 §2): he can be any address in it.
+pub fn key(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
 
     use super::*;
 
