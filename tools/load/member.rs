@@ -439,7 +439,8 @@ impl<'a> Session<'a> {
             counts.unreadable += 1;
             return;
         };
-        if let Some(dropped) = datagram.dropped {
+        // From a deaf one the kernel keeps what it counts as dropped.
+        if let Some(dropped) = datagram.dropped.filter(|_| self.plan.hears) {
             counts.overflowed += u64::from(dropped.wrapping_sub(self.dropped));
             self.dropped = dropped;
         }
