@@ -228,7 +228,11 @@ fn of_many_listeners_some_hear_and_all_stay() {
     let (sent, heard) = (number("/packets/sent"), number("/packets/received") + number("/packets/missing"));
     assert!(heard > 0.7 * sent && heard < 1.5 * sent, "{found:#}");
     assert_eq!((number("/packets/pairs_heard"), number("/joins/lost")), (1.0, 0.0), "{found:#}");
-    assert_eq!(number("/own/overflowed"), 0.0, "what the kernel keeps from the deaf it was asked to: {found:#}");
+    assert_eq!(
+        number("/own/overflowed"),
+        0.0,
+        "what the kernel keeps from the deaf it was asked to: {found:#}"
+    );
 }
 
 #[test]
