@@ -17,15 +17,13 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::checks::{Budget, Transactions};
 use super::credentials::{LocalCredentials, LocalUfrag, RemoteCredentials};
 use super::integrity::IntegrityKey;
-use super::stun::{
-    Check, Request, Response, Role, TransactionId, write_check, write_role_conflict, write_success,
-};
+use super::pair::{Nomination, Pair, Proof};
+use super::stun::{Check, Request, Response, Role, write_check, write_role_conflict, write_success};
 use crate::packet::{DropReason, Path};
 use crate::vector;
 
@@ -109,40 +107,6 @@ struct Generation {
     local_key: IntegrityKey,
     remote: RemoteCredentials,
     remote_key: IntegrityKey,
-}
-
-/// An authenticated pair.
-struct Pair {
-    path: Path,
-    /// The last authenticated request.
-    heard: Instant,
-    /// PRIORITY of that.
-    priority: u32,
-    /// Whose credentials it was signed with.
-    generation: u32,
-    proof: Proof,
-    /// The peer's first under the credentials in use.
-    nomination: Option<Nomination>,
-}
-
-/// A request with USE-CANDIDATE.
-#[derive(Clone, Copy)]
-struct Nomination {
-    transaction_id: TransactionId,
-    priority: u32,
-}
-
-/// That the peer receives at the pair's remote address.
-#[derive(Clone, Copy)]
-enum Proof {
-    /// Nobody asked for it.
-    None,
-    /// Checks of ours are under way; for the first time, or after none was answered.
-    Checking { transaction_id: TransactionId, sent_count: u8, due: Instant, is_first: bool },
-    /// No answer to any of our checks; they begin anew when the peer wants the pair again, which has to wait for one then.
-    Refused,
-    /// All of DTLS came over it, or a check was answered.
-    Verified,
 }
 
 /// In a cache line of its own, as it is asked for with each packet.
@@ -727,49 +691,5 @@ impl Generation {
             remote_key: IntegrityKey::new(remote.password()),
             remote,
         }
-    }
-}
-
-impl Proof {
-    fn expects(&self, id: TransactionId) -> bool {
-        match self {
-            Proof::Checking { transaction_id, sent_count, .. } => *sent_count > 0 && *transaction_id == id,
-            Proof::None | Proof::Refused | Proof::Verified => false,
-        }
-    }
-}
-
-/// At most [`MOVE_COUNT_MAX`] in any [`BUDGET_PERIOD`].
-#[derive(Default)]
-struct Budget {
-    spent: [Option<Instant>; MOVE_COUNT_MAX],
-}
-
-impl Budget {
-    fn spend(&mut self, now: Instant) -> bool {
-        let free = self.spent.iter_mut().find(|at| at.is_none_or(|at| at + BUDGET_PERIOD <= now));
-        free.map(|at| *at = Some(now)).is_some()
-    }
-}
-
-/// Transaction ids: `HMAC-SHA256(seed, count)[..12]`, so that the same seed gives the same run.
-struct Transactions {
-    key: Hmac<Sha256>,
-    count: u64,
-}
-
-impl Transactions {
-    fn new(seed: Zeroizing<[u8; 32]>) -> Transactions {
-        let key = Hmac::new_from_slice(seed.as_ref()).expect("HMAC takes any key");
-        Transactions { key, count: 0 }
-    }
-
-    fn next_id(&mut self) -> TransactionId {
-        self.count += 1;
-        let mut mac = self.key.clone();
-        mac.update(&self.count.to_be_bytes());
-        let mut id = [0; 12];
-        id.copy_from_slice(&mac.finalize().into_bytes()[..12]);
-        TransactionId(id)
     }
 }

@@ -7,9 +7,13 @@
 //! - [`credentials`]: ufrags and passwords of both sides; a password follows from the ufrag.
 //! - [`integrity`]: MESSAGE-INTEGRITY and FINGERPRINT.
 //! - [`stun`]: Binding messages, read and written without allocation.
+//! - `pair`: a candidate pair, and what is known of it.
+//! - `checks`: how many checks of ours may begin, and under which ids.
 //! - [`agent`]: one transport's pairs, and which of them is selected.
 
 pub mod credentials;
 pub mod integrity;
 pub mod stun;
+mod pair;
+mod checks;
 pub mod agent;

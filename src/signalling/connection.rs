@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -76,6 +77,8 @@ pub const CLOSE_FULL: CloseCode = 1013;
 
 /// One WebSocket.
 pub(super) struct Connection {
+    /// Where its client is.
+    pub(super) remote: IpAddr,
     pub(super) stage: Stage,
     inlet: Inlet,
 }
@@ -93,9 +96,9 @@ pub(super) enum Stage {
 
 impl Connection {
     /// `all`: the text that waits for every client.
-    pub(super) fn new(all: &Waiting) -> (Connection, Outbox) {
+    pub(super) fn new(remote: IpAddr, all: &Waiting) -> (Connection, Outbox) {
         let (inlet, outbox) = Inlet::new(OUTBOUND_LEN, OUTBOUND_BYTES_MAX, all.clone());
-        (Connection { stage: Stage::Waiting, inlet }, outbox)
+        (Connection { remote, stage: Stage::Waiting, inlet }, outbox)
     }
 
     /// Queues a message.
@@ -290,13 +293,15 @@ impl Drop for Outbox {
 mod tests {
     use super::*;
 
+    const REMOTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     fn notify(connection: &Connection, len: usize) -> Result<(), TooSlow> {
         connection.notify(&"x".repeat(len).into(), Duration::ZERO)
     }
 
     #[test]
     fn bytes_that_wait_are_bounded_and_what_is_taken_makes_room() {
-        let (mut connection, mut outbox) = Connection::new(&Waiting::default());
+        let (mut connection, mut outbox) = Connection::new(REMOTE, &Waiting::default());
         let (half, rest) = (OUTBOUND_BYTES_MAX / 2, OUTBOUND_BYTES_MAX - OUTBOUND_BYTES_MAX / 2);
         assert!(notify(&connection, half).is_ok() && notify(&connection, rest).is_ok());
         assert!(notify(&connection, 1).is_err(), "shared or not, it waits");
@@ -310,7 +315,7 @@ mod tests {
     /// A room of any size can be joined, and what comes behind that has as much room as in a small one.
     #[test]
     fn joined_takes_no_room_from_what_follows() {
-        let (mut connection, _outbox) = Connection::new(&Waiting::default());
+        let (mut connection, _outbox) = Connection::new(REMOTE, &Waiting::default());
         let text = serde_json::json!({"event": "joined", "data": {"roomId": "r", "userId": "a", "peers": [],
             "success": true, "message": "x".repeat(3 * OUTBOUND_BYTES_MAX), "peerInfo": {}, "iceServers": [],
             "resumed": false}});
@@ -321,7 +326,7 @@ mod tests {
 
     #[test]
     fn who_is_gone_is_not_too_slow() {
-        let (connection, outbox) = Connection::new(&Waiting::default());
+        let (connection, outbox) = Connection::new(REMOTE, &Waiting::default());
         assert!(notify(&connection, OUTBOUND_BYTES_MAX).is_ok());
         drop(outbox);
         assert!(notify(&connection, 1).is_ok());
@@ -357,7 +362,7 @@ mod tests {
     #[test]
     fn of_one_that_is_let_go_nothing_waits_but_the_close() {
         let all = Waiting::default();
-        let (mut connection, mut outbox) = Connection::new(&all);
+        let (mut connection, mut outbox) = Connection::new(REMOTE, &all);
         assert!(connection.send(&ServerMessage::Draining { deadline: 1 }).is_ok() && all.0.get() > 0);
         connection.take_back();
         assert_eq!(all.0.get(), 0);

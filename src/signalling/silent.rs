@@ -37,7 +37,7 @@ impl State {
     /// A connection speaks for this member from now on. One that had no transport before is silent for as long as ever,
     /// however often it joins over itself.
     pub(super) fn list_silent(&mut self, now: Instant, id: ParticipantId, connection: ConnectionId) {
-        let Some(from) = self.remotes.get(&connection).copied() else { return };
+        let Some(from) = self.connections.get(&connection).map(|it| it.remote) else { return };
         let before = self.unlist_silent(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.media.as_ref().is_some_and(|media| media.is_started) {
@@ -60,7 +60,7 @@ impl State {
     /// The house is full. Of the address with the most silent members the oldest leaves, if it has been silent for long:
     /// who comes at ever new times drives out nobody from elsewhere.
     pub(super) fn make_room(&mut self, now: Instant, newcomer: ConnectionId) {
-        let Some(from) = self.remotes.get(&newcomer).copied() else { return };
+        let Some(from) = self.connections.get(&newcomer).map(|it| it.remote) else { return };
         let Some(&(id, since)) = self.silents.crowd.next(from) else { return };
         if now.saturating_duration_since(since) < MEDIA_WAIT {
             return;

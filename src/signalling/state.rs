@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -133,10 +133,8 @@ pub(super) struct State {
     pub(super) handshakes: Box<dyn Handshakes>,
     pub(super) registry: Registry,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
-    /// For them.
+    /// What waits for all of them.
     waiting: Waiting,
-    /// Where each of them is from.
-    pub(super) remotes: BTreeMap<ConnectionId, IpAddr>,
     /// Of every participant of the registry. Boxed, as a map keeps up to twice the room that it needs.
     pub(super) sessions: BTreeMap<ParticipantId, Box<Session>>,
     /// Whose transport it is.
@@ -163,7 +161,6 @@ impl State {
             handshakes,
             connections: BTreeMap::new(),
             waiting: Waiting::default(),
-            remotes: BTreeMap::new(),
             sessions: BTreeMap::new(),
             transports: BTreeMap::new(),
             timers: Timers::new(),
@@ -181,11 +178,10 @@ impl State {
         let id = ConnectionId(self.connection_next);
         self.connection_next += 1;
         tracing::debug!(connection = %id, %remote, "connected");
-        let (connection, outbox) = Connection::new(&self.waiting);
+        let (connection, outbox) = Connection::new(remote.ip(), &self.waiting);
         let is_full = self.connections.len()
             >= self.settings.max_connections.saturating_mul(CONNECTIONS_PER_PARTICIPANT);
         self.connections.insert(id, connection);
-        self.remotes.insert(id, remote.ip());
         self.timers.set(Deadline::Join(id), Some(now + JOIN_WAIT));
         if self.door == Door::Shut {
             self.close(now, id, CLOSE_DRAINING, "server is going down");
@@ -262,7 +258,6 @@ impl State {
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
-        self.remotes.remove(&id);
         tracing::debug!(connection = %id, "closed");
         self.timers.set(Deadline::Join(id), None);
         match connection.stage {

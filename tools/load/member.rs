@@ -1,7 +1,10 @@
 //! One member of a room: a task with a WebSocket, a UDP port and an [`Rtc`], from one session to the next.
 
+#[path = "expected.rs"]
+mod expected;
+
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,8 +46,6 @@ const DEAF_DRAIN_EVERY: Duration = Duration::from_millis(500);
 const AWAKE_MAX: Duration = Duration::from_secs(3);
 /// Until a server that was told `leave` has closed.
 const LEAVING_MAX: Duration = Duration::from_secs(1);
-/// Packets that a speaker sent, at least, before it counts as unheard: two seconds, for lines to be negotiated.
-const UNHEARD_MIN: u32 = 100;
 
 thread_local! {
     static BATCH: RefCell<Batch> = RefCell::new(Batch::new());
@@ -520,70 +521,11 @@ impl<'a> Session<'a> {
         self.heard.contains_key(&stamp.sender).then_some(stamp.sent_at)
     }
 
-    /// Of a speaker whose packet `counter` is the first that is heard: how many are missing before it.
-    fn missed_before(&self, sender: u32, counter: u32) -> u32 {
-        let others = self.others();
-        if self.is_crowd(&others) { 0 } else { self.could_be_heard(sender, counter) }
-    }
-
-    /// Who speaks in the room, with how much each has said.
-    fn others(&self) -> Vec<(u32, u32)> {
-        let me = self.voice.as_ref().map(|voice| voice.sender);
-        let mut others = self.house.speakers.in_room(self.plan.room_number);
-        others.retain(|(sender, _)| Some(*sender) != me);
-        others
-    }
-
-    /// The loudest only are heard in a crowd: nobody can tell who should have been.
-    fn is_crowd(&self, others: &[(u32, u32)]) -> bool {
-        others.len() > self.plan.slots
-    }
-
-    /// Of what a speaker has sent, the packets that should have come since this member is connected, once there was time
-    /// to negotiate.
-    fn could_be_heard(&self, sender: u32, sent: u32) -> u32 {
-        let before = self.before.get(&sender).copied().unwrap_or(0);
-        sent.saturating_sub(before).saturating_sub(UNHEARD_MIN)
-    }
-
     /// Hands a datagram to str0m.
     fn feed(&mut self, batch: &Batch, i: usize, bytes: &[u8], time: Instant) {
         let (Some(source), Ok(contents)) = (batch.source(i), bytes.try_into()) else { return };
         let destination = self.local;
         self.input(Input::Receive(time, Receive { proto: Protocol::Udp, source, destination, contents }));
-    }
-
-    /// What should have come by now, and did not.
-    fn settle(&mut self) {
-        self.receive();
-        // Of what a deaf one was sent nobody can tell.
-        let is_deaf = !self.plan.hears && self.drain_at.is_some();
-        if self.connected_at.is_some() && self.plan.is_sent_voices && !is_deaf {
-            let others = self.others();
-            let is_crowd = self.is_crowd(&others);
-            let newest: HashMap<u32, u32> = self.lines.values().filter_map(Line::newest).collect();
-            let heard: HashSet<u32> = self.heard.keys().copied().collect();
-            self.house.tally.change(|counts| {
-                for (sender, sent) in others {
-                    let could_be_heard = self.could_be_heard(sender, sent);
-                    if heard.contains(&sender) {
-                        counts.pairs_heard += 1;
-                    } else if could_be_heard > 0 {
-                        counts.pairs_unheard += 1;
-                    }
-                    if is_crowd {
-                        continue;
-                    }
-                    let missing = match newest.get(&sender) {
-                        Some(newest) => sent.saturating_sub(newest.saturating_add(1)),
-                        None if heard.contains(&sender) => 0,
-                        None => could_be_heard,
-                    };
-                    counts.missing += i64::from(missing);
-                }
-            });
-        }
-        self.house.tell(News::Counted);
     }
 
     async fn leave(&mut self) {

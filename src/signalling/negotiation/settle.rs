@@ -13,8 +13,9 @@ impl Negotiation {
     /// Tells the worker what the m-lines say by now, and the client what they do not say.
     pub(super) fn settle(&mut self) {
         self.settle_upload();
-        self.settle_refused();
-        let demand = Demand::new(&self.voices, &self.refused, self.line_count_max());
+        let line_count_max = self.line_count_max();
+        self.settle_refused(line_count_max);
+        let demand = Demand::new(&self.voices, &self.refused, line_count_max);
         let slots = || self.lines.iter().filter_map(Line::slot).filter(|slot| slot.voice.is_some());
         let agreed: HashSet<TrackId> = slots().filter_map(SlotLine::agreed).collect();
         let mut carried: HashSet<TrackId> = slots().filter_map(|slot| slot.source).collect();
@@ -70,8 +71,7 @@ impl Negotiation {
         self.published = stream;
     }
 
-    fn settle_refused(&mut self) {
-        let line_count_max = self.line_count_max();
+    fn settle_refused(&mut self, line_count_max: u16) {
         let is_told = match &self.told_refused {
             Some((max, told)) => {
                 *max == line_count_max && told.iter().eq(self.refused.iter().map(|(track, _)| track))
