@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::agent::{BUDGET_PERIOD, MOVE_COUNT_MAX};
 use super::stun::TransactionId;
 
-/// At most [`MOVE_COUNT_MAX`](super::agent::MOVE_COUNT_MAX) in any [`BUDGET_PERIOD`](super::agent::BUDGET_PERIOD).
+/// At most [`MOVE_COUNT_MAX`] in any [`BUDGET_PERIOD`].
 #[derive(Default)]
 pub(super) struct Budget {
     spent: [Option<Instant>; MOVE_COUNT_MAX],
