@@ -78,6 +78,11 @@ impl RtpTime {
         let ticks = elapsed.as_nanos() * u128::from(clock_rate) / 1_000_000_000;
         RtpTime(self.0.wrapping_add(ticks as u32))
     }
+
+    /// Whether it is less than half a turn before `other`: timestamps wrap (RFC 3550 §5.1).
+    pub fn is_before(self, other: RtpTime) -> bool {
+        (self.0.wrapping_sub(other.0) as i32) < 0
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ const LEVEL_UNKNOWN: u8 = 50;
 /// Nothing for this long is silence (discontinuous transmission sends a packet each 400 ms, of silence).
 const SILENT_AFTER: Duration = Duration::from_millis(500);
 
+/// What is heard later than this after the last is another one, and falls as far as all that could have come between.
+const PACKET_TIME: Duration = Duration::from_millis(20);
+
 /// Fixed point.
 const SHIFT: u32 = 8;
 
@@ -34,11 +37,14 @@ impl Loudness {
     pub fn handle_level(&mut self, now: Instant, level: Option<u8>) {
         let level = level.map_or(LEVEL_UNKNOWN, |level| level & 0x7F);
         let loud = u32::from(LEVEL_MAX - level) << SHIFT;
-        self.smoothed = if loud > self.smoothed {
-            self.smoothed + (loud - self.smoothed) / 4
+        if loud > self.smoothed {
+            self.smoothed += (loud - self.smoothed) / 4;
         } else {
-            self.smoothed - (self.smoothed - loud) / 24
-        };
+            let elapsed = self.heard.map_or(PACKET_TIME, |heard| now.duration_since(heard)).min(SILENT_AFTER);
+            for _ in 0..(elapsed.as_millis() / PACKET_TIME.as_millis()).max(1) {
+                self.smoothed -= (self.smoothed - loud) / 24;
+            }
+        }
         self.heard = Some(now);
     }
 
@@ -91,6 +97,20 @@ mod tests {
         assert!((0..5).any(|_| say(&mut loudness, 0x80 | 25)));
         assert!((0..50).any(|_| !say(&mut loudness, 127)));
         assert!(!(0..200).any(|_| say(&mut loudness, 70)), "a quiet room does not speak");
+    }
+
+    #[test]
+    fn the_packets_of_a_pause_are_few_and_end_speech_as_soon() {
+        let mut now = crate::time::Now::read().instant;
+        let mut loudness = Loudness::default();
+        let mut say = |loudness: &mut Loudness, after, level| {
+            now += Duration::from_millis(after);
+            loudness.handle_level(now, Some(level));
+            loudness.update_speaking(now)
+        };
+        (0..50).for_each(|_| _ = say(&mut loudness, 20, 25));
+        (0..10).for_each(|_| _ = say(&mut loudness, 20, 80));
+        assert!((0..2).any(|_| !say(&mut loudness, 400, 80)), "{loudness:?}");
     }
 
     #[test]

@@ -133,6 +133,11 @@ impl Room {
         self.tracks.len()
     }
 
+    /// The tracks of all parts.
+    pub fn track_ids(&self) -> impl Iterator<Item = TrackId> {
+        self.tracks.iter().map(|(_, track)| track.id)
+    }
+
     /// How many tracks are of this part.
     pub fn own_track_count(&self) -> usize {
         self.tracks.iter().filter(|(_, track)| track.elsewhere.is_none()).count()

@@ -10,6 +10,9 @@ use crate::time::RtpTime;
 /// Opus and its RTP clock (RFC 7587 §4.1).
 pub const OPUS_CLOCK_RATE: u32 = 48_000;
 
+/// What a packet of 20 ms covers (RFC 7587 §4.2).
+const FRAME: u32 = OPUS_CLOCK_RATE / 50;
+
 /// Names one unbroken stretch of a publisher's packets; a new one begins with a new SSRC, after a mute and
 /// whenever the stream's numbering has no meaning for what came before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +83,13 @@ impl Line {
         };
         let distance = index.0.checked_sub(base.first_in.0)?;
         let out = PacketIndex(base.first_out.0 + distance);
-        let timestamp = RtpTime(timestamp.0.wrapping_add(base.timestamp_offset));
+        let came = timestamp;
+        let timestamp = RtpTime(came.0.wrapping_add(base.timestamp_offset));
         if index > base.newest_in {
+            if timestamp.is_before(self.newest) {
+                // On the line time does not go back: who speaks next on it would be taken for long played.
+                return Some(self.take_up(now, stretch, index, came));
+            }
             self.gap = gap;
             base.newest_in = index;
             self.next_index = PacketIndex(out.0 + 1);
@@ -100,7 +108,8 @@ impl Line {
         allowed.checked_sub(ahead - 1).map(|left| left as u32)
     }
 
-    /// The sequence continues; the timestamp advances by the time elapsed since the newest packet.
+    /// The sequence continues; the timestamp advances by the time elapsed since the newest packet, or by what that
+    /// covers: a receiver drops what begins before the end of what it has played.
     fn take_up(
         &mut self,
         now: Instant,
@@ -108,8 +117,8 @@ impl Line {
         index: PacketIndex,
         timestamp: RtpTime,
     ) -> Rewritten {
-        // At least one tick, so that two stretches never share a timestamp.
-        let continued = RtpTime(self.timestamp_at(now).0.wrapping_add(1));
+        let elapsed = self.timestamp_at(now).0.wrapping_sub(self.newest.0);
+        let continued = RtpTime(self.newest.0.wrapping_add(elapsed.max(FRAME)));
         let out = self.next_index;
         self.base = Some(Base {
             stretch,
@@ -159,11 +168,11 @@ mod tests {
         let t0 = start();
         let mut line = Line::new(t0, 0x1234_5678_0000_8005);
         let a = line.rewrite(t0, Stretch(1), PacketIndex(70_000), RtpTime(5), false).unwrap();
-        assert_eq!((a.index, a.timestamp, a.marker), (PacketIndex(5), RtpTime(0x1234_5679), true));
+        assert_eq!((a.index, a.timestamp, a.marker), (PacketIndex(5), RtpTime(0x1234_5678 + FRAME), true));
         let b = line.rewrite(t0 + MS20, Stretch(1), PacketIndex(70_001), RtpTime(965), false).unwrap();
         assert_eq!((b.index.0, b.timestamp.0 - a.timestamp.0, b.marker), (6, 960, false));
         let c = line.rewrite(t0 + 3 * MS20, Stretch(2), PacketIndex(9), RtpTime(77), false).unwrap();
-        assert_eq!((c.index.0, c.timestamp.0 - b.timestamp.0, c.marker), (7, 1921, true));
+        assert_eq!((c.index.0, c.timestamp.0 - b.timestamp.0, c.marker), (7, 1920, true));
         // What the first publisher sent before the change comes too late; the same goes for older ones.
         assert_eq!(line.rewrite(t0 + 3 * MS20, Stretch(2), PacketIndex(8), RtpTime(0), false), None);
     }
@@ -176,6 +185,36 @@ mod tests {
             line.rewrite(t0, Stretch(1), PacketIndex(index), RtpTime(0), false).unwrap().index.0
         });
         assert_eq!(indices, [0, 3, 1, 4]);
+    }
+
+    #[test]
+    fn a_publisher_does_not_begin_within_the_last_packet_of_another() {
+        let t0 = start();
+        let mut line = Line::new(t0, 7);
+        let a = line.rewrite(t0, Stretch(1), PacketIndex(1), RtpTime(0), false).unwrap();
+        let b = line.rewrite(t0 + MS20 / 7, Stretch(2), PacketIndex(1), RtpTime(0), false).unwrap();
+        assert_eq!(b.timestamp.0.wrapping_sub(a.timestamp.0), FRAME);
+    }
+
+    #[test]
+    fn a_publisher_whose_time_goes_back_does_not_take_that_of_the_line_along() {
+        let t0 = start();
+        let mut line = Line::new(t0, 7);
+        let say = |line: &mut Line, stretch, packet: u32, timestamp| {
+            let index = PacketIndex(u64::from(packet));
+            let said = line.rewrite(t0 + packet * MS20, Stretch(stretch), index, RtpTime(timestamp), false);
+            said.map(|said| (said.timestamp, said.marker)).unwrap()
+        };
+        let (first, _) = say(&mut line, 1, 1, 500_000);
+        let after = |count| RtpTime(first.0.wrapping_add(count * FRAME));
+        assert_eq!(say(&mut line, 1, 2, 500_000 + FRAME), (after(1), false));
+        assert_eq!(say(&mut line, 1, 3, 300_000), (after(2), true), "as a new stretch");
+        assert_eq!(say(&mut line, 1, 4, 300_000 + FRAME), (after(3), false));
+        assert_eq!(say(&mut line, 2, 5, 0), (after(4), true));
+        // What comes late is no such thing.
+        let late = line.rewrite(t0 + 5 * MS20, Stretch(2), PacketIndex(7), RtpTime(2 * FRAME), false);
+        assert_eq!(late.map(|late| (late.timestamp, late.marker)), Some((after(6), false)));
+        assert_eq!(say(&mut line, 2, 6, FRAME), (after(5), false));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::track::{Track, TrackKey};
 /// Who took the stage stays this long at least.
 pub(super) const HOLD_MIN: Duration = Duration::from_millis(500);
 /// A challenger must be this much louder: 3 dB, in units of [`super::loudness::Loudness::score`].
-const MARGIN: u32 = 3 << 8;
+pub(super) const MARGIN: u32 = 3 << 8;
 
 /// The loudest tracks of a room.
 #[derive(Default)]
@@ -20,15 +20,18 @@ pub struct Stage {
     seats: Vec<(TrackKey, Instant)>,
     /// By track: whether it is among them.
     holds: Vec<bool>,
+    /// The least score among them, when it was looked at last.
+    quietest: u32,
     /// Kept for its memory.
     waiting: Vec<(u32, TrackKey)>,
 }
 
 impl Stage {
     /// Takes the present scores of all tracks and settles who is on stage: `size` tracks, or all when
-    /// there are fewer.
+    /// there are fewer. `scores` ascend by track.
     pub fn update(&mut self, now: Instant, size: usize, scores: &[(TrackKey, u32)]) {
-        let score_of = |track| scores.iter().find(|(key, _)| *key == track).map(|(_, score)| *score);
+        let position = |track| scores.binary_search_by_key(&track, |(key, _)| *key).ok();
+        let score_of = |track| position(track).map(|at| scores[at].1);
         self.seats.retain(|(track, _)| score_of(*track).is_some());
         self.seats.truncate(size);
         self.mark();
@@ -57,6 +60,7 @@ impl Stage {
             *seat = (track, now);
         }
         self.waiting = waiting;
+        self.quietest = self.tracks().filter_map(score_of).min().unwrap_or(0);
         self.mark();
     }
 
@@ -108,10 +112,17 @@ pub(super) fn reseat(
     tracks: &Slab<Track>,
     changes: &mut Vec<SlotChange>,
 ) {
+    let seated = stage.tracks().filter(|track| receiver.seat_of(*track).is_some()).count();
+    // Nearly always, as the stage holds one more than there are seats: a look at each seat of each of thousands would be
+    // one into memory that no cache holds.
+    let is_full = seated == receiver.seats().len();
     let score = |track: TrackKey| tracks.get(track).map_or(0, |track| track.loudness.score(now));
     for track in stage.tracks() {
         let is_own = tracks[track].publisher == Some(key);
         if is_own || receiver.seat_of(track).is_some() || receiver.refuses(track) {
+            continue;
+        }
+        if is_full && score(track) <= stage.quietest + MARGIN {
             continue;
         }
         let seats = receiver.seats();

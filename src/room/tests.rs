@@ -375,3 +375,43 @@ fn nobody_is_always_the_first_or_the_last() {
     }
     assert!((0..3).all(|peer| firsts.contains(&peer)), "{firsts:?}");
 }
+
+proptest::proptest! {
+    /// Whoever speaks when: a listener is never left without somebody on stage who is clearly louder than one it hears.
+    #[test]
+    fn nobody_on_stage_waits_behind_who_is_clearly_quieter(
+        steps in proptest::collection::vec((0usize..7, 0u8..127, 0usize..7), 1..40),
+    ) {
+        let mut scene = Scene::new(3);
+        let members: Vec<_> = (0..9).map(|member| scene.join(3 - member % 2)).collect();
+        let mut tracks: Vec<_> = members[..7].iter().map(|&key| scene.publish(key)).collect();
+        let mut levels = [80; 7];
+        for (index, (speaker, level, gone)) in steps.into_iter().enumerate() {
+            levels[speaker] = level;
+            if index % 8 == 7 {
+                scene.room.unpublish(scene.now, tracks[gone]);
+                tracks[gone] = scene.publish(members[gone]);
+            }
+            for frame in 0..30 {
+                scene.now += Duration::from_millis(20);
+                for (at, track) in tracks.iter().enumerate() {
+                    scene.say(*track, (index * 30 + frame) as u64, levels[at]).unwrap();
+                }
+                scene.room.forward(|_, _, _| {});
+                scene.room.handle_interval(scene.now, &mut scene.changes);
+                let score = |track: TrackKey| scene.room.tracks[track].loudness.score(scene.now);
+                for &key in &members {
+                    let receiver = &scene.room.receivers[key];
+                    let held = receiver.seats().iter().filter(|seat| seat.is_held_long(scene.now));
+                    let Some(quietest) = held.filter_map(|seat| seat.source).map(score).min() else { continue };
+                    let waits = scene.room.stage.tracks().filter(|&track| {
+                        receiver.seat_of(track).is_none() && scene.room.tracks[track].publisher != Some(key)
+                    });
+                    for track in waits {
+                        proptest::prop_assert!(score(track) <= quietest + stage::MARGIN, "{track} for {key}");
+                    }
+                }
+            }
+        }
+    }
+}

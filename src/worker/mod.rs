@@ -57,6 +57,8 @@ const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
 const WAKE_UP_SLACK: Duration = Duration::from_millis(25);
 /// Peers looked after in one wake-up, at most: each may be sent a report, and a voice that comes meanwhile waits.
 const LOOK_COUNT_MAX: usize = 16;
+/// And rooms: each takes a fraction of a microsecond, one that has more voices than slots some more.
+const ROOM_LOOK_COUNT_MAX: usize = 64;
 
 /// What a worker is told at its start.
 pub struct Settings {
@@ -113,6 +115,8 @@ pub struct Worker {
     interval_at: Instant,
     /// Under way.
     round: Option<Round>,
+    /// Of the rooms, which are looked after first: who comes next, while that is under way.
+    next_room: Option<RoomKey>,
     /// Voices have been sealed since the last [`Worker::handle_timeout`].
     has_sealed: bool,
     /// Datagrams for other workers, those of STUN not counted.
@@ -149,6 +153,7 @@ impl Worker {
             relays: Vec::new(),
             interval_at: now.instant,
             round: None,
+            next_room: None,
             has_sealed: false,
             passed_on: 0,
             counters_at: now.instant,
@@ -397,7 +402,7 @@ impl Worker {
         if let Some(asked) = &self.asked {
             return asked.at;
         }
-        if self.round.is_some() {
+        if self.round.is_some() || self.next_room.is_some() {
             return self.interval_at - STAGE_INTERVAL; // It goes on at once.
         }
         let due =
@@ -426,9 +431,10 @@ impl Worker {
     pub fn handle_timeout(&mut self, now: Now, out: &mut impl Egress) {
         if now.instant >= self.interval_at {
             self.interval_at = now.instant + STAGE_INTERVAL;
-            self.look_after_rooms(now.instant);
+            self.next_room.get_or_insert(0);
             self.round.get_or_insert(Round { next: 0, late_at: self.interval_at });
         }
+        self.look_after_rooms(now.instant);
         self.look_after_peers(now, out);
         self.at_work = None; // What follows is about all rooms.
         if now.instant >= self.counters_at {
@@ -483,13 +489,23 @@ impl Worker {
     }
 
     fn look_after_rooms(&mut self, now: Instant) {
-        for (key, room) in &mut self.rooms {
-            self.at_work = Some(key);
+        let Some(first) = self.next_room else { return };
+        let mut count = 0;
+        for key in first..self.rooms.capacity() {
+            let Some(room) = self.rooms.get_mut(key) else { continue };
+            if count == ROOM_LOOK_COUNT_MAX {
+                break;
+            }
+            count += 1;
+            (self.at_work, self.next_room) = (Some(key), Some(key + 1));
             if let Some(speakers) = room.handle_interval(now, &mut self.changes)
                 && room.is_home
             {
                 self.events.push(Event::ActiveSpeakers { room: room.id, speakers });
             }
+        }
+        if count < ROOM_LOOK_COUNT_MAX {
+            self.next_room = None;
         }
         self.at_work = None;
         self.tell_changes();

@@ -149,7 +149,9 @@ impl Worker {
         for key in members {
             self.remove_peer(key, out);
         }
-        self.by_track.retain(|_, (track_room, _)| *track_room != room);
+        for track in self.rooms[room].track_ids() {
+            self.by_track.remove(&track);
+        }
         self.waiting.retain(|(_, key)| *key != room);
         self.rooms.remove(room);
     }
