@@ -2,7 +2,8 @@
 //!
 //! Per profile, for a payload of a voice packet (120 B) and of a video packet (1200 B) behind a header of
 //! 20 B, in one run: on wide registers where the processor has them, on the libraries that serve where it has
-//! not (aws-lc-rs for GCM, RustCrypto for CM), and by webrtc-srtp. Sealing reads the payload where it lies and writes
+//! not (aws-lc-rs for GCM, RustCrypto for CM), and by webrtc-srtp. Where there are wide instructions the libraries use
+//! them as well: what they do on an older processor is not seen here. Sealing reads the payload where it lies and writes
 //! header, ciphertext and tag into the slot, as a fan-out does; opening is in place and ends with the replay window;
 //! webrtc-srtp returns a buffer of its own, and keeps no window here. One key, warm caches: a lower bound of what a
 //! fan-out over many receivers pays.
