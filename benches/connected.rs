@@ -22,7 +22,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use gryt_sfu::net::limits;
+use gryt_sfu::net::{limits, socket};
 use io_uring::{IoUring, opcode, squeue, types};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -32,8 +32,8 @@ const ROUND_COUNT: usize = 101;
 const SEND_COUNT: usize = 10;
 /// A voice packet as it leaves.
 const LEN: usize = 170;
-/// Messages of one `sendmmsg`.
-const CALL_LEN: usize = 64;
+/// Messages of one `sendmmsg`: as many as the server's.
+const CALL_LEN: usize = 128;
 /// Connected sockets beside the one that is looked at.
 const CROWDS: [usize; 3] = [0, 256, 5000];
 /// Datagrams of one round of the crowd's questions. They fit the usual socket buffer.
@@ -145,6 +145,7 @@ fn server_socket(port: u16) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("descriptors are left");
     socket.set_reuse_port(true).expect("Linux");
     socket.set_nonblocking(true).expect("a plain socket");
+    socket::set_may_fragment(socket.as_raw_fd(), false).expect("as the server's");
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into()).expect("the port is free");
     socket
 }
