@@ -405,8 +405,14 @@ mod tests {
         }
     }
 
-    fn pair(profile: SrtpProfile) -> (SrtpTx, SrtpRx) {
-        (SrtpTx::new(profile, &master(profile)), SrtpRx::new(profile, &master(profile)))
+    /// What this processor is at its best with, and what runs on any.
+    fn paths_and_profiles() -> impl Iterator<Item = (CryptoPath, SrtpProfile)> {
+        let paths = [CryptoPath::best(), CryptoPath::Portable];
+        paths.into_iter().flat_map(|path| SrtpProfile::ALL.into_iter().map(move |profile| (path, profile)))
+    }
+
+    fn pair(path: CryptoPath, profile: SrtpProfile) -> (SrtpTx, SrtpRx) {
+        (SrtpTx::on(path, profile, &master(profile)), SrtpRx::on(path, profile, &master(profile)))
     }
 
     fn header(ssrc: Ssrc, seq: u16) -> [u8; 12] {
@@ -449,8 +455,8 @@ mod tests {
 
     #[test]
     fn what_is_protected_opens_once() {
-        for profile in SrtpProfile::ALL {
-            let (mut tx, mut rx) = pair(profile);
+        for (path, profile) in paths_and_profiles() {
+            let (mut tx, mut rx) = pair(path, profile);
             for index in [5, 4, 7, 6, 70] {
                 let packet = sealed(&mut tx, SSRC, index);
                 assert_eq!(open(&mut rx, packet.clone()), Ok(index));
@@ -466,19 +472,19 @@ mod tests {
 
     #[test]
     fn the_index_follows_across_the_wrap_and_back() {
-        for profile in SrtpProfile::ALL {
-            let (mut tx, mut rx) = pair(profile);
+        for (path, profile) in paths_and_profiles() {
+            let (mut tx, mut rx) = pair(path, profile);
             for index in [65_530, 65_536, 65_535, 65_538, 65_537, 65_534, 90_000, 120_000, 131_080, 131_071] {
                 let packet = sealed(&mut tx, SSRC, index);
-                assert_eq!(open(&mut rx, packet), Ok(index), "{profile:?}");
+                assert_eq!(open(&mut rx, packet), Ok(index), "{path:?} {profile:?}");
             }
         }
     }
 
     #[test]
     fn a_packet_of_another_round_does_not_verify() {
-        for profile in SrtpProfile::ALL {
-            let (mut tx, mut rx) = pair(profile);
+        for (path, profile) in paths_and_profiles() {
+            let (mut tx, mut rx) = pair(path, profile);
             let far = sealed(&mut tx, SSRC, (3 << 16) + 9);
             assert_eq!(open(&mut rx, far), Err(DropReason::BadAuthTag));
         }
@@ -487,8 +493,8 @@ mod tests {
     /// Forgeries of every sort leave the receiver as it was, down to the size of its tables.
     #[test]
     fn nothing_changes_before_the_tag_verifies() {
-        for profile in SrtpProfile::ALL {
-            let (mut tx, mut rx) = pair(profile);
+        for (path, profile) in paths_and_profiles() {
+            let (mut tx, mut rx) = pair(path, profile);
             for forged in 0..1000_u32 {
                 let mut packet = sealed(&mut tx, Ssrc(forged), 77);
                 *packet.last_mut().unwrap() ^= 1;
@@ -514,7 +520,7 @@ mod tests {
 
     #[test]
     fn rtp_window_is_1024_and_rtcp_window_128() {
-        let (mut tx, mut rx) = pair(SrtpProfile::AeadAes128Gcm);
+        let (mut tx, mut rx) = pair(CryptoPath::best(), SrtpProfile::AeadAes128Gcm);
         let packets: Vec<_> = (0..=1024).map(|i| sealed(&mut tx, SSRC, 2000 + i)).collect();
         assert_eq!(open(&mut rx, packets[1024].clone()), Ok(3024));
         assert_eq!(open(&mut rx, packets[1].clone()), Ok(2001));
@@ -529,18 +535,20 @@ mod tests {
     #[test]
     fn a_clear_e_bit_is_refused_even_with_a_valid_tag() {
         use super::super::vectors::vector;
-        for (profile, key, packet) in [
-            (SrtpProfile::AeadAes128Gcm, "key_128", "tagged_128"),
-            (SrtpProfile::AeadAes256Gcm, "key_256", "tagged_256"),
-        ] {
-            let (_, mut rx) = pair(profile);
-            let salt = vector("rfc7714_16", "salt").try_into().unwrap();
-            rx.rtcp = Transform::Gcm(Gcm::new(CryptoPath::best(), &vector("rfc7714_16", key), &salt));
-            let mut bytes = vector("rfc7714_17", packet);
-            assert_eq!(rx.unprotect_rtcp(&mut bytes), Err(DropReason::SrtcpUnencrypted));
-        }
-        for profile in SrtpProfile::ALL {
-            let (mut tx, mut rx) = pair(profile);
+        for (path, profile) in paths_and_profiles() {
+            let (mut tx, mut rx) = pair(path, profile);
+            let tagged = match profile {
+                SrtpProfile::AeadAes128Gcm => Some(("key_128", "tagged_128")),
+                SrtpProfile::AeadAes256Gcm => Some(("key_256", "tagged_256")),
+                SrtpProfile::AesCm128HmacSha1_80 => None,
+            };
+            if let Some((key, packet)) = tagged {
+                let (_, mut rx) = pair(path, profile);
+                let salt = vector("rfc7714_16", "salt").try_into().unwrap();
+                rx.rtcp = Transform::Gcm(Gcm::new(path, &vector("rfc7714_16", key), &salt));
+                let mut bytes = vector("rfc7714_17", packet);
+                assert_eq!(rx.unprotect_rtcp(&mut bytes), Err(DropReason::SrtcpUnencrypted));
+            }
             let mut packet = sealed_rtcp(&mut tx, SSRC);
             let at = packet.len() - if profile == SrtpProfile::AesCm128HmacSha1_80 { 14 } else { 4 };
             packet[at] &= 0x7F;
@@ -550,8 +558,8 @@ mod tests {
 
     #[test]
     fn short_packets_are_refused_by_length_alone() {
-        for profile in SrtpProfile::ALL {
-            let (mut tx, mut rx) = pair(profile);
+        for (path, profile) in paths_and_profiles() {
+            let (mut tx, mut rx) = pair(path, profile);
             let rtp_len_min = 12 + tx.rtp.tag_len();
             for len in 0..rtp_len_min {
                 let opened = rx.unprotect_rtp(SSRC, 0, 12, &mut vec![0x80; len]);
@@ -575,8 +583,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_not_sealed() {
-        for profile in SrtpProfile::ALL {
-            let (mut tx, _) = pair(profile);
+        for (path, profile) in paths_and_profiles() {
+            let (mut tx, _) = pair(path, profile);
             let len = 12 + 5 + tx.rtp.tag_len();
             let short = tx.protect_rtp(PacketIndex(1), &header(SSRC, 1), &[0; 5], &mut vec![0; len - 1]);
             assert_eq!(short, Err(DropReason::TooLong));
@@ -595,8 +603,8 @@ mod tests {
 
     #[test]
     fn indices_end() {
-        for profile in SrtpProfile::ALL {
-            let (mut tx, mut rx) = pair(profile);
+        for (path, profile) in paths_and_profiles() {
+            let (mut tx, mut rx) = pair(path, profile);
             tx.rtcp_index = (1 << 31) - 1;
             let last = sealed_rtcp(&mut tx, SSRC);
             assert_eq!(open_rtcp(&mut rx, last), Ok(()));
@@ -619,7 +627,7 @@ mod tests {
 
     #[test]
     fn one_ssrc_too_many_is_refused_and_the_others_live_on() {
-        let (mut tx, mut rx) = pair(SrtpProfile::AeadAes128Gcm);
+        let (mut tx, mut rx) = pair(CryptoPath::best(), SrtpProfile::AeadAes128Gcm);
         let most = 16 + super::super::streams::RETIRED_MAX as u32;
         for ssrc in 0..most {
             assert_eq!(open(&mut rx, sealed(&mut tx, Ssrc(ssrc), 1)), Ok(1));
@@ -633,7 +641,7 @@ mod tests {
     /// `AUDIO_SLOTS` may be 256.
     #[test]
     fn a_browser_may_report_on_each_slot_under_an_ssrc_of_its_own() {
-        let (mut tx, mut rx) = pair(SrtpProfile::AeadAes128Gcm);
+        let (mut tx, mut rx) = pair(CryptoPath::best(), SrtpProfile::AeadAes128Gcm);
         for ssrc in (0..=256).chain(0..=256) {
             let mut out = [0; 64];
             let len = tx.protect_rtcp(&rtcp(Ssrc(ssrc)), &mut out).unwrap();
@@ -645,7 +653,7 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "a second time")]
     fn an_index_used_twice_panics_in_debug_builds() {
-        let (mut tx, _) = pair(SrtpProfile::AeadAes128Gcm);
+        let (mut tx, _) = pair(CryptoPath::best(), SrtpProfile::AeadAes128Gcm);
         for index in [1, 2, 3, 2] {
             sealed(&mut tx, SSRC, index);
         }
@@ -655,7 +663,7 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "sequence number")]
     fn an_index_that_is_not_the_headers_panics_in_debug_builds() {
-        let (mut tx, _) = pair(SrtpProfile::AeadAes128Gcm);
+        let (mut tx, _) = pair(CryptoPath::best(), SrtpProfile::AeadAes128Gcm);
         let _ = tx.protect_rtp(PacketIndex(1), &header(SSRC, 2), &[], &mut [0; 64]);
     }
 
