@@ -8,7 +8,7 @@ use ctr::cipher::{InnerIvInit, KeyInit, StreamCipher};
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::context::{E_BIT, RTCP_HEADER_LEN, RTCP_INDEX_LEN};
 use super::path::CryptoPath;
@@ -191,13 +191,16 @@ fn roc(index: u64) -> [u8; 4] {
     ((index >> 16) as u32).to_be_bytes()
 }
 
+/// The cipher wipes itself.
+const fn wipes_itself<T: ZeroizeOnDrop>() {}
+const _: () = wipes_itself::<Aes128Enc>();
+
 impl Drop for Portable {
-    /// Neither crate wipes its state by itself, as built here, so it is overwritten with that of a zero
-    /// key; the black box keeps the compiler from leaving this out as unread.
+    /// The mac does not wipe itself, so it is overwritten with that of a zero key; the black box keeps the
+    /// compiler from leaving this out as unread.
     fn drop(&mut self) {
-        self.cipher = Aes128Enc::new(&[0; KEY_LEN].into());
         self.mac = <Hmac<Sha1> as KeyInit>::new_from_slice(&[0; AUTH_KEY_LEN]).expect("any key length");
-        black_box(self);
+        black_box(&mut self.mac);
     }
 }
 
