@@ -31,7 +31,7 @@ impl Gcm {
     /// Unless `key` has 16 or 32 bytes.
     pub(super) fn new(path: CryptoPath, key: &[u8], salt: &[u8; SALT_LEN]) -> Gcm {
         let key = match path {
-            CryptoPath::Vector(vaes) => Key::Vector(Box::new(vector::Gcm::new(vaes, key))),
+            CryptoPath::Vector(vaes) => Key::Vector(vector::Gcm::new(vaes, key)),
             CryptoPath::Portable => {
                 let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
                 let key = UnboundKey::new(algorithm, key).expect("a key of 16 or 32 bytes");

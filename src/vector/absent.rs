@@ -21,7 +21,7 @@ pub struct Gcm(Vaes);
 
 impl Gcm {
     /// Nobody can call this.
-    pub fn new(vaes: Vaes, _: &[u8]) -> Gcm {
+    pub fn new(vaes: Vaes, _: &[u8]) -> Box<Gcm> {
         match vaes.0 {}
     }
 

@@ -7,7 +7,9 @@
 //! * *Memory.* Loads and stores take a reference to an array of just their width (`x86_64::memory`), which only a
 //!   bounds-checked split of a slice gives. So nothing before or behind a slice is ever touched.
 //! * *Secrets.* No branch and no address depends on a key, a plaintext or a tag; lengths are public. Keys and what is
-//!   made of them are wiped when dropped.
+//!   made of them are wiped when dropped, and so is what else holds them while a key is expanded. Not promised:
+//!   registers, what the compiler spills of them, and the copy that a move leaves behind. A [`Gcm`] is filled in its box
+//!   and not moved; a [`Ctr`] and an [`HmacSha1`] are.
 //!
 //! Other processors get types of the same names that nobody can make: they lose speed, nothing else. `--cfg
 //! vector_absent` gives them to any, for the check.

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
-use super::memory::{Block, fetch, load, load_twice, store, turn_pair};
+use super::memory::{BLOCK_LEN, Block, fetch, load, load_twice, store, turn_pair};
 
 /// Rounds of AES-128.
 const ROUNDS_SHORT: usize = 10;
@@ -59,17 +59,25 @@ macro_rules! encrypt {
 pub(super) use encrypt;
 
 impl Schedule {
-    /// FIPS 197 §5.2, word by word.
+    /// Of no key yet.
+    pub(super) const EMPTY: Schedule = Schedule {
+        last: [0; BLOCK_LEN],
+        short: [[0; BLOCK_LEN]; ROUNDS_SHORT],
+        is_long: false,
+        long: [[0; BLOCK_LEN]; ROUNDS_LONG - ROUNDS_SHORT],
+    };
+
+    /// Expands a key, where the schedule lies (FIPS 197 §5.2, word by word).
     ///
     /// # Panics
     /// Unless `key` has 16 or 32 bytes.
     #[target_feature(enable = "vaes,vpclmulqdq,sha")]
-    pub(super) fn new(key: &[u8]) -> Schedule {
+    pub(super) fn expand(&mut self, key: &[u8]) {
         assert!(key.len() == 16 || key.len() == 32, "an AES key of {} bytes", key.len());
         let (key_words, _) = key.as_chunks();
         let len = key_words.len();
         let rounds = len + 6;
-        let mut words = [0; 4 * ROUND_KEY_COUNT_MAX];
+        let mut words = Zeroizing::new([0; 4 * ROUND_KEY_COUNT_MAX]);
         for (word, bytes) in words.iter_mut().zip(key_words) {
             *word = u32::from_le_bytes(*bytes);
         }
@@ -85,16 +93,12 @@ impl Schedule {
             }
             words[at] = words[at - len] ^ word;
         }
-        let mut keys = [[0; 16]; ROUND_KEY_COUNT_MAX];
-        for (bytes, word) in keys.as_flattened_mut().as_chunks_mut().0.iter_mut().zip(words) {
-            *bytes = word.to_le_bytes();
+        self.is_long = len == 8;
+        let (round_keys, _) = words.as_chunks::<4>();
+        for (place, round_key) in self.short.iter_mut().chain(&mut self.long).zip(&round_keys[..rounds]) {
+            write(round_key, place);
         }
-        words.zeroize();
-        let short = std::array::from_fn(|at| keys[at]);
-        let long = std::array::from_fn(|at| keys[ROUNDS_SHORT + at]);
-        let schedule = Schedule { last: keys[rounds], short, is_long: len == 8, long };
-        keys.zeroize();
-        schedule
+        write(&round_keys[rounds], &mut self.last);
     }
 
     /// What AES-128 has is wanted in a moment.
@@ -103,13 +107,11 @@ impl Schedule {
         fetch(&self.short);
     }
 
-    /// One block, encrypted.
+    /// Encrypts one block, in place.
     #[target_feature(enable = "vaes,vpclmulqdq,sha")]
-    pub(super) fn encrypt_block(&self, block: &Block) -> Block {
+    pub(super) fn encrypt_block(&self, block: &mut Block) {
         let [pair] = encrypt!(*self, [_mm256_zextsi128_si256(load(block))]);
-        let mut block = [0; 16];
-        store(&mut block, _mm256_castsi256_si128(pair));
-        block
+        store(block, _mm256_castsi256_si128(pair));
     }
 }
 
@@ -118,6 +120,12 @@ impl Drop for Schedule {
         self.last.zeroize();
         self.short.zeroize();
         self.long.zeroize();
+    }
+}
+
+fn write(round_key: &[u32; 4], place: &mut Block) {
+    for (bytes, word) in place.as_chunks_mut().0.iter_mut().zip(round_key) {
+        *bytes = word.to_le_bytes();
     }
 }
 

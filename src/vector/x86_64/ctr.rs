@@ -26,9 +26,10 @@ impl Ctr {
     /// # Panics
     /// Unless `key` has 16 or 32 bytes.
     pub fn new(vaes: Vaes, key: &[u8]) -> Ctr {
+        let mut ctr = Ctr { schedule: Schedule::EMPTY, made_with: vaes };
         // SAFETY: `vaes` is proof that the processor has what this asks for.
-        let schedule = unsafe { Schedule::new(key) };
-        Ctr { schedule, made_with: vaes }
+        unsafe { ctr.schedule.expand(key) };
+        ctr
     }
 
     /// What it was made with.

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 use std::mem;
 
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use super::aes::{Counter, Schedule, encrypt};
 use super::cpu::Vaes;
@@ -58,10 +59,12 @@ impl Gcm {
     ///
     /// # Panics
     /// Unless `key` has 16 or 32 bytes.
-    pub fn new(vaes: Vaes, key: &[u8]) -> Gcm {
+    pub fn new(vaes: Vaes, key: &[u8]) -> Box<Gcm> {
+        // Filled where it stays: a move would leave a copy behind that nobody wipes.
+        let mut gcm = Box::new(Gcm { powers: Powers::EMPTY, schedule: Schedule::EMPTY, made_with: vaes });
         // SAFETY: `vaes` is proof that the processor has what this asks for.
-        let (schedule, powers) = unsafe { expand(key) };
-        Gcm { powers, schedule, made_with: vaes }
+        unsafe { gcm.expand(key) };
+        gcm
     }
 
     /// Encrypts `plaintext` into `out`, which is longer by 16 bytes, and writes the tag behind it. The nonce is a
@@ -97,6 +100,14 @@ impl Gcm {
     /// What it was made with.
     pub fn vaes(&self) -> Vaes {
         self.made_with
+    }
+
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
+    fn expand(&mut self, key: &[u8]) {
+        self.schedule.expand(key);
+        let mut hash_key = Zeroizing::new([0; BLOCK_LEN]);
+        self.schedule.encrypt_block(&mut hash_key);
+        self.powers.expand(&hash_key);
     }
 
     #[target_feature(enable = "vaes,vpclmulqdq,sha")]
@@ -382,13 +393,6 @@ impl Gcm {
         }
         (sum, last)
     }
-}
-
-#[target_feature(enable = "vaes,vpclmulqdq,sha")]
-fn expand(key: &[u8]) -> (Schedule, Powers) {
-    let schedule = Schedule::new(key);
-    let powers = Powers::new(&schedule.encrypt_block(&[0; BLOCK_LEN]));
-    (schedule, powers)
 }
 
 /// Where the register `at` of a short packet begins, the first but one block of which is the tag's.

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::memory::{BLOCK_LEN, Block, PAIR_LEN, array_at, load, load_pair, store, turn, turn_pair};
 
@@ -24,20 +24,22 @@ pub(super) struct Powers {
 }
 
 impl Powers {
-    /// `key` is the block of zeros, encrypted.
+    /// Of no key yet.
+    pub(super) const EMPTY: Powers = Powers { powers: [[0; BLOCK_LEN]; PLACE_COUNT] };
+
+    /// Those of a key, which is the block of zeros, encrypted.
     #[target_feature(enable = "vaes,vpclmulqdq,sha")]
-    pub(super) fn new(key: &Block) -> Powers {
+    pub(super) fn expand(&mut self, key: &Block) {
         // RFC 8452, appendix A: the key times x in POLYVAL's field.
-        let key = u128::from_be_bytes(*key);
-        let carried = (key >> 127).wrapping_neg() & (0xC2 << 120 | 1);
-        let key = load(&(key << 1 ^ carried).to_le_bytes());
-        let mut powers = [[0; BLOCK_LEN]; PLACE_COUNT];
+        let mut key = Zeroizing::new(u128::from_be_bytes(*key));
+        let carried = (*key >> 127).wrapping_neg() & (0xC2 << 120 | 1);
+        *key = *key << 1 ^ carried;
+        let key = load(&Zeroizing::new(key.to_le_bytes()));
         let mut power = key;
-        for place in powers[..PLACE_COUNT - 1].iter_mut().rev() {
+        for place in self.powers[..PLACE_COUNT - 1].iter_mut().rev() {
             store(place, power);
             power = product(power, key);
         }
-        Powers { powers }
     }
 
     /// The hash goes on from `state` over whole blocks, one after the other.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::cpu::Vaes;
 use super::memory::{Block, array_at, array_at_mut, load, store, turn};
@@ -28,7 +28,6 @@ pub struct HmacSha1 {
 }
 
 /// A state between two steps, in memory.
-#[derive(Clone, Copy)]
 struct Stored {
     abcd: Block,
     e: Block,
@@ -51,9 +50,12 @@ impl HmacSha1 {
     /// When it is longer.
     pub fn new(vaes: Vaes, key: &[u8]) -> HmacSha1 {
         assert!(key.len() <= STEP_LEN, "a key of {} bytes", key.len());
-        // SAFETY: `vaes` is proof that the processor has what this asks for.
-        let [inner, outer] = unsafe { [0x36, 0x5C].map(|pad| begin(key, pad)) };
-        HmacSha1 { inner, outer, _made_with: vaes }
+        let mut hmac = HmacSha1 { inner: Stored::EMPTY, outer: Stored::EMPTY, _made_with: vaes };
+        for (state, pad) in [(&mut hmac.inner, 0x36), (&mut hmac.outer, 0x5C)] {
+            // SAFETY: `vaes` is proof that the processor has what this asks for.
+            unsafe { state.begin(key, pad) };
+        }
+        hmac
     }
 
     /// The digest of `message` and `end` (at most 16 bytes) behind it.
@@ -74,30 +76,6 @@ impl Drop for HmacSha1 {
             state.e.zeroize();
         }
     }
-}
-
-/// The state after the padded key (RFC 2104 §2).
-#[target_feature(enable = "vaes,vpclmulqdq,sha")]
-fn begin(key: &[u8], pad: u8) -> Stored {
-    let mut padded = [pad; STEP_LEN];
-    for (byte, key) in padded.iter_mut().zip(key) {
-        *byte ^= key;
-    }
-    let start = State {
-        abcd: _mm_set_epi32(
-            0x6745_2301,
-            0xEFCD_AB89_u32.cast_signed(),
-            0x98BA_DCFE_u32.cast_signed(),
-            0x1032_5476,
-        ),
-        e: _mm_set_epi32(0xC3D2_E1F0_u32.cast_signed(), 0, 0, 0),
-    };
-    let state = step(start, words(&padded));
-    padded.zeroize();
-    let mut stored = Stored { abcd: [0; 16], e: [0; 16] };
-    store(&mut stored.abcd, state.abcd);
-    store(&mut stored.e, state.e);
-    stored
 }
 
 #[target_feature(enable = "vaes,vpclmulqdq,sha")]
@@ -130,6 +108,30 @@ fn digest(key: &HmacSha1, message: &[u8], end: &[u8]) -> [u8; DIGEST_LEN] {
 }
 
 impl Stored {
+    /// Of no key yet.
+    const EMPTY: Stored = Stored { abcd: [0; 16], e: [0; 16] };
+
+    /// The state after the padded key (RFC 2104 §2).
+    #[target_feature(enable = "vaes,vpclmulqdq,sha")]
+    fn begin(&mut self, key: &[u8], pad: u8) {
+        let mut padded = Zeroizing::new([pad; STEP_LEN]);
+        for (byte, key) in padded.iter_mut().zip(key) {
+            *byte ^= key;
+        }
+        let start = State {
+            abcd: _mm_set_epi32(
+                0x6745_2301,
+                0xEFCD_AB89_u32.cast_signed(),
+                0x98BA_DCFE_u32.cast_signed(),
+                0x1032_5476,
+            ),
+            e: _mm_set_epi32(0xC3D2_E1F0_u32.cast_signed(), 0, 0, 0),
+        };
+        let state = step(start, words(&padded));
+        store(&mut self.abcd, state.abcd);
+        store(&mut self.e, state.e);
+    }
+
     #[inline]
     #[target_feature(enable = "vaes,vpclmulqdq,sha")]
     fn load(&self) -> State {
