@@ -315,6 +315,9 @@ fn the_deadline_ends_an_attempt_and_a_dropped_endpoint_is_silent() {
         endpoint.handle_datagram(hello.clone());
         assert!(matches!(outputs.recv().await, Some(Output::Datagram(_))));
         let output = timeout(PATIENCE, outputs.recv()).await.unwrap();
+        let alert = matches!(&output, Some(Output::Datagram(datagram)) if datagram[0] == 21);
+        assert!(alert, "a browser that is told begins anew at once");
+        let output = timeout(PATIENCE, outputs.recv()).await.unwrap();
         assert!(matches!(output, Some(Output::Failed(Error::Timeout))));
         endpoint.handle_datagram(hello);
         drop(endpoint);

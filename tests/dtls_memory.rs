@@ -109,6 +109,8 @@ fn bounded_in_every_state_and_freed_after_each() {
 
         // The deadline frees the handshakes.
         for (_, outputs) in &mut endpoints {
+            let alert = timeout(PATIENCE, outputs.recv()).await.unwrap();
+            assert!(matches!(alert, Some(Output::Datagram(_))));
             let output = timeout(PATIENCE, outputs.recv()).await.unwrap();
             assert!(matches!(output, Some(Output::Failed(Error::Timeout))));
         }

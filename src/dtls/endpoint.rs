@@ -26,8 +26,9 @@ use crate::ids::Fingerprint;
 /// Handshakes worked on at the same time. One that waits for its peer is not counted, so that peers that
 /// stay silent hold up nobody; those that wait for their turn cost a few kilobytes each.
 const TURN_COUNT: usize = 4;
-/// From an attempt's first turn to keys.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// From an attempt's first turn, and from each step of the peer's, to the next or to keys. A browser begins no second
+/// attempt, so a path that is gone for a while is not to end its first; little less than a transport waits for all of it.
+const DEADLINE: Duration = Duration::from_secs(25);
 /// Attempts of a peer after its first, in [`RETRY_WINDOW`].
 const RETRY_COUNT_MAX: usize = 5;
 const RETRY_WINDOW: Duration = Duration::from_secs(60);
@@ -98,9 +99,10 @@ impl Error {
             | Error::NoExtendedMasterSecret
             | Error::NoUseSrtp
             | Error::NoCommonProfile
-            | Error::NoCertificate => Some(40),
+            | Error::NoCertificate
+            | Error::Timeout => Some(40),
             Error::Export | Error::Panicked => Some(80),
-            Error::FingerprintMismatch | Error::PeerAlert(_) | Error::Timeout | Error::Refused(_) => None,
+            Error::FingerprintMismatch | Error::PeerAlert(_) | Error::Refused(_) => None,
         }
     }
 }
@@ -118,7 +120,7 @@ impl Acceptor {
         Acceptor::with_deadline(identity, DEADLINE)
     }
 
-    /// With another deadline than the 10 s of a server.
+    /// With another deadline than the 25 s of a server.
     pub fn with_deadline(identity: Identity, deadline: Duration) -> Rc<Acceptor> {
         Rc::new(Acceptor { identity, turns: Semaphore::new(TURN_COUNT), deadline })
     }

@@ -119,7 +119,7 @@ impl Peer<'_> {
         // A task of its own, so that a panic in the crate is a failed handshake and no more.
         let mut conn = AbortOnDrop(tokio::spawn(DTLSConn::new(Arc::new(pipe), config, false, None)));
         let started = Instant::now();
-        let deadline = started + acceptor.deadline;
+        let mut deadline = started + acceptor.deadline;
         let mut alerted: Option<(u8, Instant)> = None;
         let mut last_flight = Bytes::new();
         let finished = loop {
@@ -157,6 +157,7 @@ impl Peer<'_> {
                     rival = notice.rival.or(rival);
                     if notice.is_progress {
                         (alerted, rival) = (None, None);
+                        deadline = Instant::now() + acceptor.deadline;
                     } else if let Some(alert) = notice.fatal_alert {
                         alerted.get_or_insert((alert, Instant::now() + ALERT_GRACE));
                     }
