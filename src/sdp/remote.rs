@@ -56,7 +56,7 @@ pub enum Error {
     /// An audio m-line outside the BUNDLE group (RFC 8843).
     #[error("BUNDLE is required: an audio m-line is not in an a=group:BUNDLE")]
     NoBundle,
-    /// An audio m-line without `a=rtcp-mux` (RFC 5761).
+    /// The first m-line of the bundle is audio without `a=rtcp-mux` (RFC 5761).
     #[error("a=rtcp-mux is required on audio m-lines")]
     NoRtcpMux,
     /// Two header extensions with one id (RFC 8285 §5).
@@ -217,7 +217,9 @@ fn media_line(
         if kind == Kind::Audio && !is_bundled {
             return Err(Error::NoBundle);
         }
-        if kind == Kind::Audio && !attributes.is_rtcp_mux {
+        // As all of the transport, it is said once of those that share it (RFC 9429 §5.2.1).
+        let is_tagged = bundle.first == attributes.mid;
+        if kind == Kind::Audio && is_tagged && !attributes.is_rtcp_mux {
             return Err(Error::NoRtcpMux);
         }
     }

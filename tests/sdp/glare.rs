@@ -190,7 +190,7 @@ fn what_ends_a_session() {
         |answer| answer.replace("a=mid:s0", "a=mid:s1").replace(" s0", " s1"),
         |answer| edit(answer, "s0", |_| String::new()).replace(" s0", ""),
         |answer| edit(answer, "s0", |line| line.replace("opus/48000/2", "opus/16000/1")),
-        |answer| edit(answer, "s0", |line| line.replace("a=rtcp-mux\r\n", "")),
+        |answer| edit(answer, "0", |line| line.replace("a=rtcp-mux\r\n", "")),
         |answer| answer.replace(" s0\r\n", "\r\n"),
         |_| "{}".into(),
     ];
@@ -200,6 +200,30 @@ fn what_ends_a_session() {
         let answer = change(&answer_to(sent_offer(&actions).unwrap()));
         assert_eq!(summary(&script.answer(&answer)), ["fail"], "{answer}");
     }
+}
+
+/// Its browser has ended its transport with the last m-line, and begins another: with a DTLS session that nobody would
+/// answer here, it would be connected and silent.
+#[test]
+fn who_gave_up_all_lines_cannot_go_on_with_another_transport() {
+    let offer = chromium_offer();
+    let none = offer.replace("m=audio 9", "m=audio 0").replace("a=group:BUNDLE 0", "a=group:BUNDLE");
+    let other = offer.replace("wqHh", "Zt4x").replace("V7uVDhwTqRcAhVJ0", "aaaaaaaaaaaaaaaa");
+    let gave_up = || {
+        let mut script = Script::new(32);
+        assert_eq!(summary(&script.offer(&offer))[0], "transport");
+        assert_eq!(summary(&script.offer(&none)), ["answer", "unpublish"]);
+        script
+    };
+    let mut script = gave_up();
+    assert_eq!(summary(&script.offer(&none)), ["answer"], "still none");
+    let actions = script.offer(&other);
+    let [Action::Fail(ErrorCode::BadSdp, text)] = &actions[..] else { panic!("{:?}", summary(&actions)) };
+    assert!(text.contains("join again"), "{text}");
+    // With the transport of before it may, and may restart that afterwards.
+    let mut script = gave_up();
+    assert_eq!(summary(&script.offer(&offer)), ["answer", "publish"]);
+    assert_eq!(summary(&script.offer(&other))[0], "restart");
 }
 
 #[test]

@@ -67,6 +67,18 @@ fn transport_comes_from_the_line_then_the_tagged_line_then_the_session() {
     assert_eq!(refusal(&chromium(&["1"], &[bare])), Error::NoIceCredentials);
 }
 
+/// It is of the transport, which is described once of what shares it.
+#[test]
+fn rtcp_mux_is_asked_for_where_the_transport_is_described() {
+    let bare = |mid: &str| chromium_audio(mid, "sendrecv").replace("a=rtcp-mux\r\n", "");
+    let offer = chromium(&["0", "1"], &[chromium_audio("0", "sendrecv"), bare("1")]);
+    assert_eq!(Description::parse(&offer).unwrap().media.len(), 2);
+    assert_eq!(
+        refusal(&chromium(&["0", "1"], &[bare("0"), chromium_audio("1", "sendrecv")])),
+        Error::NoRtcpMux
+    );
+}
+
 #[test]
 fn refuses_with_the_reason() {
     let offer = chromium_offer();

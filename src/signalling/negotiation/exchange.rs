@@ -30,6 +30,7 @@ impl Negotiation {
         if offer.media.len() < self.lines.len() {
             return Err("the offer has fewer m-lines than agreed before".into());
         }
+        let had_line = self.has_line();
         for (index, media) in offer.media.iter().enumerate() {
             match self.lines.get_mut(index) {
                 None => self.lines.push(Line::of(media)),
@@ -57,9 +58,22 @@ impl Negotiation {
             }
         }
         self.take_numbering();
-        match &offer.transport {
-            Some(transport) => self.take_transport(transport, local::Role::Answer),
-            None => Ok(()),
+        if let Some(transport) = &offer.transport {
+            self.take_transport(transport, local::Role::Answer)?;
+        }
+        self.note_last_line(had_line);
+        Ok(())
+    }
+
+    fn has_line(&self) -> bool {
+        self.lines.iter().any(|line| line.audio.is_some())
+    }
+
+    /// With its last m-line a browser ends its transport, and begins another with the next.
+    fn note_last_line(&mut self, had_line: bool) {
+        let has_line = self.has_line();
+        if let Some(remote) = &mut self.remote {
+            remote.lost_last_line = !has_line && (had_line || remote.lost_last_line);
         }
     }
 
@@ -92,6 +106,7 @@ impl Negotiation {
     /// Takes the answer to an offer of ours.
     pub(super) fn accept(&mut self, offered: Offered, answer: &remote::Description) -> Result<(), Refusal> {
         let Offered { plan, added, .. } = offered;
+        let had_line = self.has_line();
         let mut sending = plan.sending;
         for ((index, added_sending), line) in plan.added.into_iter().zip(added) {
             put(&mut self.lines, index, line);
@@ -136,6 +151,7 @@ impl Negotiation {
                 self.refuse(index);
             }
         }
+        self.note_last_line(had_line);
         Ok(())
     }
 
@@ -149,7 +165,8 @@ impl Negotiation {
             .ok_or("a=ice-ufrag or a=ice-pwd is not as RFC 8839 section 5.4 has it")?;
         let fingerprint = transport.fingerprint;
         let Some(known) = &mut self.remote else {
-            self.remote = Some(Remote { credentials: credentials.clone(), fingerprint });
+            self.remote =
+                Some(Remote { credentials: credentials.clone(), fingerprint, lost_last_line: false });
             let (local, remote) = (self.local, credentials);
             self.actions.push_back(Action::StartTransport { local, remote, fingerprint });
             return Ok(());
@@ -158,6 +175,10 @@ impl Negotiation {
             return Err("a=fingerprint changed: join again to begin a new DTLS session".into());
         }
         if known.credentials != credentials {
+            if known.lost_last_line {
+                // Its DTLS would begin anew, and never end: here there is one session a transport.
+                return Err("all m-lines were rejected before: join again to begin a new DTLS session".into());
+            }
             known.credentials = credentials.clone();
             // An answer cannot restart ICE unless its offer did, but where it does, what we offered stands.
             if role == local::Role::Answer {

@@ -93,6 +93,8 @@ pub(super) struct Offered {
 pub(super) struct Remote {
     pub(super) credentials: RemoteCredentials,
     pub(super) fingerprint: Fingerprint,
+    /// Every m-line was given up since.
+    pub(super) lost_last_line: bool,
 }
 
 /// We dropped an offer of the client's, which should offer again.
