@@ -8,6 +8,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
+/// Addresses whose oldest is asked for, before nobody is found.
+const ASKED_MAX: usize = 256;
+
 /// `T` is what ends one, or who it is.
 pub struct Crowd<T> {
     /// Of each address, or /64, by the order of coming. None is empty.
@@ -43,25 +46,35 @@ impl<T> Crowd<T> {
         removed
     }
 
-    /// Who has to make room for one more from this address: the oldest of those of the address that would have the most,
-    /// and among such the oldest of all.
-    pub fn next(&self, newcomer: IpAddr) -> Option<&T> {
-        let (from, oldest) = self.first_out(newcomer)?;
-        self.groups.get(&from)?.get(&oldest)
+    /// Who has to make room for one more from this address, as [`Crowd::make_room`] has it, the first of those who would:
+    /// where the oldest of an address is kept, that of the next is asked. Of [`ASKED_MAX`] addresses at most.
+    pub fn next_where(&self, newcomer: IpAddr, would: impl Fn(&T) -> bool) -> Option<&T> {
+        let newcomer = key(newcomer);
+        let own = self.own_rank(newcomer);
+        let greater = self.ranks.iter().rev().copied().filter(|(_, _, from)| *from != newcomer);
+        let greater = greater.take_while(|rank| own.is_none_or(|own| *rank > own)).take(ASKED_MAX);
+        let oldest =
+            |(_, Reverse(oldest), from): (usize, Reverse<u64>, IpAddr)| self.groups.get(&from)?.get(&oldest);
+        greater.chain(own).filter_map(oldest).find(|oldest| would(oldest))
     }
 
-    /// Takes out who is [`Crowd::next`].
+    /// Takes out who has to make room for one more from this address: the oldest of those of the address that would have
+    /// the most, and among such the oldest of all.
     pub fn make_room(&mut self, newcomer: IpAddr) -> Option<T> {
         let (from, oldest) = self.first_out(newcomer)?;
         self.remove(from, oldest)
     }
 
     fn first_out(&self, newcomer: IpAddr) -> Option<(IpAddr, u64)> {
-        let newcomer = key(newcomer);
-        let own = self.groups.get(&newcomer).and_then(|group| rank(newcomer, group));
-        let own = own.map(|(count, oldest, from)| (count + 1, oldest, from));
+        let own = self.own_rank(key(newcomer));
         let (_, Reverse(oldest), from) = own.max(self.ranks.last().copied())?;
         Some((from, oldest))
+    }
+
+    /// With the newcomer.
+    fn own_rank(&self, newcomer: IpAddr) -> Option<(usize, Reverse<u64>, IpAddr)> {
+        let (count, oldest, from) = rank(newcomer, self.groups.get(&newcomer)?)?;
+        Some((count + 1, oldest, from))
     }
 
     fn change<R>(&mut self, from: IpAddr, change: impl FnOnce(&mut BTreeMap<u64, T>) -> R) -> R {
@@ -136,6 +149,18 @@ mod tests {
         assert_eq!(crowd(&[1, 2]).make_room(ip(1)), Some(0));
         assert_eq!(crowd(&[1, 2]).make_room(ip(3)), Some(0), "all have one: the oldest");
         assert_eq!(crowd(&[1, 1, 2]).make_room(ip(2)), Some(0), "both would have two: the oldest");
+    }
+
+    #[test]
+    fn where_the_oldest_is_kept_the_next_address_is_asked_and_none_that_holds_less() {
+        let crowd = crowd(&[1, 2, 2, 3, 3, 3, 4]);
+        let next = |newcomer, kept: &[u64]| crowd.next_where(ip(newcomer), |id| !kept.contains(id)).copied();
+        assert_eq!(next(5, &[]), Some(3));
+        assert_eq!(next(5, &[3]), Some(1));
+        assert_eq!(next(5, &[3, 1]), Some(0));
+        assert_eq!(next(5, &[3, 1, 0, 6]), None);
+        assert_eq!(next(2, &[3]), Some(1), "his own");
+        assert_eq!(next(2, &[3, 1]), None, "1 and 4 hold less");
     }
 
     #[test]

@@ -57,14 +57,12 @@ impl State {
         Some(silent)
     }
 
-    /// The house is full. Of the address with the most silent members the oldest leaves, if it has been silent for long:
-    /// who comes at ever new times drives out nobody from elsewhere.
+    /// The house is full. Of the address with the most silent members the oldest leaves, if it has been silent for long, or
+    /// of the next: who comes at ever new times drives out nobody from where there are fewer, and shields nobody.
     pub(super) fn make_room(&mut self, now: Instant, newcomer: ConnectionId) {
         let Some(from) = self.connections.get(&newcomer).map(|it| it.remote) else { return };
-        let Some(&(id, since)) = self.silents.crowd.next(from) else { return };
-        if now.saturating_duration_since(since) < MEDIA_WAIT {
-            return;
-        }
+        let is_long = |(_, since): &(_, Instant)| now.saturating_duration_since(*since) >= MEDIA_WAIT;
+        let Some(&(id, _)) = self.silents.crowd.next_where(from, is_long) else { return };
         throttled!(warn, participant = %id, "members without media give way to new ones: MAX_CONNECTIONS are there");
         let connection = self.connection_of(id);
         self.leave(now, id, LeaveReason::Disconnected);
