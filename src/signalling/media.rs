@@ -245,7 +245,7 @@ impl State {
                 %room,
                 %user,
                 ?code,
-                message,
+                reason = message,
                 "media failed"
             );
         }

@@ -16,8 +16,8 @@ impl State {
         let Some(id) = self.registry.member(room, user) else {
             return self.tell_nobody_there(now, moderator);
         };
-        tracing::info!(participant = %id, by = %moderator, "kicked");
         let connection = self.sessions.get(&id).and_then(|session| session.connection);
+        self.log_moderation(moderator, id, "kicked");
         self.leave(now, id, LeaveReason::Kicked);
         if let Some(connection) = connection {
             self.error(
@@ -28,6 +28,19 @@ impl State {
             );
             self.close(now, connection, CLOSE_POLICY, "kicked");
         }
+    }
+
+    fn log_moderation(&self, moderator: ParticipantId, id: ParticipantId, what: &'static str) {
+        let Some(participant) = self.registry.participant(id) else { return };
+        let Some(room) = self.registry.room(participant.room) else { return };
+        tracing::info!(
+            connection = self.connection_of(id).map(tracing::field::display),
+            participant = %id,
+            room = %room.name,
+            user = %participant.user,
+            by = %moderator,
+            "{what}"
+        );
     }
 
     /// Mutes a user, whatever it says of itself, or lets it speak again. The whole room is told, so that counts among
@@ -50,7 +63,7 @@ impl State {
                     "too many changes: try again",
                 );
             }
-            tracing::info!(participant = %id, by = %moderator, muted, "server mute");
+            self.log_moderation(moderator, id, if muted { "server mute" } else { "server mute ended" });
             self.set_info(now, id, info);
         } else if muted || !self.registry.forgive(room, user) {
             self.tell_nobody_there(now, moderator);

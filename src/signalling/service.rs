@@ -114,7 +114,9 @@ impl Signalling {
 
     /// Does what is due; where that is much, the rest is due still.
     pub fn handle_timeout(&self, now: Instant) {
-        self.enter(now, |state| state.handle_timeout(now));
+        for deadline in self.enter(now, |state| state.take_due(now)) {
+            self.enter_for(now, deadline.culprit(), |state| state.handle_deadline(now, deadline));
+        }
     }
 
     /// Resolves once [`Signalling::next_timeout`] has become earlier since it resolved last.

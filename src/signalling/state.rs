@@ -108,6 +108,20 @@ pub(super) enum Deadline {
     Retry,
 }
 
+impl Deadline {
+    /// Whose it is, if anybody's.
+    pub(super) fn culprit(self) -> Option<Culprit> {
+        match self {
+            Deadline::Join(id) => Some(Culprit::Connection(id)),
+            Deadline::Void(id)
+            | Deadline::Inherited(id)
+            | Deadline::Negotiation(id)
+            | Deadline::IceServers(id) => Some(Culprit::Participant(id)),
+            Deadline::Inform | Deadline::Retry => None,
+        }
+    }
+}
+
 /// Who may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
@@ -124,6 +138,7 @@ pub(super) enum Door {
 pub(super) enum Culprit {
     Connection(ConnectionId),
     Transport(TransportId),
+    Participant(ParticipantId),
 }
 
 /// Everything; one borrow of it lasts for one input.
@@ -272,36 +287,48 @@ impl State {
         self.timers.next()
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        for deadline in self.timers.take_due(now) {
-            match deadline {
-                Deadline::Join(id) => {
-                    self.error(now, id, ErrorCode::NotJoined, "no join in time".into());
-                    self.close(now, id, CLOSE_POLICY, "no join in time");
-                }
-                Deadline::Void(id) => self.leave(now, id, LeaveReason::Disconnected),
-                Deadline::Inherited(id) => self.drop_inherited(id),
-                Deadline::Negotiation(id) => {
-                    self.negotiate(now, id, |negotiation| negotiation.handle_timeout(now));
-                }
-                Deadline::IceServers(id) => self.renew_ice_servers(now, id),
-                Deadline::Inform | Deadline::Retry => {} // `settle` does it after every input.
+    /// What is due; where that is much, the rest is due still.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Deadline> {
+        self.timers.take_due(now)
+    }
+
+    pub(super) fn handle_deadline(&mut self, now: Instant, deadline: Deadline) {
+        match deadline {
+            Deadline::Join(id) => {
+                self.error(now, id, ErrorCode::NotJoined, "no join in time".into());
+                self.close(now, id, CLOSE_POLICY, "no join in time");
             }
+            Deadline::Void(id) => self.leave(now, id, LeaveReason::Disconnected),
+            Deadline::Inherited(id) => self.drop_inherited(id),
+            Deadline::Negotiation(id) => {
+                self.negotiate(now, id, |negotiation| negotiation.handle_timeout(now));
+            }
+            Deadline::IceServers(id) => self.renew_ice_servers(now, id),
+            Deadline::Inform => self.inform(now),
+            Deadline::Retry => {} // `settle` does it after every input.
         }
     }
 
-    /// After every input: what follows from it for others. Where that is much, the rest follows in the next
-    /// turns.
+    /// After every input: what follows from it for others. Where that is much, all of it follows in turns of its own: of
+    /// inputs there may be hundreds in one.
     pub(super) fn settle(&mut self, now: Instant) {
-        for _ in 0..TOLD_AT_ONCE {
-            self.gather_uninformed();
-            let Some(member) = self.uninformed.pop() else { break };
-            self.set_voices(now, member);
-        }
+        let waits_nobody = self.uninformed.is_empty();
         self.gather_uninformed();
+        if waits_nobody && self.uninformed.len() <= TOLD_AT_ONCE {
+            self.inform(now);
+            self.gather_uninformed();
+        }
         self.timers.set(Deadline::Inform, (!self.uninformed.is_empty()).then_some(now));
         let is_queued = self.workers.retry();
         self.timers.set(Deadline::Retry, (!is_queued).then_some(now + RETRY_WAIT));
+    }
+
+    fn inform(&mut self, now: Instant) {
+        for _ in 0..TOLD_AT_ONCE {
+            let Some(member) = self.uninformed.pop() else { return };
+            self.set_voices(now, member);
+            self.gather_uninformed();
+        }
     }
 
     fn gather_uninformed(&mut self) {
@@ -316,6 +343,7 @@ impl State {
         self.totals.panics += 1;
         let participant = match culprit {
             Culprit::Transport(transport) => self.transports.get(&transport).copied(),
+            Culprit::Participant(id) => Some(id),
             Culprit::Connection(id) => match self.connections.get(&id).map(|connection| connection.stage) {
                 Some(Stage::Joined(participant)) => Some(participant),
                 Some(Stage::Waiting) => {

@@ -1,5 +1,7 @@
 //! Faults of ours: a panic ends the session or the room that it struck, and no other.
 
+use std::time::Duration;
+
 use gryt_sfu::ids::{RoomId, WorkerId};
 use gryt_sfu::signalling::OUTBOUND_LEN;
 use gryt_sfu::worker::command::Command;
@@ -38,6 +40,26 @@ fn a_panic_ends_the_session_whose_message_it_was() {
     a.say(&house, "user-info", json!({"isMuted": true}));
     assert_eq!(b.heard_words(), ["user-info"]);
     assert!(house.publisher("r", "c").is_open());
+}
+
+/// An offer that meets one of ours waits for its answer, and is taken when none comes.
+#[test]
+fn a_panic_over_what_waited_ends_the_session_that_it_came_from() {
+    let mut house = House::new();
+    let (mut a, _b) = (house.join("r", "a"), house.publisher("r", "b"));
+    let mut c = house.join("r", "c");
+    house.pass(Duration::from_secs(3));
+    assert!(c.heard_words().contains(&"offer".to_owned()), "an offer that it does not answer");
+    a.heard();
+    let sdp = Peer::new(house.now).offer(Direction::SendRecv);
+    c.say(&house, "offer", json!({"type": "offer", "sdp": sdp}));
+    c.hears_nothing();
+    house.doors.1.set(true);
+    house.pass(Duration::from_secs(2));
+    house.doors.1.set(false);
+    assert_eq!(c.heard_end(), ("internal".to_owned(), 1011));
+    assert_eq!(a.heard()[0]["event"], "user-left");
+    assert_eq!(house.signalling.counts().panics, 1);
 }
 
 #[test]
