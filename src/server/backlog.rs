@@ -1,6 +1,6 @@
 //! News for which control has no room yet.
 //!
-//! Invariant: what carries state is handed over, in its order. Of a receiver's slots and of a room's speakers only the latest
+//! Invariant: what carries state is handed over, in its order. Of a receiver's slots, of a room's speakers and of counters only the latest
 //! state counts: it takes the place of what was to be told of them before. So however long control stalls, what waits is an
 //! entry for each receiver and room, besides what happens to peers and tracks, most of it at control's own order; and what it
 //! costs a wake-up is what is new.
@@ -31,6 +31,8 @@ pub(super) struct Backlog {
 enum Subject {
     Slots(TransportId),
     Speakers(RoomId),
+    /// A worker of which none come counts as one that hangs.
+    Counters,
 }
 
 impl Backlog {
@@ -44,8 +46,7 @@ impl Backlog {
         self.flush(queue);
         let mut dropped = 0;
         for event in news {
-            let carries_state =
-                !matches!(event, Event::Dtls { .. } | Event::Counters(_) | Event::Snapshot(_));
+            let carries_state = !matches!(event, Event::Dtls { .. } | Event::Snapshot(_));
             if carries_state && !self.is_empty() {
                 self.keep(event); // Even if there is room by now: what it follows waits.
                 continue;
@@ -96,12 +97,12 @@ impl Subject {
         match event {
             Event::SlotsChanged { transport, .. } => Some(Subject::Slots(*transport)),
             Event::ActiveSpeakers { room, .. } => Some(Subject::Speakers(*room)),
+            Event::Counters(_) => Some(Subject::Counters),
             Event::Dtls { .. }
             | Event::Connection { .. }
             | Event::TrackStarted(_)
             | Event::RoomFailed(_)
-            | Event::Snapshot(_)
-            | Event::Counters(_) => None,
+            | Event::Snapshot(_) => None,
         }
     }
 }
@@ -132,6 +133,7 @@ mod tests {
 
     use super::*;
     use crate::ids::{SlotIndex, TrackId};
+    use crate::metrics::counters::WorkerCounters;
     use crate::net::thread::cpu_time;
 
     /// A transport's slots: the number of each, and of the track that it has now.
@@ -151,6 +153,12 @@ mod tests {
         Event::TrackStarted(TrackId(track))
     }
 
+    fn counters(wakeups: u64) -> Event {
+        let mut counters = WorkerCounters::default();
+        counters.wakeups = wakeups;
+        Event::Counters(Box::new(counters))
+    }
+
     fn dtls() -> Event {
         Event::Dtls { transport: TransportId(1), datagram: Bytes::new() }
     }
@@ -167,7 +175,8 @@ mod tests {
                 };
                 format!("slots {transport}{}", changes.iter().map(change).collect::<String>())
             }
-            Event::Connection { .. } | Event::Snapshot(_) | Event::Counters(_) => "other".into(),
+            Event::Counters(counters) => format!("counters {}", counters.wakeups),
+            Event::Connection { .. } | Event::Snapshot(_) => "other".into(),
         }
     }
 
@@ -220,6 +229,9 @@ mod tests {
             speakers(8, 3),
             slots(1, &[(2, 4), (0, 2), (1, 0)]),
             Event::RoomFailed(RoomId(9)),
+            counters(1),
+            started(7),
+            counters(2),
         ];
         assert_eq!(backlog.hand_over(news.into_iter(), &queue), 1, "a datagram may be lost");
         let told = [
@@ -230,6 +242,8 @@ mod tests {
             "slots 2 0=3",
             "speakers 8 [(TrackId(3), 20)]",
             "failed 9",
+            "counters 2",
+            "track 7",
         ];
         assert_eq!(take_all(&mut backlog, &queue, &control), told);
         // What was told is told anew.

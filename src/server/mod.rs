@@ -154,6 +154,10 @@ impl Server {
         let port = listener.local_addr().context("the TCP socket has no address")?.port();
         let renewed =
             config.door.tls.as_ref().map(renewal::watch).transpose().context("no thread for TLS_CERT")?;
+        // What was renewed since they were read and before anybody watched them.
+        if let Some(Err(error)) = tls.as_ref().map(Tls::reload) {
+            tracing::warn!(%error, "certificate or key cannot be read again, those of before stay");
+        }
         let tls = tls.map(Rc::new);
         let scheme = if tls.is_some() { "https" } else { "http" };
         let policy = policy(config, tls.clone());

@@ -260,8 +260,12 @@ impl News {
                 logging::give_up();
             }
         };
+        let mut has_more = false;
         loop {
-            if workers.retry() {
+            let is_queued = workers.retry();
+            if has_more {
+                tokio::task::yield_now().await;
+            } else if is_queued {
                 if wake.woken().await.is_err() {
                     return; // The runtime ends.
                 }
@@ -270,10 +274,11 @@ impl News {
                 let _ = tokio::time::timeout(RETRY, wake.woken()).await;
             }
             let now = Now::read().instant;
+            has_more = false;
             for (index, queue) in queues.iter().enumerate() {
                 let worker = WorkerId(index as u8);
-                let mut count = 0;
-                while let Ok(event) = queue.try_recv() {
+                // Of one that has more than can be taken at once, the others are not to wait for the end.
+                for event in queue.try_iter().take(EVENT_COUNT_MAX) {
                     match event {
                         Event::Dtls { transport, datagram } => {
                             handshakes.handle_datagram(now, transport, datagram)
@@ -289,10 +294,10 @@ impl News {
                         Event::Snapshot(piece) => inspector.take(worker, *piece),
                         event => signalling.handle_event(now, worker, event),
                     }
-                    count += 1;
-                    if count % EVENT_COUNT_MAX == 0 {
-                        tokio::task::yield_now().await;
-                    }
+                }
+                if !queue.is_empty() {
+                    has_more = true;
+                    tokio::task::yield_now().await;
                 }
             }
         }
