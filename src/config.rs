@@ -193,6 +193,9 @@ pub enum Error {
     /// Two variables that mean something together only.
     #[error("{0} is not accepted alone; it needs {1}")]
     Half(&'static str, &'static str),
+    /// A value in some other encoding.
+    #[error("{0} is not accepted: it is not UTF-8")]
+    NoText(&'static str),
     /// Two ways to sign tokens.
     #[error("AUTH_SECRET and AUTH_PUBLIC_KEY are not accepted together; accepted: one of them, or neither")]
     AuthTwice,
@@ -217,8 +220,14 @@ impl Config {
     /// The first value that is none.
     pub fn load(cpu_count: usize) -> Result<Config, Error> {
         let file = read_file(Path::new(".env"))?;
+        for variable in GROUPS.iter().flat_map(|(_, variables)| *variables) {
+            // With other characters in place of what is none, a secret would be another one, and nobody would know.
+            if std::env::var_os(variable.name).is_some_and(|value| value.to_str().is_none()) {
+                return Err(Error::NoText(variable.name));
+            }
+        }
         Config::parse(cpu_count, |name| {
-            let value = std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+            let value = std::env::var(name).ok();
             value.filter(|value| !value.is_empty()).or_else(|| file.get(name).cloned())
         })
     }

@@ -454,3 +454,17 @@ fn closed<S: Read + Write>(socket: &mut WebSocket<S>) -> u16 {
         }
     }
 }
+
+/// With another character in place of what is none, every token would be refused and nobody would know why.
+#[test]
+fn a_value_that_is_no_utf_8_ends_the_start_and_is_not_shown() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut command = sfu(&["--check"]);
+    command
+        .env("AUTH_SECRET", std::ffi::OsStr::from_bytes(b"a-secret-of-more-than-32-bytes-in-latin-1-\xe9"));
+    let output = ended_start(command, &[]);
+    assert_eq!(
+        (output.status.code(), said(&output)),
+        (Some(2), "sfu: AUTH_SECRET is not accepted: it is not UTF-8\n".into())
+    );
+}

@@ -168,8 +168,20 @@ impl TrustedProxies {
 fn network(text: &str) -> Option<IpNet> {
     match text.parse::<IpAddr>() {
         Ok(ip) => Some(IpNet::from(ip.to_canonical())),
-        Err(_) => text.parse::<IpNet>().ok().map(|network| network.trunc()),
+        Err(_) => text.parse::<IpNet>().ok().map(|network| canonical(network.trunc())),
     }
+}
+
+/// Of IPv4-mapped addresses, the network that those map.
+fn canonical(network: IpNet) -> IpNet {
+    let mapped = match network.addr() {
+        IpAddr::V6(ip) => ip.to_ipv4_mapped(),
+        IpAddr::V4(_) => None,
+    };
+    mapped
+        .zip(network.prefix_len().checked_sub(96))
+        .and_then(|(ip, len)| IpNet::new(ip.into(), len).ok())
+        .unwrap_or(network)
 }
 
 fn origins(text: &str) -> Option<Vec<Origin>> {
@@ -201,7 +213,10 @@ mod tests {
 
     #[test]
     fn a_proxy_is_known_by_its_address_or_its_network() {
-        let proxies = TrustedProxies::parse("127.0.0.1, 10.1.2.3/8,2001:db8::/32 ,::ffff:192.0.2.1").unwrap();
+        let proxies = TrustedProxies::parse(
+            "127.0.0.1, 10.1.2.3/8,2001:db8::/32 ,::ffff:192.0.2.1,::ffff:172.16.0.0/108",
+        )
+        .unwrap();
         for ip in ["127.0.0.1", "10.255.0.1", "::ffff:10.0.0.1", "2001:db8:1::1", "192.0.2.1"] {
             assert!(proxies.contain(ip.parse().unwrap()), "{ip}");
         }
