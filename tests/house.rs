@@ -65,7 +65,7 @@ async fn it_tells_how_it_is() {
     ben.hears(&ann, 50).await;
     let (status, metrics) = server.get("/metrics");
     assert_eq!(status, 200);
-    assert!(metrics.contains("# TYPE") && metrics.ends_with("# EOF\n"), "OpenMetrics: {metrics}");
+    assert!(metrics.contains("# TYPE") && metrics.ends_with("# EOF\n"), "whole: {metrics}");
     assert!(!metrics.contains("secret"), "rooms are no labels");
 }
 

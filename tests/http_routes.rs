@@ -66,9 +66,11 @@ fn metrics_count_this_very_request() {
         assert!(body.contains("\ngryt_sfu_http_requests_total 1\n"), "{body}");
         assert!(body.contains("\ngryt_sfu_http_connections_active 1\n"), "{body}");
         assert!(body.contains("gryt_sfu_drops_total{worker=\"1\",reason=\"bad_auth_tag\"} 0"), "{body}");
-        let (head, _) =
+        assert!(body.contains("\n# TYPE gryt_sfu_http_requests_total counter\n"), "{body}");
+        let (head, body) =
             door.request("GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text;version=1.0.0").await;
         assert!(header(&head, "content-type").unwrap().starts_with("application/openmetrics-text"), "{head}");
+        assert!(body.contains("\n# TYPE gryt_sfu_http_requests counter\n"), "{body}");
     });
 }
 

@@ -136,6 +136,22 @@ fn promtool_finds_nothing_wrong() {
     }
 }
 
+/// As readers do that know nothing newer.
+#[test]
+fn promtool_finds_nothing_wrong_with_the_older_format_of_metrics() {
+    let folder = Folder::new();
+    let certified = folder.certify();
+    let mut server = Server::spawn(&[&certified.env()[..], &[("METRICS_ADDR", "127.0.0.1:0")]].concat());
+    let metrics = get(metrics_address(&mut server), "/metrics").expect("it answers");
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = promtool.spawn().expect("Debian's `prometheus` is installed");
+    promtool.stdin.take().expect("piped").write_all(metrics.as_bytes()).expect("it reads");
+    let output = promtool.wait_with_output().expect("our child");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}\n{metrics}", String::from_utf8_lossy(&said));
+}
+
 #[test]
 fn alerts_fire_when_they_should() {
     let output = Command::new("promtool").args(["test", "rules", ALERT_TESTS]).output();

@@ -232,8 +232,8 @@ pub struct App<S> {
     /// Of those who come from this machine.
     handshakes_here: Pace,
     metrics_token: Option<Token>,
-    /// The latest page of metrics, and when it was made.
-    metrics: RefCell<Option<(Instant, Bytes)>>,
+    /// The latest page of metrics in each format, and when it was made.
+    metrics: RefCell<[Option<(Instant, Bytes)>; 2]>,
     status: Box<dyn Status>,
     limits: Limits,
     counters: RefCell<HttpCounters>,

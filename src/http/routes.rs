@@ -17,6 +17,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::bearer::NotShown;
 use super::{App, FRESH, Policy, Service, client, demo, health, origin, websocket};
+use crate::metrics::exposition::Format;
 use crate::throttle::throttled;
 use crate::time::Now;
 
@@ -131,20 +132,20 @@ fn metrics<S: Service, B>(app: &App<S>, request: &Request<B>) -> Response<Body> 
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
     }
-    // The older format's readers take the newer text too, but insist on the older name.
     let takes_openmetrics =
         request.headers().get_all(ACCEPT).iter().any(|accept| {
             accept.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text"))
         });
-    let content_type = if takes_openmetrics { OPENMETRICS } else { PROMETHEUS };
-    respond(StatusCode::OK, content_type, metrics_page(app))
+    let (content_type, format) =
+        if takes_openmetrics { (OPENMETRICS, Format::OpenMetrics) } else { (PROMETHEUS, Format::Text) };
+    respond(StatusCode::OK, content_type, metrics_page(app, format))
 }
 
 /// Made once for all who ask within a moment.
-fn metrics_page<S>(app: &App<S>) -> Bytes {
+fn metrics_page<S>(app: &App<S>, format: Format) -> Bytes {
     let now = Now::read().instant;
-    let mut kept = app.metrics.borrow_mut();
-    if let Some((made_at, page)) = &*kept
+    let kept = &mut app.metrics.borrow_mut()[format as usize];
+    if let Some((made_at, page)) = kept
         && now.duration_since(*made_at) < FRESH
     {
         return page.clone();
@@ -152,7 +153,7 @@ fn metrics_page<S>(app: &App<S>) -> Bytes {
     let mut snapshot = app.status.snapshot();
     snapshot.http = app.counters.borrow().clone();
     snapshot.http.certificate_expires = app.policy.tls.as_ref().and_then(|tls| tls.expires_at());
-    let page = Bytes::from(snapshot.render());
+    let page = Bytes::from(snapshot.render(format));
     *kept = Some((now, page.clone()));
     page
 }

@@ -1,8 +1,9 @@
-//! Counters as text: the OpenMetrics format, which Prometheus reads.
+//! Counters as text: the OpenMetrics format, which Prometheus reads, and the one before it, which others read.
 //!
 //! Labels are a worker's number and the reason of a drop, never a room or a user: what anybody can
 //! invent must not become a time series.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -150,16 +151,50 @@ pub struct HttpCounters {
     pub writes: u64,
 }
 
+/// How a scrape is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The text format 0.0.4, which came before it.
+    Text,
+}
+
 impl Snapshot {
     /// The text of a scrape.
-    pub fn render(self) -> String {
+    pub fn render(self, format: Format) -> String {
         let mut registry = Registry::with_prefix("gryt_sfu");
         registry.register_collector(Box::new(self));
         let mut rendered = String::new();
         // Writing into a `String` cannot fail.
         let _ = text::encode(&mut rendered, &registry);
-        rendered
+        match format {
+            Format::OpenMetrics => rendered,
+            Format::Text => counters_named_as_samples(&rendered),
+        }
     }
+}
+
+/// To readers of the older format a counter is called what its sample is; OpenMetrics leaves `_total` out of the family's
+/// name. `# UNIT` and `# EOF` are comments to them.
+fn counters_named_as_samples(openmetrics: &str) -> String {
+    let family = |line: &str| {
+        let name = line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?;
+        Some(name.to_owned())
+    };
+    let counters: HashSet<String> = openmetrics.lines().filter_map(family).collect();
+    let mut renamed = String::with_capacity(openmetrics.len() + counters.len() * 2 * "_total".len());
+    for line in openmetrics.lines() {
+        let words = line.strip_prefix("# ").and_then(|rest| rest.split_once(' '));
+        let described = words.and_then(|(what, rest)| Some((what, rest.split_once(' ')?)));
+        match described {
+            Some((what @ ("HELP" | "TYPE"), (name, rest))) if counters.contains(name) => {
+                renamed.extend(["# ", what, " ", name, "_total ", rest, "\n"]);
+            }
+            _ => renamed.extend([line, "\n"]),
+        }
+    }
+    renamed
 }
 
 /// Reads one field of a worker's counters.
@@ -213,7 +248,7 @@ const WORKER_GAUGES: &[(&str, &str, Field)] = &[
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut out = Output(encoder);
-        out.info("build", "What is running", &[("version", env!("CARGO_PKG_VERSION"))])?;
+        out.info("build_info", "What is running", &[("version", env!("CARGO_PKG_VERSION"))])?;
         self.encode_control(&mut out)?;
         self.encode_http(&mut out)?;
         self.encode_workers(&mut out)
@@ -365,8 +400,10 @@ impl Output<'_> {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
+    /// Labels that tell something, of a gauge that is 1: the older format has no type `info`.
     fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str); 1]) -> fmt::Result {
-        self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(labels)
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        family.encode_family(labels)?.encode_gauge(&1_u64)
     }
 
     fn counter_by_worker(
@@ -401,9 +438,10 @@ impl Output<'_> {
 
     fn backends(&mut self, workers: &[WorkerCounters]) -> fmt::Result {
         let help = "How a worker speaks to the kernel";
-        let mut family = self.0.encode_descriptor("worker", help, None, MetricType::Info)?;
+        let mut family = self.0.encode_descriptor("worker_info", help, None, MetricType::Gauge)?;
         for (index, backend) in workers.iter().enumerate().filter_map(|(i, it)| Some((i, it.backend?))) {
-            family.encode_info(&[("worker", index.to_string().as_str()), ("backend", backend)])?;
+            let labels = [("worker", index.to_string()), ("backend", backend.to_owned())];
+            family.encode_family(&labels)?.encode_gauge(&1_u64)?;
         }
         Ok(())
     }
@@ -487,7 +525,7 @@ mod tests {
         snapshot.control.commands_waiting = 6;
         snapshot.control.clients_slow = 8;
         snapshot.http.websockets_silent = 2;
-        let rendered = snapshot.render();
+        let rendered = snapshot.render(Format::OpenMetrics);
         let version = concat!("gryt_sfu_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1");
         for line in [
             version,
@@ -521,12 +559,40 @@ mod tests {
 
     #[test]
     fn each_family_is_described_once() {
-        let rendered =
-            Snapshot { workers: vec![WorkerCounters::default(); 2], ..Default::default() }.render();
+        let snapshot = Snapshot { workers: vec![WorkerCounters::default(); 2], ..Default::default() };
+        let rendered = snapshot.render(Format::OpenMetrics);
         let mut families: Vec<_> = rendered.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let count = families.len();
         families.sort_unstable();
         families.dedup();
         assert_eq!(families.len(), count);
+    }
+
+    #[test]
+    fn readers_of_the_older_format_find_each_type_under_its_samples_name() {
+        let mut worker = WorkerCounters::default();
+        worker.backend = Some("mmsg");
+        let snapshot = Snapshot { workers: vec![worker], ..Default::default() };
+        let [newer, older] =
+            [Format::OpenMetrics, Format::Text].map(|format| snapshot.clone().render(format));
+        let samples = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+        };
+        assert_eq!(samples(&newer), samples(&older));
+        assert!(newer.contains("# TYPE gryt_sfu_joins counter\n"), "{newer}");
+        for kind in older.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (family, kind) = kind.split_once(' ').expect("a name and a type");
+            let suffix = match kind {
+                "counter" | "gauge" => "",
+                "histogram" => "_count",
+                _ => panic!("the older format has no type {kind}, which {family} is of"),
+            };
+            let name = format!("{family}{suffix}");
+            let is_it =
+                |sample: &String| sample.strip_prefix(&name).is_some_and(|it| it.starts_with(['{', ' ']));
+            assert!(samples(&older).iter().any(is_it), "{family} has no sample in\n{older}");
+            assert!(older.contains(&format!("# HELP {family} ")), "{family} has no words in\n{older}");
+            assert_eq!(family.ends_with("_total"), kind == "counter", "{family}");
+        }
     }
 }

@@ -253,12 +253,10 @@ fn sum_of(exposition: &str, name: &str, parts: &[&str]) -> f64 {
     exposition.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-/// OpenMetrics 1.0 §5: how samples of a family are named.
+/// How samples of a family are named in the text format.
 fn is_sample(name: &str, family: &str, kind: &str) -> bool {
     let suffixes: &[&str] = match kind {
-        "counter" => &["_total"],
         "histogram" => &["_bucket", "_sum", "_count"],
-        "info" => &["_info"],
         _ => &[""],
     };
     name.strip_prefix(family).is_some_and(|suffix| suffixes.contains(&suffix))
