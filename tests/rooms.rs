@@ -341,7 +341,7 @@ async fn padding_is_taken_off_again() {
     let heard = async {
         Client::all_hear(&all, voices, 100).await;
         // In each tick at least one of the two is not the last, and 80 bytes shorter than the longest.
-        server.metric_reaches("gryt_sfu_padding_out_total", &[], 80.0 * 100.0).await;
+        server.metric_reaches("gryt_sfu_padding_out_bytes_total", &[], 80.0 * 100.0).await;
     };
     tokio::select! {
         () = play_silence(long, 200) => unreachable!(),

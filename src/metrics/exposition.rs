@@ -206,7 +206,7 @@ const WORKER_COUNTERS: &[(&str, &str, Field)] = &[
     ("datagrams_out", "Datagrams handed to the kernel", |worker| worker.datagrams_out),
     ("bytes_out", "Bytes of UDP payload handed to the kernel", |worker| worker.bytes_out),
     (
-        "padding_out",
+        "padding_out_bytes",
         "Bytes of RTP padding among them, by which packets of several lengths leave as one send",
         |worker| worker.padding_out,
     ),
@@ -514,6 +514,7 @@ mod tests {
         second.busy_ns = 1_500_000_000;
         second.cpu_ns = 250_000_000;
         second.cpu_wait_ns = 125_000_000;
+        second.padding_out = 31;
         second.voices_relayed_out = 9;
         second.drop_one(DropReason::BadAuthTag);
         second.forwarding_latency.record(90_000);
@@ -536,6 +537,7 @@ mod tests {
             "gryt_sfu_busy_seconds_total{worker=\"1\"} 1.5",
             "gryt_sfu_worker_cpu_seconds_total{worker=\"1\"} 0.25",
             "gryt_sfu_worker_cpu_wait_seconds_total{worker=\"1\"} 0.125",
+            "gryt_sfu_padding_out_bytes_total{worker=\"1\"} 31",
             "gryt_sfu_voices_relayed_out_total{worker=\"1\"} 9",
             "gryt_sfu_drops_total{worker=\"1\",reason=\"bad_auth_tag\"} 1",
             "gryt_sfu_drops_total{worker=\"0\",reason=\"bad_auth_tag\"} 0",

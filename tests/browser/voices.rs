@@ -131,7 +131,7 @@ fn padded_voices_sound_as_they_are() {
         let padded = async {
             // One after the other: what is heard then has been padded for long.
             for least in [50_000.0, 100_000.0] {
-                server.metric_reaches("gryt_sfu_padding_out_total", &[], least).await;
+                server.metric_reaches("gryt_sfu_padding_out_bytes_total", &[], least).await;
                 for (listener, speaker) in [(0, 1), (1, 0)] {
                     people[listener].hears(&people[speaker]).await;
                 }
