@@ -26,12 +26,18 @@ fn shipped(file: &str) -> String {
     fs::read_to_string(Path::new(FOLDER).join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// All that Grafana would ask for, its variables replaced as it does.
-fn dashboard_queries() -> Vec<String> {
+/// Every query of the dashboard, with what it is called in the legend.
+fn dashboard_targets() -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(&shipped("grafana/dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
-    let queries = targets.map(|target| target["expr"].as_str().expect("a query"));
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    targets.map(|target| (text(&target["expr"]), text(&target["legendFormat"]))).collect()
+}
+
+/// All that Grafana would ask for, its variables replaced as it does.
+fn dashboard_queries() -> Vec<String> {
+    let queries = dashboard_targets().into_iter().map(|(query, _)| query);
     queries.map(|query| query.replace("$__rate_interval", "1m").replace("$instance", ".*")).collect()
 }
 
@@ -186,6 +192,14 @@ fn reasons_of_drops_that_they_name_exist() {
         assert!(!patterns.is_empty(), "{text}");
         let unknown: Vec<_> = patterns.into_iter().filter(|pattern| !exists(pattern)).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
+    }
+}
+
+#[test]
+fn lines_of_several_servers_are_told_apart() {
+    let sums_up = |query: &str| ["sum", "max", "histogram_quantile"].iter().any(|it| query.starts_with(it));
+    for (query, legend) in dashboard_targets() {
+        assert!(sums_up(&query) || legend.contains("{{instance}}"), "{legend}: {query}");
     }
 }
 
