@@ -71,7 +71,7 @@ pub struct ControlCounters {
     pub log_lines_lost: u64,
     /// Nanoseconds from a handshake's first datagram to its keys.
     pub handshake_time: Histogram<12>,
-    /// Nanoseconds from `join` to a transport that media can flow over.
+    /// Nanoseconds from the first offer after a `join` to a transport that media can flow over.
     pub join_to_media: Histogram<12>,
 }
 
@@ -296,7 +296,8 @@ impl Snapshot {
         out.counter("log_lines_lost", help, control.log_lines_lost)?;
         let help = "From a DTLS handshake's first datagram to its keys";
         out.seconds("dtls_handshake_duration", help, &control.handshake_time)?;
-        let help = "From a join to a transport that media can flow over";
+        let help =
+            "From the first offer after a join, of either side, to a transport that media can flow over";
         out.seconds("join_to_media", help, &control.join_to_media)
     }
 

@@ -42,9 +42,12 @@ impl State {
 
     fn count_join_to_media(&mut self, now: Instant, transport: TransportId) {
         let session = self.transports.get(&transport).and_then(|id| self.sessions.get_mut(id));
-        let asked_at = session.and_then(|session| session.media.as_mut()?.asked_at.take());
-        if let Some(asked_at) = asked_at {
-            let elapsed = now.saturating_duration_since(asked_at);
+        let Some(media) = session.and_then(|session| session.media.as_mut()) else {
+            return;
+        };
+        let is_first = !std::mem::replace(&mut media.is_reached, true);
+        if let Some(offered_at) = media.offered_at.filter(|_| is_first) {
+            let elapsed = now.saturating_duration_since(offered_at);
             self.join_to_media.record(elapsed.as_nanos() as u64);
         }
     }
@@ -83,7 +86,8 @@ impl State {
             negotiation: Negotiation::new(now, parameters),
             made_at: now,
             is_started: false,
-            asked_at: Some(now),
+            offered_at: None,
+            is_reached: false,
             publishes: false,
         }
     }
@@ -164,6 +168,10 @@ impl State {
             return;
         };
         let transport = media.transport;
+        // An answer leaves at once when the client's offer has come.
+        if matches!(action, Action::SendOffer(_) | Action::SendAnswer(_)) {
+            media.offered_at.get_or_insert(now);
+        }
         match action {
             Action::SendOffer(sdp) => {
                 let offer = Description { kind: DescriptionKind::Offer, sdp };
@@ -251,7 +259,7 @@ impl State {
         }
         self.totals.media_failed += 1;
         let media = self.sessions.get(&id).and_then(|session| session.media.as_ref());
-        self.totals.media_unreached += u64::from(media.is_some_and(|media| media.asked_at.is_some()));
+        self.totals.media_unreached += u64::from(media.is_some_and(|media| !media.is_reached));
         self.end_media(id);
         let is_internal = code == ErrorCode::Internal;
         if let Some(session) = self.sessions.get_mut(&id) {

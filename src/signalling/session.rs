@@ -48,8 +48,10 @@ pub(super) struct Media {
     pub(super) made_at: Instant,
     /// The worker has been told of the transport.
     pub(super) is_started: bool,
-    /// When it was asked for, by a join; `None` once media could flow.
-    pub(super) asked_at: Option<Instant>,
+    /// When the first offer came or left; `None` before. Who joins may have nothing to offer for hours.
+    pub(super) offered_at: Option<Instant>,
+    /// Media could flow, be it no more.
+    pub(super) is_reached: bool,
     /// This negotiation (not one before it) publishes the participant's track.
     pub(super) publishes: bool,
 }

@@ -251,6 +251,41 @@ fn failed(house: &House, transport: TransportId) {
     house.signalling.handle_event(house.now, WORKER, event);
 }
 
+/// Who has nothing to offer, or asks for a microphone first, does not join slowly.
+#[test]
+fn the_way_to_media_begins_with_the_first_offer() {
+    let mut house = House::new();
+    let media_flows = |house: &mut House, transport: TransportId| {
+        house.pass(Duration::from_millis(200));
+        for _ in 0..2 {
+            let event = Event::Connection { transport, state: ConnectionState::Connected };
+            house.signalling.handle_event(house.now, WORKER, event);
+        }
+    };
+    let mut listener = house.join("r", "a");
+    house.pass(Duration::from_secs(600));
+    let mut speaker = house.join("r", "b");
+    house.pass(Duration::from_secs(20));
+    speaker.publish(&house);
+    let transport = transport_of(&house);
+    media_flows(&mut house, transport);
+    house.pass(Duration::from_secs(3));
+    assert_eq!(listener.answer_offers(&house).len(), 1);
+    let added = |command| match command {
+        Command::AddTransport { transport, .. } => Some(transport),
+        _ => None,
+    };
+    let transport = house.told().into_iter().find_map(added).expect("a transport");
+    media_flows(&mut house, transport);
+    let times = house.signalling.join_to_media();
+    assert_eq!(times.count(), 2);
+    assert!(times.sum() < 7_000_000_000, "{} ns", times.sum());
+
+    // Neither is among those who came to no media.
+    failed(&house, transport);
+    assert_eq!((house.signalling.counts().media_failed, house.signalling.counts().media_unreached), (1, 0));
+}
+
 #[test]
 fn a_failed_transport_sends_its_client_to_join_again() {
     let house = House::new();
