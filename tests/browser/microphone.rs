@@ -107,3 +107,36 @@ fn who_is_muted_is_told_the_truth_and_stays_so() {
         assert_eq!(page.console(), Vec::<String>::new());
     });
 }
+
+#[test]
+fn what_is_pressed_while_a_join_is_on_its_way_is_told_after_it() {
+    with_page("pressed", |page, port| async move {
+        page.goto(&format!("http://localhost:{port}/?room=tea")).await;
+        page.run(STAND_IN).await;
+        page.run("StandIn.isSilent = true").await;
+        page.fill("name", "Grace").await;
+        page.click("join-button").await;
+        let told = "JSON.stringify(StandIn.sent.filter((m) => m.event === 'user-info')
+            .map(({data}) => [data.isMuted, data.isDeafened]))";
+        page.until("a join", "StandIn.last?.asked").await;
+        page.click("mute").await;
+        assert_eq!(page.run(&format!("return {told}")).await, "[]", "not before it has joined");
+        page.run("StandIn.last.letIn()").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        page.until("it told", &format!("{told} === '[[true,false]]'")).await;
+
+        // Likewise when it comes back, and nothing is repeated that the join itself has said.
+        for changes in [false, true] {
+            page.run("window.before = StandIn.last; StandIn.sent.length = 0; StandIn.last.drop()").await;
+            page.until("a join", "StandIn.last !== before && StandIn.last.asked").await;
+            if changes {
+                page.click("deafen").await;
+            }
+            page.run("StandIn.last.letIn()").await;
+            page.until("a connection", "gryt.state === 'connected'").await;
+            let expected = if changes { "[[true,true]]" } else { "[]" };
+            page.until("it told", &format!("{told} === '{expected}'")).await;
+        }
+        assert_eq!(page.console(), Vec::<String>::new());
+    });
+}

@@ -25,7 +25,10 @@
       const { event, data } = JSON.parse(text);
       StandIn.sent.push({ event, data });
       if (event === "join" && StandIn.turnsAway) this.#turnAway(StandIn.turnsAway);
-      else if (event === "join" && !StandIn.isSilent) this.#joined(data);
+      else if (event === "join") {
+        this.asked = data;
+        if (!StandIn.isSilent) this.letIn();
+      }
       if (event === "offer") this.#answer(data);
       if (event === "answer") this.peer.setRemoteDescription(data);
       if (event === "ice-candidate" && data.candidate) this.peer?.addIceCandidate(data).catch(() => {});
@@ -33,6 +36,10 @@
 
     say(event, data) {
       this.onmessage?.({ data: JSON.stringify({ event, data }) });
+    }
+
+    letIn() {
+      this.#joined(this.asked);
     }
 
     close() {
@@ -94,7 +101,7 @@
   StandIn.OPEN = 1;
   StandIn.grants = { publish: true, subscribe: true, moderate: false };
   StandIn.members = members;
-  StandIn.isSilent = false; // Answers no join.
+  StandIn.isSilent = false; // Answers no join by itself.
   StandIn.turnsAway = 0; // Or refuses each, with this code.
   StandIn.sent = [];
   StandIn.held = 0;

@@ -47,6 +47,7 @@ export class Session {
   #streams = new Map(); // mid -> stream id of the remote description
   #slots = new Map(); // mid -> user id or null, where a `slots` message overruled the msid
   #microphone;
+  #shown = {}; // What the last join said of us.
   #grants = { publish: true, subscribe: true, moderate: false };
   #isServerMuted = false;
   #refusal = null;
@@ -162,6 +163,7 @@ export class Session {
     socket.onopen = current(() => {
       const { roomId, userId, token } = this.#settings;
       const secrets = { ...(token && { token }), ...(this.#resume && { resume: this.#resume }) };
+      this.#shown = { ...this.#info };
       this.#send("join", { roomId, userId, userInfo: this.#info, ...secrets });
     });
     socket.onmessage = current((event) => {
@@ -333,8 +335,9 @@ export class Session {
     this.#members.clear();
     for (const userId of data.peers) this.#members.set(userId, { nickname: userId, ...data.peerInfo?.[userId] });
     this.#emit("members");
+    const { isMuted, isDeafened } = this.#info;
+    if (isMuted !== this.#shown.isMuted || isDeafened !== this.#shown.isDeafened) this.tell({ isMuted, isDeafened });
     if (data.resumed && this.#peer) {
-      this.tell({ isMuted: this.#info.isMuted, isDeafened: this.#info.isDeafened });
       if (this.#peer.signalingState === "have-local-offer") this.#sendOffer(this.#peer);
       else if (this.#offerIsDue) this.#enqueue(() => this.#offer(this.#peer));
       this.#emit("voices");
