@@ -403,6 +403,37 @@ fn a_page_waits_for_a_place() {
     runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
 }
 
+/// Nobody waits for what can never be.
+#[test]
+fn a_page_with_a_name_that_no_server_takes_is_told_so() {
+    let server = Server::spawn(&[]);
+    let url = format!("http://localhost:{}/", server.http.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async {
+        let driver = Driver::start("named");
+        let page = driver.browser().await;
+        page.goto(&format!("{url}?room=a%09b&name=Grace")).await;
+        page.click("join-button").await;
+        page.until("a word", &contains(DOOR_NOTICE, "no name may have")).await;
+        assert_eq!(page.run("return document.getElementById('room').ariaInvalid").await, "true");
+        assert_eq!(page.run("return gryt.session").await, Value::Null);
+
+        // An invitation for a user of too long a name.
+        page.goto("about:blank").await;
+        page.goto(&url).await;
+        page.run(
+            "location.hash = `token=none.${btoa(JSON.stringify({room: 'tea', sub: 'g'.repeat(129)}))}.none`",
+        )
+        .await;
+        page.until("the invitation", "document.getElementById('room')?.readOnly").await;
+        page.fill("name", "Grace").await;
+        page.click("join-button").await;
+        page.until("what the server says", &contains(DOOR_NOTICE, "not let in: ")).await;
+        assert_eq!(page.run("return gryt.state").await, "idle");
+    };
+    runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("the test hangs") });
+}
+
 /// The strongest frequency of this user's voice is this one, within two bins of the analyser.
 fn hears(user: &str, hz: f64) -> String {
     format!("((peak) => peak && peak.db > -60 && Math.abs(peak.hz - {hz}) < 50)(gryt.peak({}))", json!(user))

@@ -163,14 +163,21 @@ async function fitSession() {
   await takeMicrophone(!session.microphone);
 }
 
+// Why the server would take no room of this name.
+function problemOf(room) {
+  if (!room) return "Which room?";
+  if (new TextEncoder().encode(room).length > ROOM_BYTES_MAX) return "That room's name is too long.";
+  return /\p{Cc}/u.test(room) ? "That room's name has a tab or the like in it, which no name may have." : "";
+}
+
 async function join(event) {
   event.preventDefault();
   const [name, room] = [ui.name.value.trim(), ui.room.value.trim()];
-  const roomFits = room && new TextEncoder().encode(room).length <= ROOM_BYTES_MAX;
+  const roomProblem = problemOf(room);
   ui.name.setAttribute("aria-invalid", String(!name));
-  ui.room.setAttribute("aria-invalid", String(!roomFits));
-  if (!name || !roomFits) {
-    showDoorNotice(!name ? "Say who you are first." : room ? "That room's name is too long." : "Which room?");
+  ui.room.setAttribute("aria-invalid", String(Boolean(roomProblem)));
+  if (!name || roomProblem) {
+    showDoorNotice(name ? roomProblem : "Say who you are first.");
     return (name ? ui.room : ui.name).focus();
   }
   remembered.set("name", name);

@@ -311,6 +311,8 @@ export class Session {
         // Not ours to moderate any more.
         if (data.code === "unauthorized" && this.#joined) return this.#emit("notice", { text: "Only a moderator may do that." });
         this.#lastError = data.code;
+        // It can only be the join, which would be no better another time; no end follows.
+        if (data.code === "bad-message" && !this.#joined) return this.#end("refused", `You were not let in: ${data.message}.`);
         if (data.code === "glare") return this.#offer(this.#peer, { again: true });
         console.warn("The server says:", data.code, data.message);
     }
