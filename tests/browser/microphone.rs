@@ -80,6 +80,17 @@ fn who_is_muted_is_told_the_truth_and_stays_so() {
         page.until("a connection", "gryt.state === 'connected'").await;
         page.until("no word", "document.getElementById('hall-notice').hidden").await;
 
+        // By key, too, which shows nowhere near where one is.
+        let announced = "document.getElementById('announce').textContent";
+        for (key, words) in [("m", "Muted."), ("M", "Unmuted."), ("d", "Deafened."), ("D", "Undeafened.")] {
+            page.run(&format!(
+                "document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}}))"
+            ))
+            .await;
+            assert_eq!(page.run(&format!("return {announced}")).await, words);
+        }
+        page.run("StandIn.sent.length = 0").await;
+
         // The headset is gone, and the next microphone is no more open than that was.
         page.click("mute").await;
         page.run("gryt.session.microphone.dispatchEvent(new Event('ended'))").await;
@@ -87,6 +98,7 @@ fn who_is_muted_is_told_the_truth_and_stays_so() {
         page.click("hall-notice-button").await;
         page.until("another microphone", &format!("{SENT}?.readyState === 'live'")).await;
         page.until("what it is", "document.getElementById('mute-text').textContent === 'Unmute'").await;
+        assert_eq!(page.run(&format!("return {announced}")).await, "Muted.");
         let told = "StandIn.sent.filter((m) => m.event === 'user-info').map((m) => m.data.isMuted)";
         assert_eq!(page.run(&format!("return {told}")).await, json!([true, true, true]));
         assert_eq!(page.run(&format!("return {SENT}.enabled")).await, false);

@@ -334,12 +334,18 @@ function showDeafened() {
   setText(ui["deafen-text"], isDeafened ? "Undeafen" : "Deafen");
 }
 
+// For who does not see the button change, or is elsewhere: the keys work everywhere.
+function announceMuted() {
+  announce(session.info.isMuted ? "Muted." : "Unmuted.");
+}
+
 async function toggleMute() {
   if (ui.mute.disabled) return;
   if (!microphone.track) return useMicrophone();
   const isMuted = !session.info.isMuted;
   microphone.track.enabled = !isMuted;
   session.tell({ isMuted });
+  announceMuted();
   showMicrophone();
   showPeople();
 }
@@ -348,6 +354,7 @@ function toggleDeafen() {
   const isDeafened = !session.info.isDeafened;
   ears.setDeaf(isDeafened);
   session.tell({ isDeafened });
+  announce(isDeafened ? "Deafened." : "Undeafened.");
   showDeafened();
   showPeople();
 }
@@ -368,6 +375,7 @@ async function takeMicrophone(wasListening) {
   if (wasListening) {
     microphone.track.enabled = !wasMuted;
     session.tell({ isMuted: wasMuted });
+    announceMuted();
   }
   wasMuted = false;
   await session.setMicrophone(microphone.track);
