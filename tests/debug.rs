@@ -108,6 +108,7 @@ async fn figures_are_true_and_move() {
     assert_eq!(workers.as_array().map(Vec::len), Some(2));
     let backends = [&workers[0]["backend"], &workers[1]["backend"]];
     assert!(backends[0].is_string() && backends[0] == backends[1], "{workers:#}");
+    assert!(body["startedAt"].as_str() < body["time"].as_str(), "{body:#}");
     assert_eq!(body["crypto"], CryptoPath::best().to_string(), "this process runs on the same machine");
 
     // Parts of lists.

@@ -152,6 +152,42 @@ async fn the_page_shows_a_call() {
     .await;
 }
 
+/// The server is started anew below it; and somebody is muted, whose silence is no loss.
+#[tokio::test]
+async fn the_page_begins_anew_with_the_server() {
+    let server = Server::spawn(&[]);
+    let ann = Client::join(&server, "hall", "ann", called("Ann")).await;
+    let ben = Client::join(&server, "hall", "ben", called("Ben")).await;
+    ann.speak(20);
+    ben.hears(&ann, 10).await;
+    ann.set_muted(true);
+    let driver = Driver::start("debug-anew");
+    let page = driver.browser().await;
+    page.set_screen(Screen::Desktop);
+    let port = server.http.port().to_string();
+    page.goto(&format!("http://localhost:{port}/debug")).await;
+    page.until("what is muted", "/muted \\d{3}/.test(document.getElementById('workers').textContent)").await;
+    page.until("no drops", "document.getElementById('f-drops').textContent === '0'").await;
+    page.run("document.querySelector('.who').click()").await;
+    page.until("the sheet", "document.getElementById('sheet').open").await;
+    let points = "document.querySelector('#p-in polyline').getAttribute('points').split(' ').length";
+    page.until("a past", &format!("{points} > 10")).await;
+    page.run(
+        "window.shown = new Set();
+        const look = () => document.querySelectorAll('.load, #f-drops, #f-load').forEach((it) => shown.add(it.textContent));
+        new MutationObserver(look).observe(document.body, {subtree: true, childList: true, characterData: true})",
+    )
+    .await;
+    drop((ann, ben, server));
+    let _server = Server::spawn(&[("PORT", &port)]);
+    page.until("nobody", "!document.getElementById('no-peers').hidden").await;
+    page.until("a past of its own", &format!("{points} < 8")).await;
+    assert_eq!(page.run("return document.getElementById('sheet').open").await, false);
+    page.until("figures", &format!("{points} > 4")).await;
+    let negative = page.run("return [...shown].filter((text) => /^[-−]\\d/.test(text))").await;
+    assert_eq!(negative, serde_json::json!([]));
+}
+
 /// Opens the page with the token, and the sheet of this peer.
 async fn sheet_of(page: &Browser, server: &Server, token: &str, user: &str) {
     page.set_screen(Screen::Desktop);

@@ -73,8 +73,13 @@ pub(super) fn list(view: &View, what: What) -> Option<Value> {
             peer
         }
         What::Workers => {
-            let crypto = CryptoPath::best().to_string();
-            json!({ "time": rfc3339(view.now.ntp), "crypto": crypto, "workers": books.workers() })
+            let started_at = Duration::from_secs(view.counters.control.started_at);
+            json!({
+                "time": rfc3339(view.now.ntp),
+                "startedAt": rfc3339(NtpTime::from_unix(started_at)),
+                "crypto": CryptoPath::best().to_string(),
+                "workers": books.workers(),
+            })
         }
     })
 }

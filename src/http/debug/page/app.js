@@ -71,9 +71,10 @@ async function turn() {
   clearTimeout(timer);
   const mine = ++round;
   try {
-    const [{ rooms }, peers, { workers }] = await Promise.all([ask("/debug/rooms"), allPeers(), ask("/debug/workers")]);
+    const [{ rooms }, peers, { workers, startedAt }] = await Promise.all([ask("/debug/rooms"), allPeers(), ask("/debug/workers")]);
     if (mine !== round) return;
-    latest = { rooms, peers, workers, at: performance.now() };
+    if (latest.startedAt && startedAt !== latest.startedAt) forget();
+    latest = { rooms, peers, workers, startedAt, at: performance.now() };
     ui.key.hidden = true;
     ui.board.hidden = ui.pause.hidden = false;
     say("live", "Live");
@@ -90,6 +91,13 @@ async function turn() {
     notice(wordsOf(error));
   }
   if (!isPaused) timer = setTimeout(turn, EVERY_MS);
+}
+
+// Another server now: it counts from zero, and its ids are others'.
+function forget() {
+  before = room = null;
+  for (const known of [histories, latestLoad, captures]) known.clear();
+  if (ui.sheet.open) ui.sheet.close();
 }
 
 function askForToken(words) {
@@ -140,6 +148,8 @@ const age = (value) => (value === null ? "never" : value < 1000 ? "now" : value 
 const share = (value) => (value === null || value === undefined ? "–" : value < 10 ? value.toFixed(1) : String(Math.round(value)));
 const percent = (value) => (share(value) === "–" ? "–" : `${share(value)} %`);
 const sum = (object) => Object.values(object).reduce((total, value) => total + value, 0);
+// Browsers that are muted go on sending silence.
+const lost = ({ muted = 0, ...drops }) => sum(drops);
 const words = (reason) => reason.replaceAll("_", " ");
 
 function pastOf(name) {
@@ -180,7 +190,7 @@ function showFigures() {
     const kept = latestLoad.get(worker.worker) ?? { load: null, dropped: 0, isOverloaded: false };
     if (isNew) {
       kept.load = Math.min(100, (worker.busyMs - last.busyMs) / (seconds * 10));
-      kept.dropped = (sum(worker.drops) - sum(last.drops)) / seconds;
+      kept.dropped = (lost(worker.drops) - lost(last.drops)) / seconds;
       kept.isOverloaded = worker.overloadMs !== last.overloadMs;
     }
     latestLoad.set(worker.worker, kept);
