@@ -222,7 +222,7 @@ fn who_gave_up_all_lines_cannot_go_on_with_another_transport() {
     assert!(text.contains("join again"), "{text}");
     // With the transport of before it may, and may restart that afterwards.
     let mut script = gave_up();
-    assert_eq!(summary(&script.offer(&offer)), ["answer", "publish"]);
+    assert_eq!(summary(&script.offer(&offer)), ["answer", "publish 0"]);
     assert_eq!(summary(&script.offer(&other))[0], "restart");
 }
 
