@@ -47,7 +47,7 @@ impl<T> Crowd<T> {
     }
 
     /// Who has to make room for one more from this address, as [`Crowd::make_room`] has it, the first of those who would:
-    /// where the oldest of an address is kept, that of the next is asked. Of [`ASKED_MAX`] addresses at most.
+    /// where the oldest of an address is kept, that of the next is asked. Of 256 addresses at most.
     pub fn next_where(&self, newcomer: IpAddr, would: impl Fn(&T) -> bool) -> Option<&T> {
         let newcomer = key(newcomer);
         let own = self.own_rank(newcomer);
