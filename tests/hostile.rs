@@ -202,7 +202,8 @@ async fn what_is_repeated_or_forged_is_counted_by_its_kind() {
     }
     assert!(server.metric("gryt_sfu_stun_answered_total", &[]) >= 2.0);
     let (_, metrics) = server.get("/metrics");
-    let help = metrics.lines().find(|line| line.starts_with("# HELP gryt_sfu_drops_total ")).expect("a help line");
+    let help =
+        metrics.lines().find(|line| line.starts_with("# HELP gryt_sfu_drops_total ")).expect("a help line");
     assert!(help.contains("SRTP replays") && help.contains("bad_auth_tag"), "{help}");
 }
 
