@@ -97,6 +97,12 @@ mod tests {
     }
 
     #[test]
+    fn media_time_wraps() {
+        assert!(RtpTime(u32::MAX).is_before(RtpTime(5)) && !RtpTime(5).is_before(RtpTime(u32::MAX)));
+        assert!(!RtpTime(5).is_before(RtpTime(5)));
+    }
+
+    #[test]
     fn the_time_between_two_instants() {
         let earlier = NtpTime::from_unix(Duration::new(1_000_000_000, 999_000_000));
         let later = earlier.after(Duration::from_micros(2_500));

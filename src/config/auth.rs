@@ -15,7 +15,8 @@ pub(super) const AUTH_SECRET: Variable = Variable {
     default: "",
     accepted: "32 to 256 bytes without control characters; not together with AUTH_PUBLIC_KEY",
     meaning: "The secret that tokens are signed with (JWT, HS256); its bytes count as they stand, but for white \
-              space around them. Whoever joins needs a token then. Unset, and without AUTH_PUBLIC_KEY, anyone may join any room under any name.",
+              space around them. Whoever joins needs a token then. Unset, and without AUTH_PUBLIC_KEY, anyone may \
+              join any room under any name.",
 };
 pub(super) const AUTH_PUBLIC_KEY: Variable = Variable {
     name: "AUTH_PUBLIC_KEY",

@@ -18,8 +18,9 @@ const LEVEL_UNKNOWN: u8 = 50;
 /// Nothing for this long is silence (discontinuous transmission sends a packet each 400 ms, of silence).
 const SILENT_AFTER: Duration = Duration::from_millis(500);
 
-/// What is heard later than this after the last is another one, and falls as far as all that could have come between.
-const PACKET_TIME: Duration = Duration::from_millis(20);
+/// A level falls one step for each of these since the packet before: in a pause, with discontinuous transmission, one packet
+/// stands for twenty.
+const STEP_MS: u32 = 20;
 
 /// Fixed point.
 const SHIFT: u32 = 8;
@@ -40,8 +41,9 @@ impl Loudness {
         if loud > self.smoothed {
             self.smoothed += (loud - self.smoothed) / 4;
         } else {
-            let elapsed = self.heard.map_or(PACKET_TIME, |heard| now.duration_since(heard)).min(SILENT_AFTER);
-            for _ in 0..(elapsed.as_millis() / PACKET_TIME.as_millis()).max(1) {
+            let elapsed =
+                self.heard.map_or(Duration::ZERO, |heard| now.duration_since(heard)).min(SILENT_AFTER);
+            for _ in 0..(elapsed.subsec_millis() / STEP_MS).max(1) {
                 self.smoothed -= (self.smoothed - loud) / 24;
             }
         }

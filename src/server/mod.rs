@@ -156,7 +156,7 @@ impl Server {
             config.door.tls.as_ref().map(renewal::watch).transpose().context("no thread for TLS_CERT")?;
         // What was renewed since they were read and before anybody watched them.
         if let Some(Err(error)) = tls.as_ref().map(Tls::reload) {
-            tracing::warn!(%error, "certificate or key cannot be read again, those of before stay");
+            tracing::error!("the certificate in use stays: {error}");
         }
         let tls = tls.map(Rc::new);
         let scheme = if tls.is_some() { "https" } else { "http" };

@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 
 use super::connection::{CloseCode, Outbox, Stage};
 use super::ice_servers::IceServers;
-use super::state::{Culprit, Door, State};
+use super::state::{Culprit, Deadline, Door, State};
+use super::uninformed::TOLD_AT_ONCE;
 use super::{ConnectionId, Counts};
 use crate::auth::Verifier;
 use crate::control::workers::Workers;
@@ -115,7 +116,10 @@ impl Signalling {
     /// Does what is due; where that is much, the rest is due still.
     pub fn handle_timeout(&self, now: Instant) {
         for deadline in self.enter(now, |state| state.take_due(now)) {
-            self.enter_for(now, deadline.culprit(), |state| state.handle_deadline(now, deadline));
+            match deadline {
+                Deadline::Inform => self.inform(now),
+                _ => self.enter_for(now, deadline.culprit(), |state| state.handle_deadline(now, deadline)),
+            }
         }
     }
 
@@ -147,6 +151,15 @@ impl Signalling {
     /// For metrics and health.
     pub fn counts(&self) -> Counts {
         self.0.state.borrow().counts()
+    }
+
+    /// Tells some of the members who wait of their room's voices, each as an input of its own.
+    fn inform(&self, now: Instant) {
+        for _ in 0..TOLD_AT_ONCE {
+            let Some(member) = self.enter(now, State::next_uninformed) else { return };
+            let culprit = Some(Culprit::Participant(member));
+            self.enter_for(now, culprit, |state| state.set_voices(now, member));
+        }
     }
 
     /// As [`Signalling::enter`]. A panic ends the session that the input is about, and the others go on; without

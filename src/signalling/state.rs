@@ -304,8 +304,7 @@ impl State {
                 self.negotiate(now, id, |negotiation| negotiation.handle_timeout(now));
             }
             Deadline::IceServers(id) => self.renew_ice_servers(now, id),
-            Deadline::Inform => self.inform(now),
-            Deadline::Retry => {} // `settle` does it after every input.
+            Deadline::Inform | Deadline::Retry => {} // The service tells who waits; `settle` tries after every input.
         }
     }
 
@@ -315,20 +314,20 @@ impl State {
         let waits_nobody = self.uninformed.is_empty();
         self.gather_uninformed();
         if waits_nobody && self.uninformed.len() <= TOLD_AT_ONCE {
-            self.inform(now);
-            self.gather_uninformed();
+            for _ in 0..TOLD_AT_ONCE {
+                let Some(member) = self.next_uninformed() else { break };
+                self.set_voices(now, member);
+                self.gather_uninformed();
+            }
         }
         self.timers.set(Deadline::Inform, (!self.uninformed.is_empty()).then_some(now));
         let is_queued = self.workers.retry();
         self.timers.set(Deadline::Retry, (!is_queued).then_some(now + RETRY_WAIT));
     }
 
-    fn inform(&mut self, now: Instant) {
-        for _ in 0..TOLD_AT_ONCE {
-            let Some(member) = self.uninformed.pop() else { return };
-            self.set_voices(now, member);
-            self.gather_uninformed();
-        }
+    /// Who has to be told of its room's voices next.
+    pub(super) fn next_uninformed(&mut self) -> Option<ParticipantId> {
+        self.uninformed.pop()
     }
 
     fn gather_uninformed(&mut self) {
