@@ -1,9 +1,9 @@
 //! News for which control has no room yet.
 //!
-//! Invariant: what carries state is handed over, in its order. Of a receiver's slots, of a room's speakers and of counters only the latest
-//! state counts: it takes the place of what was to be told of them before. So however long control stalls, what waits is an
-//! entry for each receiver and room, besides what happens to peers and tracks, most of it at control's own order; and what it
-//! costs a wake-up is what is new.
+//! Invariant: what carries state is handed over, in its order. Of a receiver's slots, of a room's speakers and of
+//! counters only the latest state counts: it takes the place of what was to be told of them before. So however long
+//! control stalls, what waits is an entry for each receiver and room, besides what happens to peers and tracks, most of
+//! it at control's own order; and what it costs a wake-up is what is new.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
