@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use driver::{Driver, Screen};
+use gryt_sfu::net::thread;
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 use serde_json::Value;
 use support::certificate::Folder;
@@ -168,6 +169,54 @@ fn the_bare_fan_out_carries_each_voice_to_all_others_of_its_room() {
         (5.0..6.5).contains(&each),
         "{each} heard each voice, of two more speakers and four listeners: {found:#}"
     );
+}
+
+/// Voices come when they are due, whatever else there is to do; whoever may not have that is told so.
+#[test]
+fn speakers_run_first_where_that_is_asked_for() {
+    const FIFO: &str = "1";
+    let server = Server::spawn(&[]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sfu-load"));
+    let mut relay = Ended(command.arg("fan-out").stdout(Stdio::piped()).spawn().expect("sfu-load starts"));
+    let mut address = String::new();
+    BufReader::new(relay.0.stdout.take().unwrap()).read_line(&mut address).expect("it says where it is");
+    let few = "--realtime --speakers 1 --listeners 1 --seconds 60";
+    let bare = format!("{address} {few} --pid {} --json {}", relay.0.id(), file("none.json").display());
+    let may = std::thread::spawn(|| thread::run_first().is_ok()).join().unwrap();
+    for (target, arguments) in [(url_of(&server).as_str(), few), ("bare", &bare)] {
+        if may {
+            let mut load = sfu_load(target, arguments);
+            let load =
+                Ended(load.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("sfu-load starts"));
+            let began = now();
+            while policy_of(load.0.id(), "speakers").is_none_or(|policy| policy != FIFO) {
+                assert!(began.elapsed() < PATIENCE, "{target}: speakers are like all others");
+                std::thread::yield_now();
+            }
+            assert_ne!(policy_of(load.0.id(), "sfu-load").as_deref(), Some(FIFO), "{target}: only speakers");
+        }
+        let mut command = Command::new("prlimit");
+        command.args(["--rtprio=0", "setpriv"]);
+        if may {
+            command.args(["--bounding-set=-sys_nice", "--inh-caps=-sys_nice"]);
+        }
+        let refused = command.args(["--", env!("CARGO_BIN_EXE_sfu-load"), target]);
+        let refused = refused.args(arguments.split_whitespace()).output().expect("prlimit is there");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{target}: {said}");
+        assert!(said.contains("--realtime needs CAP_SYS_NICE"), "{target}: {said}");
+    }
+}
+
+/// How a process's thread of this name is scheduled: field 41 of `/proc/1/task/1/stat` (proc_pid_stat(5)).
+fn policy_of(process: u32, name: &str) -> Option<String> {
+    std::fs::read_dir(format!("/proc/{process}/task")).ok()?.flatten().find_map(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (begin, rest) = stat.rsplit_once(") ")?;
+        begin
+            .ends_with(&format!("({name}"))
+            .then(|| rest.split(' ').nth(41 - 3).unwrap_or_default().to_owned())
+    })
 }
 
 /// Janus leaves the loopback interface alone: both live in a network of their own.

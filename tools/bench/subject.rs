@@ -183,6 +183,9 @@ impl Running {
         ] {
             command.args([option, &value.to_string()]);
         }
+        if !self.is_spread {
+            command.arg("--realtime");
+        }
         if !matches!(subject, Subject::Floor) {
             command.args(["--light", "--join-rate", "150", "--joins-at-once", "50", "--join-timeout", "120"]);
         }

@@ -120,6 +120,10 @@ pub(crate) struct Load {
     /// Threads that listeners are spread over, and as many that speakers are, which come first on their CPU
     #[arg(long, help_heading = "How", default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) threads: u32,
+    /// Threads of speakers run whenever they can, before all that is not realtime (SCHED_FIFO): voices come when they
+    /// are due, not in bursts. For CPUs that no server is on
+    #[arg(long, help_heading = "How")]
+    pub(crate) realtime: bool,
     /// Voices that the server sends to one client at most (its AUDIO_SLOTS): beyond, unheard speakers are no loss
     #[arg(long, help_heading = "How", default_value_t = 32, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) slots: u32,

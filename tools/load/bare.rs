@@ -60,6 +60,9 @@ pub(crate) struct Settings {
     /// Speakers are sent nothing
     #[arg(long)]
     deaf_speakers: bool,
+    /// Speakers' thread runs whenever it can
+    #[arg(long)]
+    realtime: bool,
     /// Its process
     #[arg(long, value_name = "PID")]
     pid: u32,
@@ -144,9 +147,12 @@ pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcom
         let (tell, told) = std::sync::mpsc::channel();
         let (speakers, sent, is_over) = (&speakers[..], &sent, &is_over);
         let speak = move || {
-            come_first(); // As speakers of a server do.
-            let _ = tell.send(this_thread()); // The other end waits for it.
-            speak(speakers, packets, target, sent, is_over);
+            let thread = come_first(settings.realtime).and_then(|()| this_thread()); // As speakers of a server do.
+            let is_ready = thread.is_ok();
+            let _ = tell.send(thread); // The other end waits for it.
+            if is_ready {
+                speak(speakers, packets, target, sent, is_over);
+            }
         };
         std::thread::Builder::new().name("speakers".into()).spawn_scoped(scope, speak)?;
         let outcome = told.recv().context("the thread runs").and_then(|theirs| {

@@ -66,7 +66,7 @@ pub(crate) fn run(load: &Load) -> Result<Outcome> {
                     news: news.clone(),
                     epoch,
                 };
-                Crew::start(Arc::new(house), role)
+                Crew::start(Arc::new(house), role, load.realtime)
             })
             .collect::<Result<_>>()?;
         let outcome = Run::new(load, target, packets, &crew, received)?.until_the_end().await;
@@ -142,7 +142,7 @@ struct Crew {
 }
 
 impl Crew {
-    fn start(house: Arc<House>, role: Role) -> Result<Crew> {
+    fn start(house: Arc<House>, role: Role, is_realtime: bool) -> Result<Crew> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (ends, ended) = oneshot::channel::<()>();
@@ -152,10 +152,11 @@ impl Crew {
             Role::Listeners => "listeners",
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-            if let Role::Speakers = role {
-                process::come_first();
-            }
-            let _ = tell.send(process::this_thread()); // The other end waits for it.
+            let is_first = match role {
+                Role::Speakers => process::come_first(is_realtime),
+                Role::Listeners => Ok(()),
+            };
+            let _ = tell.send(is_first.and_then(|()| process::this_thread())); // The other end waits for it.
             let _ = runtime.block_on(ended); // Sent or dropped: the end either way.
         })?;
         let folder = told.recv().context("the thread runs")??;

@@ -45,12 +45,18 @@ pub(crate) fn cpu_time(folder: &str) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 10)) // USER_HZ is 100 on every Linux.
 }
 
-/// Puts the calling thread before others where that is allowed, and nobody has chosen another priority for us (`nice`).
-pub(crate) fn come_first() {
+/// Puts the calling thread before others where that is allowed, and nobody has chosen another priority for us (`nice`);
+/// before all that are not realtime where that is asked for.
+pub(crate) fn come_first(is_realtime: bool) -> Result<()> {
+    if is_realtime {
+        return thread::run_first()
+            .context("--realtime needs CAP_SYS_NICE, or a limit of realtime priority (ulimit -r) of 1");
+    }
     // SAFETY: takes no pointer. 0 is the calling thread.
     if unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) } == 0 {
         let _ = thread::raise_priority();
     }
+    Ok(())
 }
 
 /// Where the kernel tells of the calling thread.
@@ -70,7 +76,7 @@ mod tests {
                 // SAFETY: takes no pointer. 0 is the calling thread.
                 let failed = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, before) };
                 assert_eq!(failed, 0, "anybody may be nicer");
-                come_first();
+                come_first(false).unwrap();
                 // SAFETY: as above.
                 unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
             };
