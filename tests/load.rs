@@ -171,6 +171,17 @@ fn the_bare_fan_out_carries_each_voice_to_all_others_of_its_room() {
     );
 }
 
+/// A shell grants 1,024 descriptors unless asked for more, and a member takes two.
+#[test]
+fn many_members_open_as_many_files() {
+    let server = Server::spawn(&[]);
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=64:4096", "--", env!("CARGO_BIN_EXE_sfu-load"), &url_of(&server)]);
+    let few = "--light --speakers 1 --listeners 40 --seconds 1 --join-rate 200";
+    let output = command.args(few.split_whitespace()).output().expect("prlimit is there");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
 /// Voices come when they are due, whatever else there is to do; whoever may not have that is told so.
 #[test]
 fn speakers_run_first_where_that_is_asked_for() {

@@ -581,6 +581,7 @@ mod offline_replay {
             }
         }
         assert_eq!(command(&["--clock-rate", "8000", "voice.pcap"]).0, 2);
+        assert_eq!(command(&["--inspect", "--audio-level-id", "5", "voice.pcap"]).0, 2);
     }
 
     /// Whoever reads a capture that was taken in the wrong way is not to believe that nobody said anything.

@@ -4,7 +4,7 @@
 # and bench.html. Arguments go to sfu-bench: bash tools/bench.sh --only tick --runs 3
 #
 # Meanwhile every task that may run on all CPUs, the kernel's own included, keeps off the first one, which is the
-# server's; in the end all are let back.
+# server's, as far as the kernel lets it be moved; in the end all are let back.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -32,33 +32,48 @@ clear_first_cpu() {
     were_there=$(tasks_on "$others")
     # Reads until this script has ended, however that did.
     local functions
-    functions=$(declare -f tasks_on without move let_back)
-    exec 3> >(all=$all others=$others were_there=$were_there \
+    functions=$(declare -f tasks_on without move let_back keep_kworkers_on)
+    kworkers=$(cat "$kworkers_file" 2>/dev/null || true)
+    exec 3> >(all=$all others=$others were_there=$were_there kworkers=$kworkers kworkers_file=$kworkers_file \
         exec setsid bash -c "$functions; read -r; let_back" >/dev/null 2>&1)
     guard=$!
-    trap 'exec 3>&-; wait $guard || true' EXIT
     tasks_on "$all" | without $$ | move "$others"
+    keep_kworkers_on "$(taskset -c "$others" sh -c 'taskset -p $$' | awk '{ print $NF }')"
+}
+
+kworkers_file=/sys/devices/virtual/workqueue/cpumask
+keep_kworkers_on() { # Those that are bound to no CPU; taskset may not move them.
+    { echo "$1" >"$kworkers_file"; } 2>/dev/null || true
 }
 
 let_back() { # What was started meanwhile as well; one that forks just then has a child that is found the next time.
     for _ in 1 2 3; do
         tasks_on "$others" | without "${were_there:-none}" | move "$all"
     done
+    keep_kworkers_on "$kworkers"
 }
 
-clean() { # Of a run that was ended in its middle.
+clean() { # Of a run that was ended in its middle, however.
+    kill "$bench" 2>/dev/null || true
+    wait "$bench" || true
     for namespace in $(ip netns list | sed -n "s/^\(sfu-bench-$bench-[a-z]*\).*/\1/p"); do
-        ip netns pids "$namespace" | xargs -r kill
-        ip netns del "$namespace"
+        ip netns pids "$namespace" | xargs -r kill -KILL || true
+        ip netns del "$namespace" || true
     done
+    exec 3>&-
+    wait ${guard:+"$guard"} || true
 }
 
 cargo build --release --features tools --bin sfu --bin sfu-load --bin sfu-bench
 case " $* " in
 *" --list "* | *" --help "* | *" -h "* | *" --version "* | *" -V "*) ;;
-*) clear_first_cpu ;;
+*)
+    trap 'exec 3>&-; wait ${guard:+"$guard"} || true' EXIT
+    clear_first_cpu
+    ;;
 esac
 "${CARGO_TARGET_DIR:-target}/release/sfu-bench" "$@" 3>&- &
 bench=$!
-trap 'kill $bench 2>/dev/null || true; wait $bench || true; clean; exit 130' INT TERM
+trap clean EXIT
+trap 'exit 130' INT TERM HUP
 wait $bench

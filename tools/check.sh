@@ -149,7 +149,7 @@ step "browsers without io_uring" env IO_BACKEND=mmsg cargo test --locked --test 
 step "test --benches" cargo test --locked --benches
 # Together: each set of features is a build of its own.
 step "test tools" cargo test --locked --no-fail-fast --features load,integration --bin sfu-load --bin sfu-bench \
-    --test replay --test explain --test integration --test load
+    --bin sfu-replay --test replay --test explain --test integration --test load
 RUSTDOCFLAGS="-D warnings" step "doc" cargo doc --locked --no-deps --document-private-items
 step "deny" deny
 

@@ -32,6 +32,8 @@ mod random;
 mod report;
 #[path = "load/sent_times.rs"]
 mod sent_times;
+#[path = "load/settling.rs"]
+mod settling;
 #[path = "load/signalling.rs"]
 mod signalling;
 #[path = "load/speech.rs"]

@@ -107,7 +107,13 @@ struct Arguments {
     )]
     repeat: u32,
     /// Id of the audio level extension in the capture.
-    #[arg(long, default_value_t = 1, value_name = "ID", value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "ID",
+        value_parser = clap::value_parser!(u8).range(1..),
+        conflicts_with = "inspect",
+    )]
     audio_level_id: u8,
     /// Only these SSRCs, decimal or 0x…; may be given several times.
     #[arg(long, value_name = "SSRC", value_parser = parse_ssrc)]

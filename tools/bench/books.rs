@@ -115,14 +115,27 @@ pub(crate) fn at_rest(network: &Network, seconds: u32) -> Result<f64> {
     let samples = std::thread::scope(|scope| scope.spawn(sampler).join());
     let samples = samples.map_err(|_| anyhow::anyhow!("the sampler panicked"))??;
     let (first, last) = samples.first().zip(samples.last()).context("no samples")?;
-    // Here it may sleep for long: what is booked is all that is known.
-    let passed = (last.server.at - first.server.at).max(0.001);
-    Ok(100.0 * (1.0 - (last.server.idle - first.server.idle) / passed).max(0.0))
+    Ok(first.server.busy_percent_until(&last.server))
+}
+
+impl Booked {
+    /// Of a CPU that may sleep for long: what is booked is all that is known, and nothing of one that slept all the time.
+    fn busy_percent_until(&self, last: &Booked) -> f64 {
+        let passed = last.at - self.at;
+        if passed > 0.0 { 100.0 * (1.0 - (last.idle - self.idle) / passed).max(0.0) } else { 0.0 }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cpu_that_never_woke_was_at_rest() {
+        let (slept, woke) = (Booked { at: 5.0, idle: 4.0 }, Booked { at: 7.0, idle: 5.5 });
+        assert_eq!(slept.busy_percent_until(&woke), 25.0);
+        assert_eq!(slept.busy_percent_until(&Booked { at: 5.0, idle: 4.0 }), 0.0);
+    }
 
     #[test]
     fn idle_time_is_of_the_cpu_and_of_the_moment_it_was_booked() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use gryt_sfu::time::Now;
 use serde_json::Value;
 
@@ -205,15 +205,28 @@ fn run(
         Ok((output?, machine))
     })?;
     let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "sfu-load ended with {}: {}", output.status, text.trim());
-    let outcome: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
-    std::fs::remove_file(&json)?;
+    let outcome = std::fs::read_to_string(&json);
+    let _ = std::fs::remove_file(&json); // It may not have come so far.
+    if !output.status.success() {
+        let why = outcome.map(|found| failures(&found)).unwrap_or_default();
+        bail!("sfu-load ended with {}: {why}\n{}", output.status, text.trim());
+    }
+    let outcome: Value = serde_json::from_str(&outcome?)?;
     let (mut figures, steal) = figures(&outcome, load, &machine, at_rest)?;
     figures.overload_s = running.overload_seconds(subject, network)?;
     if table.is_spread {
         (figures.machine_us, figures.both_us, figures.interrupts) = (f64::NAN, f64::NAN, f64::NAN);
     }
     Ok((figures, steal))
+}
+
+/// What sfu-load's table says of a run that failed, which nobody sees here.
+fn failures(found: &str) -> String {
+    let found: Value = serde_json::from_str(found).unwrap_or_default();
+    let broken =
+        found["broken"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    let failures = found["failures"].as_object().into_iter().flatten();
+    broken.chain(failures.map(|(why, count)| format!("{count} × {why}"))).collect::<Vec<_>>().join("; ")
 }
 
 fn figures(outcome: &Value, load: &Load, machine: &[Sample], at_rest: f64) -> Result<(Figures, f64)> {

@@ -13,7 +13,9 @@ use gryt_sfu::time::Now;
 
 use super::fan_out::{REGISTER, ROOM_AT, address};
 use super::outcome::{Latency, Outcome, Packets, Second, Setting};
-use super::process::{Usage, come_first, cpu_time, this_thread};
+use super::process::{Usage, come_first, cpu_time, raise_descriptors, this_thread};
+use super::settling::Settling;
+use super::speech::first_packet;
 use super::tally::Counts;
 use super::udp::{BATCH_LEN, Batch, Clocks, Port};
 use super::voice::{INTERVAL, phase};
@@ -34,10 +36,6 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 const DRAIN_PARTS: u32 = 50;
 /// Before the first second that counts.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// In the end, what is still on its way is waited for until nothing came for so long,
-const QUIET: Duration = Duration::from_millis(300);
-/// or for so long in all.
-const SETTLE_MAX: Duration = Duration::from_secs(3);
 const MEMBER_COUNT_MAX: u64 = 20_000;
 
 /// Members of a bare fan-out.
@@ -104,6 +102,7 @@ struct Speaker {
 pub(crate) fn run(settings: &Settings, packets: &[VoicePacket]) -> Result<Outcome> {
     let members = settings.members();
     ensure!(members <= MEMBER_COUNT_MAX, "{members} members: up to {MEMBER_COUNT_MAX} have a port");
+    raise_descriptors(members)?;
     // A port needs a runtime to be born in; asleep, as all are here, it needs none.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
@@ -181,7 +180,8 @@ fn speak(
             if is_over.load(Ordering::Relaxed) {
                 return;
             }
-            let packet = &packets[counter as usize % packets.len()];
+            let begins = first_packet(speaker.number.into(), packets.len());
+            let packet = &packets[(begins + counter as usize) % packets.len()];
             speaker.say(counter, target, packet.payload.len());
             sent.fetch_add(1, Ordering::Relaxed);
         }
@@ -247,22 +247,14 @@ fn listen(
         std::thread::sleep(next.saturating_duration_since(Now::read().instant));
     }
     is_over.store(true, Ordering::Relaxed);
-    let settles = Now::read().instant;
-    let mut came_at = settles;
-    loop {
-        hearing.counts = Counts::default();
+    hearing.counts = Counts::default();
+    let mut settling = Settling::new(Now::read().instant, 0);
+    while !settling.is_over(Now::read().instant, hearing.counts.received) {
+        std::thread::sleep(Settling::STEP);
         listeners.iter().for_each(|port| hearing.drain(port));
         speakers.iter().for_each(|speaker| hearing.drain(&speaker.port));
-        received += hearing.counts.received;
-        let now = Now::read().instant;
-        if hearing.counts.received > 0 {
-            came_at = now;
-        }
-        if now.duration_since(came_at) > QUIET || now.duration_since(settles) > SETTLE_MAX {
-            break;
-        }
-        std::thread::sleep(DRAIN_EVERY);
     }
+    received += hearing.counts.received;
     let others = if settings.deaf_speakers { 0 } else { settings.speakers - 1 };
     let hearing_each = settings.listeners.div_ceil(settings.hear_every) + others;
     let sent = sent.load(Ordering::Relaxed);

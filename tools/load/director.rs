@@ -18,6 +18,7 @@ use super::outcome::{Latency, Outcome, Own, Packets, Second, Server, Setting, Th
 use super::process::{self, Usage};
 use super::random::Random;
 use super::sent_times::Speakers;
+use super::settling::Settling;
 use super::signalling::Dialect;
 use super::speech;
 use super::support::now;
@@ -27,8 +28,6 @@ use super::voice;
 use super::voice_file::{self, VoicePacket};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Until what is on its way has arrived.
-const SETTLING: Duration = Duration::from_millis(700);
 /// Members that must count or leave, and do not.
 const ENDING_MAX: Duration = Duration::from_secs(10);
 const MEMBER_COUNT_MAX: u64 = 50_000;
@@ -46,6 +45,7 @@ pub(crate) fn run(load: &Load) -> Result<Outcome> {
         (1..=MEMBER_COUNT_MAX).contains(&members),
         "{members} members: from 1 to {MEMBER_COUNT_MAX} can join"
     );
+    process::raise_descriptors(members)?;
     let target = Arc::new(find(load.url.as_deref().unwrap_or_default(), trust(load))?);
     let packets = voice(&load.voice)?;
     if let Some(pid) = load.pid {
@@ -452,13 +452,21 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Packets of our own speakers that came since the last sample: others may talk on in these rooms.
+    fn arrived(&self) -> u64 {
+        self.crew.iter().map(|crew| crew.house.tally.change(|counts| counts.latency.len())).sum()
+    }
+
     /// Silence, then everybody counts, then everybody leaves.
     async fn end(&mut self) -> Result<()> {
         let all = |run: &Run<'_>, order| (0..run.members.len()).for_each(|index| run.order(index, order));
         all(self, Order::Hush);
-        let hushed = now() + SETTLING;
-        while let Ok(Some(news)) = tokio::time::timeout_at(hushed.into(), self.news.recv()).await {
-            self.hear(news);
+        let mut settling = Settling::new(now(), self.arrived());
+        while !settling.is_over(now(), self.arrived()) {
+            let until = now() + Settling::STEP;
+            while let Ok(Some(news)) = tokio::time::timeout_at(until.into(), self.news.recv()).await {
+                self.hear(news);
+            }
         }
         for (order, is_done) in [(Order::Count, is_counted as fn(&News) -> bool), (Order::Finish, is_ended)] {
             all(self, order);

@@ -41,6 +41,11 @@ impl Histogram {
         self.max = self.max.max(std::mem::take(&mut other.max));
     }
 
+    /// How many were counted.
+    pub(crate) fn len(&self) -> u64 {
+        self.count
+    }
+
     /// The greatest value.
     pub(crate) fn max(&self) -> u64 {
         self.max

@@ -45,6 +45,8 @@ const DEAF_DRAIN_EVERY: Duration = Duration::from_millis(500);
 /// A light member that hears nothing is woken by datagrams for so long.
 const AWAKE_MAX: Duration = Duration::from_secs(3);
 /// Until a server that was told `leave` has closed.
+/// A message that the server does not take in so long: it reads no more.
+const SAYING_MAX: Duration = Duration::from_secs(5);
 const LEAVING_MAX: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -229,7 +231,7 @@ impl<'a> Session<'a> {
             Error::Io(error) => format!("no connection: {error}"),
             other => format!("no WebSocket there: {}", shown(&other.to_string())),
         })?;
-        say(&mut socket, &signalling.opening()).await;
+        say(&mut socket, &signalling.opening()).await?;
 
         let ip = local_ip(plan.target.address).map_err(|error| format!("no route: {error}"))?;
         let port = Port::bind(ip).map_err(|error| format!("no UDP port: {error}"))?;
@@ -311,7 +313,7 @@ impl<'a> Session<'a> {
             return;
         }
         if let Some(message) = self.signalling.due(time) {
-            say(&mut self.socket, &message).await;
+            self.tell(&message).await;
         }
         self.turn_microphone(time).await;
         self.speak(time);
@@ -349,7 +351,7 @@ impl<'a> Session<'a> {
         let Some((voice, connected_at)) = self.voice.as_mut().zip(self.connected_at) else { return };
         let muted = voice.turn_microphone(self.plan, connected_at, time);
         if let Some(message) = muted.and_then(|muted| self.signalling.muted(muted)) {
-            say(&mut self.socket, &message).await;
+            self.tell(&message).await;
         }
     }
 
@@ -386,7 +388,12 @@ impl<'a> Session<'a> {
                     self.timeout = at;
                     return;
                 }
-                Ok(Output::Transmit(transmit)) => self.port.send(&transmit.contents, transmit.destination),
+                Ok(Output::Transmit(transmit)) => {
+                    if let Some(voice) = self.voice.as_ref().filter(|_| is_rtp(&transmit.contents)) {
+                        voice.leaves();
+                    }
+                    self.port.send(&transmit.contents, transmit.destination);
+                }
                 Ok(Output::Event(Event::Connected)) => self.handle_connected(),
                 Ok(Output::Event(Event::RtpPacket(packet))) => self.looked = self.stamp_of(&packet),
                 Ok(Output::Event(Event::Closed)) => self.broken = Some("the server ended the media".into()),
@@ -517,8 +524,8 @@ impl<'a> Session<'a> {
             self.heard.insert(stamp.sender, times);
         }
         self.lines.get_mut(&ssrc)?.identify(index, stamp.sender, stamp.counter);
-        // Another run's speaker counts by another clock.
-        self.heard.contains_key(&stamp.sender).then_some(stamp.sent_at)
+        // Another run's speaker counts by another clock. The stamp was sealed, and that took its time.
+        self.heard.get(&stamp.sender).map(|times| times.time_of(stamp.counter).unwrap_or(stamp.sent_at))
     }
 
     /// Hands a datagram to str0m.
@@ -528,8 +535,14 @@ impl<'a> Session<'a> {
         self.input(Input::Receive(time, Receive { proto: Protocol::Udp, source, destination, contents }));
     }
 
+    async fn tell(&mut self, message: &Value) {
+        if let Err(why) = say(&mut self.socket, message).await {
+            self.broken = Some(why);
+        }
+    }
+
     async fn leave(&mut self) {
-        say(&mut self.socket, &self.signalling.leave()).await;
+        let _ = say(&mut self.socket, &self.signalling.leave()).await; // It is over in any case.
         if !self.signalling.is_closed_after_leave() {
             return;
         }
@@ -542,7 +555,7 @@ impl<'a> Session<'a> {
             Ok(Message::Text(text)) => match self.signalling.hear(&text, now()) {
                 Ok((message, reply)) => {
                     if let Some(reply) = reply {
-                        say(&mut self.socket, &reply).await;
+                        self.tell(&reply).await;
                     }
                     if let Err(why) = self.obey(message).await {
                         self.broken = Some(why);
@@ -610,8 +623,7 @@ impl<'a> Session<'a> {
         self.mid = Some(mid);
         self.pending = Some(pending);
         let offer = self.signalling.offer(&offer.to_sdp_string());
-        say(&mut self.socket, &offer).await;
-        Ok(())
+        say(&mut self.socket, &offer).await
     }
 
     async fn answer(&mut self, sdp: &str) -> Result<(), String> {
@@ -621,8 +633,7 @@ impl<'a> Session<'a> {
         let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|error| bad_sdp(&error))?;
         self.lines.values_mut().for_each(Line::forget);
         let answer = self.signalling.answer(&answer.to_sdp_string());
-        say(&mut self.socket, &answer).await;
-        Ok(())
+        say(&mut self.socket, &answer).await
     }
 }
 
@@ -634,8 +645,15 @@ async fn wait(voice: Option<&mut Voice>, at: Instant) {
     }
 }
 
-async fn say(socket: &mut Socket, message: &Value) {
-    let _ = socket.send(Message::text(message.to_string())).await; // An end of the connection shows when we read.
+/// An end of the connection shows when we read; who does not read us for so long is at its end, too.
+async fn say(socket: &mut Socket, message: &Value) -> Result<(), String> {
+    let sent = socket.send(Message::text(message.to_string()));
+    tokio::time::timeout(SAYING_MAX, sent).await.map(drop).map_err(|_| "the server does not read".to_owned())
+}
+
+/// Neither RTCP nor DTLS (RFC 7983 §7, RFC 5761 §4).
+fn is_rtp(datagram: &[u8]) -> bool {
+    matches!(datagram, [128..=191, pt, ..] if !(64..=95).contains(&(pt & 0x7F)))
 }
 
 fn bad_sdp(error: &impl std::fmt::Display) -> String {
@@ -657,4 +675,35 @@ fn rtp_header(datagram: &[u8]) -> Option<(u32, u16, bool)> {
     }
     let ssrc = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
     Some((ssrc, u16::from_be_bytes([header[2], header[3]]), header[1] & 0x80 != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A server that asks and asks, and reads nothing, holds nobody for ever.
+    #[tokio::test]
+    async fn who_does_not_read_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            tell.send(tokio_tungstenite::tungstenite::accept(stream).unwrap()).unwrap();
+        });
+        let limits = Some(wire::socket_limits());
+        let url = format!("ws://{address}/");
+        let mut socket = Socket::open_url(address, &url, None, limits, None).await.unwrap();
+        let _open = told.recv().unwrap();
+        let message = Value::String("x".repeat(256 << 10));
+        for _ in 0..1_000 {
+            if let Err(why) = say(&mut socket, &message).await {
+                assert_eq!(why, "the server does not read");
+                return;
+            }
+        }
+        panic!("more than any buffer takes");
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gryt_sfu::net::thread;
+use gryt_sfu::net::{limits, thread};
 
 /// CPU time and memory of a process, all its threads.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,20 @@ pub(crate) fn come_first(is_realtime: bool) -> Result<()> {
     // SAFETY: takes no pointer. 0 is the calling thread.
     if unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) } == 0 {
         let _ = thread::raise_priority();
+    }
+    Ok(())
+}
+
+/// Sees to enough descriptors: each member has two sockets at most, and a speaker a timer.
+pub(crate) fn raise_descriptors(members: u64) -> Result<()> {
+    const OTHERS: u64 = 64;
+    let wanted = 3 * members + OTHERS;
+    let limit = limits::raise_descriptors(wanted).context("the limit of open files")?;
+    // Some of so many are no speakers: perhaps it is enough.
+    if limit < wanted {
+        eprintln!(
+            "sfu-load: {members} members may need {wanted} open files, and {limit} are allowed (ulimit -Hn)"
+        );
     }
     Ok(())
 }

@@ -46,6 +46,11 @@ pub(crate) struct Spoken<'a> {
     pub(crate) marker: bool,
 }
 
+/// Where a voice begins among its packets: else all would say the same at the same time, in packets of one length.
+pub(crate) fn first_packet(seed: u64, len: usize) -> usize {
+    (Random::new(seed).next() % len.max(1) as u64) as usize
+}
+
 /// A voice that goes on and on.
 pub(crate) struct Speech {
     packets: Arc<[VoicePacket]>,
@@ -65,7 +70,8 @@ impl Speech {
     /// `packets` are one at least. Voices with pauses and different seeds pause at different times.
     pub(crate) fn new(packets: Arc<[VoicePacket]>, with_pauses: bool, seed: u64) -> Speech {
         let spurts = with_pauses.then(|| Spurts { random: Random::new(seed), talking: false, ticks_left: 0 });
-        Speech { packets, at: 0, spurts, begins: true }
+        let at = first_packet(seed, packets.len());
+        Speech { packets, at, spurts, begins: true }
     }
 
     pub(crate) fn next(&mut self) -> Spoken<'_> {
@@ -150,7 +156,8 @@ mod tests {
     #[test]
     fn without_pauses_it_goes_round() {
         let packet = |byte, ticks| VoicePacket { payload: vec![byte], ticks };
-        let mut speech = Speech::new([packet(1, 960), packet(2, 480)].into(), false, 0);
+        let seed = (0..).find(|&seed| first_packet(seed, 2) == 0).expect("one of two");
+        let mut speech = Speech::new([packet(1, 960), packet(2, 480)].into(), false, seed);
         let said: Vec<_> = (0..4)
             .map(|_| {
                 let spoken = speech.next();
@@ -158,6 +165,14 @@ mod tests {
             })
             .collect();
         assert_eq!(said, [(1, 960, true), (2, 480, false), (1, 960, false), (2, 480, false)]);
+    }
+
+    #[test]
+    fn no_two_voices_say_the_same_at_the_same_time() {
+        let mut begins: Vec<usize> = (1..=8).map(|seed| first_packet(seed, 1_500)).collect();
+        begins.sort_unstable();
+        assert!(begins.windows(2).all(|pair| pair[1] - pair[0] > 1) && begins[7] < 1_500, "{begins:?}");
+        assert_eq!(first_packet(7, 1), 0);
     }
 
     #[test]

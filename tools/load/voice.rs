@@ -119,6 +119,11 @@ impl Voice {
         !is_late
     }
 
+    /// Its last packet leaves now, sealed.
+    pub(crate) fn leaves(&self) {
+        self.times.record(self.counter.wrapping_sub(1), self.house.nanos(now()));
+    }
+
     /// What it says next, and when that was.
     pub(crate) fn next_packet(&mut self, pt: Pt) -> (RtpWrite, Instant) {
         let spoken = self.speech.next();
