@@ -156,6 +156,23 @@ fn after_a_failure_the_endpoint_listens_on_for_five_more_attempts_a_minute() {
     });
 }
 
+/// Whose the panic was does not matter: here it is of whoever is told what to send.
+#[test]
+fn a_fault_of_ours_costs_an_attempt_and_no_more() {
+    local(async {
+        let (certificate, fingerprint) = certificate();
+        let mut is_faulty = true;
+        let outbound: Weather = Box::new(move |datagram| {
+            assert!(!std::mem::take(&mut is_faulty), "as a fault of ours would");
+            vec![datagram]
+        });
+        let mut server = Server::start(&acceptor(), fingerprint, fair(), outbound).await;
+        let client = connect(server.address, client_config(certificate, &SrtpProfile::ALL)).await.unwrap();
+        assert!(matches!(server.news().await, Err(Error::Panicked)));
+        assert_same_keys(&client, &server.news().await.unwrap()).await;
+    });
+}
+
 #[test]
 fn a_hello_of_somebody_else_that_comes_to_nothing_spoils_no_handshake() {
     local(async {

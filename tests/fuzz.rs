@@ -6,6 +6,7 @@
 
 mod sim;
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gryt_sfu::demux::Protocol;
-use gryt_sfu::dtls::endpoint::{Acceptor, Endpoint};
+use gryt_sfu::dtls::endpoint::{Acceptor, Endpoint, Error, Output};
 use gryt_sfu::dtls::identity::Identity;
 use gryt_sfu::dtls::keying::SrtpProfile;
 use gryt_sfu::ice::credentials::Secret;
@@ -310,25 +311,28 @@ fn dtls() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = tokio::task::LocalSet::new();
     let acceptor = tasks.block_on(&runtime, async { Acceptor::new(Identity::generate().unwrap()) });
-    let answered = Rc::new(std::cell::Cell::new(0_u64));
+    let (answered, faults) = (Rc::new(Cell::new(0_u64)), Rc::new(Cell::new(0_u64)));
     let endpoint = |tasks: &tokio::task::LocalSet| {
-        let answered = Rc::clone(&answered);
-        tasks.block_on(&runtime, async {
-            Endpoint::new(&acceptor, Fingerprint([0; 32]), move |_| answered.set(answered.get() + 1))
-        })
+        let (answered, faults) = (Rc::clone(&answered), Rc::clone(&faults));
+        let output = move |output| match output {
+            Output::Failed(Error::Panicked) => faults.set(faults.get() + 1),
+            _ => answered.set(answered.get() + 1),
+        };
+        tasks.block_on(&runtime, async { Endpoint::new(&acceptor, Fingerprint([0; 32]), output) })
     };
     let mut current = endpoint(&tasks);
     let mut count = 0_u32;
     fuzz("dtls", &seeds, |bytes| {
         current.handle_datagram(Bytes::copy_from_slice(bytes));
         count += 1;
-        // A panic of the task must be ours; an endpoint that has had enough makes room for another.
+        // An endpoint that has had enough makes room for another.
         if count.is_multiple_of(8) {
             tasks.block_on(&runtime, async {
                 for _ in 0..4 {
                     tokio::task::yield_now().await;
                 }
             });
+            assert_eq!(faults.get(), 0, "a panic over one of the last eight");
         }
         if count.is_multiple_of(64) {
             current = endpoint(&tasks);

@@ -6,7 +6,11 @@
 //! middle of a call, where listeners are still sealed for with the indices that the publisher could then repeat.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -160,7 +164,7 @@ impl Endpoint {
             established: None,
             attempts: VecDeque::new(),
         };
-        Endpoint { inbox, _task: AbortOnDrop(tokio::task::spawn_local(session.run())) }
+        Endpoint { inbox, _task: AbortOnDrop(tokio::task::spawn_local(session.run_on())) }
     }
 
     /// Takes a datagram of an authenticated pair. Dropped when too many wait: DTLS sends again.
@@ -190,7 +194,17 @@ struct Established {
 }
 
 impl Session {
-    async fn run(mut self) {
+    /// A fault of ours that a datagram brings to light costs the attempt in which it came, and no more.
+    async fn run_on(mut self) {
+        loop {
+            contained(self.run()).await;
+            self.hello = Reassembly::default();
+            (self.output)(Output::Failed(Error::Panicked));
+        }
+    }
+
+    /// Ends by a panic only.
+    async fn run(&mut self) {
         loop {
             let datagram = self.inbox.next().await;
             let mut next = self.handle_idle(&datagram);
@@ -267,6 +281,16 @@ impl Session {
         }
         None
     }
+}
+
+/// Ends with the work, or with its panic.
+async fn contained(work: impl Future<Output = ()>) {
+    let mut work = pin!(work);
+    let step = |context: &mut Context<'_>| {
+        let step = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        step.unwrap_or(Poll::Ready(())) // What the panic left behind is dropped with the work.
+    };
+    poll_fn(step).await;
 }
 
 /// Ends a task with its owner.
