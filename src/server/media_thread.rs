@@ -251,9 +251,9 @@ impl RelayOut {
             Relay::Datagram { is_stun: true, .. } => queue_len / 4,
             // Messages that carry state always find a place.
             Relay::Datagram { .. } | Relay::Voice(_) | Relay::Clock { .. } => queue_len * 3 / 4,
-            Relay::Learn(_) | Relay::Keep(_) | Relay::Forget(_) => queue_len,
+            Relay::Learn(_) | Relay::Keep { .. } | Relay::Forget(_) => queue_len,
         };
-        let carries_state = matches!(relay, Relay::Learn(_) | Relay::Keep(_) | Relay::Forget(_));
+        let carries_state = matches!(relay, Relay::Learn(_) | Relay::Keep { .. } | Relay::Forget(_));
         if !self.backlog.is_empty() || self.queue.len() >= room_for {
             if carries_state {
                 self.backlog.push_back(relay);

@@ -206,12 +206,22 @@ impl Worker {
                     Some(&holder) if self.peers[holder].holds(&path) => {
                         // A third worker may hear this before the claim itself: hence once more at the next check.
                         self.peers[holder].is_contested = true;
-                        self.tell_sharers(|| Relay::Keep(path));
+                        self.keep(path, self.settings.id);
                     }
                     _ => self.learn_foreign(path, from),
                 }
             }
-            Relay::Keep(path) => self.learn_foreign(*path, from),
+            Relay::Keep { path, owner } => {
+                let (path, owner) = (*path, *owner);
+                let is_refused = self.by_path.contains_key(&path);
+                if owner != self.settings.id {
+                    self.learn_foreign(path, owner);
+                    if is_refused {
+                        // Behind the claim, which a third worker may hear after its refusal.
+                        self.keep(path, owner);
+                    }
+                }
+            }
             Relay::Forget(path) => {
                 if self.foreign.get(path) == Some(&from) {
                     self.foreign.remove(path);
@@ -274,6 +284,7 @@ impl Worker {
             }
             Message::Response(response) => match self.by_path.get(&path) {
                 Some(&key) => {
+                    self.works_for(key);
                     self.look_soon(key);
                     self.peers[key].transport.handle_stun_response(now.instant, path, &response)
                 }
@@ -314,7 +325,7 @@ impl Worker {
         }
         if self.peers[key].is_contested && self.peers[key].holds(&path) {
             self.peers[key].is_contested = false;
-            self.tell_sharers(|| Relay::Keep(path));
+            self.keep(path, self.settings.id);
         }
         self.learn_ufrags(key);
         self.send(path, &response[..len], out);
@@ -358,6 +369,10 @@ impl Worker {
         self.by_path.remove(&path);
         // Even where it is another worker's: when both learnt it at once, each believes that it is the other's.
         self.tell_sharers(|| Relay::Forget(path));
+    }
+
+    fn keep(&mut self, path: Path, owner: WorkerId) {
+        self.tell_sharers(|| Relay::Keep { path, owner });
     }
 
     fn tell_sharers(&mut self, relay: impl Fn() -> Relay) {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::ids::TrackId;
+use crate::ids::{TrackId, WorkerId};
 use crate::packet::{DATAGRAM_LEN_MAX, Path};
 use crate::room::rewrite::Stretch;
 use crate::rtp::extension::Values;
@@ -37,8 +37,13 @@ pub enum Relay {
     /// This 5-tuple is mine from now on, unless a peer of yours holds it: it sent a valid MESSAGE-INTEGRITY. Never
     /// dropped.
     Learn(Path),
-    /// Somebody claims this 5-tuple, and the peer of mine that holds it keeps it. Never dropped.
-    Keep(Path),
+    /// Somebody claims this 5-tuple, and the owner's peer that holds it keeps it. Never dropped.
+    Keep {
+        /// What is claimed.
+        path: Path,
+        /// Who says this, or whoever refused it the claim.
+        owner: WorkerId,
+    },
     /// This 5-tuple is not mine, or no longer. Never dropped.
     Forget(Path),
 }

@@ -290,31 +290,65 @@ fn a_path_is_not_taken_on_another_worker_either() {
 }
 
 #[test]
-fn a_claim_that_comes_after_its_refusal_lasts_until_the_next_check() {
+fn a_claim_that_comes_after_its_refusal_changes_nothing() {
+    let mut workers = crew();
+    let one = workers[0].join(1, GCM);
+    let two = workers[1].join(2, GCM);
+    tell_all(&mut workers);
+    // All that the second says to the third is late; it stays in order, as all that one says to one does.
+    let mut late = Vec::new();
+    let mut hold_back = |workers: &mut [Sim]| {
+        for (to, relay) in workers[1].relays() {
+            match to.0 {
+                0 => workers[0].hand_over(WorkerId(1), relay),
+                _ => late.push(relay),
+            }
+        }
+    };
+    workers[1].check(one.path, &two.local);
+    hold_back(&mut workers);
+    for (to, refusal) in workers[0].relays() {
+        workers[usize::from(to.0)].hand_over(WorkerId(0), refusal);
+    }
+    workers[0].consent(&one);
+    for (to, again) in workers[0].relays() {
+        workers[usize::from(to.0)].hand_over(WorkerId(0), again);
+    }
+    hold_back(&mut workers);
+    let claims = late.len();
+    late.into_iter().for_each(|claim| workers[2].hand_over(WorkerId(1), claim));
+    assert!(claims >= 2, "the claim, and that it was refused");
+    tell_all(&mut workers);
+    let owner = |worker: &mut Sim| {
+        worker.deliver(one.path, &mut DTLS.clone());
+        worker.relays().iter().map(|(to, _)| to.0).collect::<Vec<_>>()
+    };
+    assert_eq!([2, 1].map(|worker: usize| owner(&mut workers[worker])), [[0], [0]]);
+    workers[0].consent(&one);
+    assert!(workers[0].relays().is_empty(), "once");
+}
+
+/// Whoever claimed and went before he heard of his refusal cannot say so: the next check does.
+#[test]
+fn a_claim_of_one_who_left_meanwhile_lasts_until_the_next_check() {
     let mut workers = crew();
     let one = workers[0].join(1, GCM);
     let two = workers[1].join(2, GCM);
     tell_all(&mut workers);
     workers[1].check(one.path, &two.local);
-    let mut late = Vec::new();
-    for (to, relay) in workers[1].relays() {
-        match to.0 {
-            0 => workers[0].hand_over(WorkerId(1), relay),
-            _ => late.push(relay),
-        }
-    }
+    workers[1].command(Command::RemoveTransport(two.transport));
+    let (at_once, late): (Vec<_>, Vec<_>) = workers[1].relays().into_iter().partition(|(to, _)| to.0 == 0);
+    at_once.into_iter().for_each(|(_, relay)| workers[0].hand_over(WorkerId(1), relay));
     tell_all(&mut workers); // The refusal.
-    late.into_iter().for_each(|claim| workers[2].hand_over(WorkerId(1), claim));
+    late.into_iter().for_each(|(_, relay)| workers[2].hand_over(WorkerId(1), relay));
     let owner = |worker: &mut Sim| {
         worker.deliver(one.path, &mut DTLS.clone());
         worker.relays().iter().map(|(to, _)| to.0).collect::<Vec<_>>()
     };
-    assert_eq!(owner(&mut workers[2]), [1], "it cannot know better");
+    assert_eq!(owner(&mut workers[2]), [0; 0], "it cannot know better");
     workers[0].consent(&one);
     tell_all(&mut workers);
-    assert_eq!([2, 1].map(|worker: usize| owner(&mut workers[worker])), [[0], [0]]);
-    workers[0].consent(&one);
-    assert!(workers[0].relays().is_empty(), "once");
+    assert_eq!(owner(&mut workers[2]), [0]);
 }
 
 #[test]
