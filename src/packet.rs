@@ -54,7 +54,7 @@ pub trait Egress {
     /// Keeps the first `len` bytes of the segment lent last. Without it the segment is not sent.
     fn commit(&mut self, len: usize);
 
-    /// Ends the run: its datagrams are on their way, in order.
+    /// Ends the run: its datagrams are on their way, in order but for those that the kernel refuses at first.
     fn close(&mut self);
 }
 

@@ -644,6 +644,26 @@ fn an_open_check_goes_on_under_the_new_credentials() {
     assert_eq!(scene.agent.selected(), Some(path(AWAY)));
 }
 
+/// The path that a restart finds well again is not given up for what was lost before.
+#[test]
+fn a_check_that_was_given_up_begins_anew_with_a_restart() {
+    let mut scene = Scene::connected();
+    scene.nominate(HOME, LOW);
+    scene.nominate(HOME_OTHER_PORT, LOW);
+    let asked = scene.pass(Duration::from_millis(3_200));
+    assert_eq!(asked.iter().filter(|(to, _)| *to == path(HOME_OTHER_PORT)).count(), 7, "all that there are");
+    assert_eq!(scene.agent.selected(), Some(path(HOME_OTHER_PORT)));
+    scene.restart(1);
+    scene.generation = 1;
+    scene.check(HOME_OTHER_PORT, false).unwrap();
+    let again = scene.due();
+    assert_eq!(again.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [path(HOME_OTHER_PORT)]);
+    assert_eq!(scene.agent.selected(), Some(path(HOME_OTHER_PORT)));
+    scene.respond(HOME_OTHER_PORT, &again[0].1).unwrap();
+    scene.pass(Duration::from_secs(3));
+    assert_eq!(scene.agent.selected(), Some(path(HOME_OTHER_PORT)));
+}
+
 #[test]
 fn a_peer_that_claims_our_role_gets_487_and_nothing_else_happens() {
     let mut scene = Scene::new();

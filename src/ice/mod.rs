@@ -1,8 +1,9 @@
 //! ICE-lite (RFC 8445 §2.5), STUN (RFC 8489) and consent (RFC 7675).
 //!
-//! Only an authenticated Binding request introduces a pair, and nothing but an answer to it, never
-//! longer than it, leaves for a pair on that ground alone. Media follows a pair only where DTLS
-//! finished or where the peer answered a check of ours.
+//! Only an authenticated Binding request introduces a pair. On that ground alone an answer leaves for it, never longer
+//! than the request, and checks of ours, of which a few a minute may begin. Media follows a pair only where DTLS
+//! finished or where the peer answered a check of ours; to another port of such an address, where a NAT may have moved
+//! the peer, it goes while that is being asked.
 //!
 //! - [`credentials`]: ufrags and passwords of both sides; a password follows from the ufrag.
 //! - [`integrity`]: MESSAGE-INTEGRITY and FINGERPRINT.

@@ -145,7 +145,7 @@ impl Outbox {
     /// Sends everything that is queued. The messages are free then, and all bytes but those of the open run.
     fn submit(&mut self) {
         self.hand_over(true);
-        // At once, so that nothing overtakes them.
+        // At once: what was handed over with them has left, and nothing later overtakes them.
         while let Some((destination, train)) = self.refused.pop_front() {
             self.repeat(destination, train);
         }

@@ -1,6 +1,6 @@
 //! One peer's ICE, DTLS and SRTP: ciphertext in, plaintext RTP out, and back. Knows no rooms.
 //!
-//! Invariant: nothing changes before it is authenticated, and nothing but answers to STUN and DTLS goes
+//! Invariant: nothing changes before it is authenticated, and nothing but STUN and answers to DTLS goes
 //! anywhere but to the selected pair.
 
 use std::time::{Duration, Instant};
