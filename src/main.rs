@@ -1,6 +1,5 @@
 //! The server's binary: configuration, start, signal, end.
 
-use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -9,7 +8,6 @@ use gryt_sfu::config::{self, Config, Flags, Order, TokenFlags};
 use gryt_sfu::http::{self, Tls};
 use gryt_sfu::net::thread::{allowed_cpus, cpu_count};
 use gryt_sfu::server::{Io, Server, logging, self_check};
-use gryt_sfu::throttle::Throttle;
 use gryt_sfu::time::Now;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -97,20 +95,8 @@ fn health(config: &Config) -> ExitCode {
     }
 }
 
-/// A fault of ours is in the log like everything else, whatever its format. A peer that knows how to cause one may
-/// do so again and again: each place in the code is throttled, few of them together.
-fn log_panic(info: &PanicHookInfo<'_>) {
-    static PLACES: [Throttle; 64] = [const { Throttle::new() }; 64];
-    let place = info.location().map_or(0, |place| place.file().len() + place.line() as usize);
-    if let Some(left_out) = PLACES[place % PLACES.len()].admit(Now::read().instant) {
-        let repeated = (left_out > 0).then_some(left_out);
-        tracing::error!(repeated, thread = std::thread::current().name(), "{info}");
-        logging::flush_panic();
-    }
-}
-
 fn run(config: &Config, tls: Option<Tls>) -> anyhow::Result<()> {
-    std::panic::set_hook(Box::new(log_panic));
+    std::panic::set_hook(Box::new(logging::note_panic));
     let io = Io::choose(config.io_backend).map_err(|error| anyhow::anyhow!(self_check::no_ring(&error)))?;
     io.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;

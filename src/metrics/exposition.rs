@@ -291,7 +291,8 @@ impl Snapshot {
         out.counter("messages_unknown", help, control.messages_unknown)?;
         let help = "Clients let go because they did not read what they were told";
         out.counter("clients_slow", help, control.clients_slow)?;
-        out.counter("panics", "Sessions and rooms that a fault of the server ended", control.panics)?;
+        let help = "Panics: faults of the server, each of which ended a session, a room, a connection or a handshake";
+        out.counter("panics", help, control.panics)?;
         let help = "Lines of the log that could not be written: its reader or the disk does not keep up";
         out.counter("log_lines_lost", help, control.log_lines_lost)?;
         let help = "From a DTLS handshake's first datagram to its keys";

@@ -43,12 +43,34 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
 /// # Errors
 /// When none of them may be used.
 pub fn pin_to(cpus: &[usize]) -> io::Result<()> {
+    pin(0, cpus)
+}
+
+/// Keeps all threads of this process on `cpus`: the calling one and those that were started before.
+///
+/// # Errors
+/// When none of them may be used, or the kernel does not tell the threads; then the calling one at least is there, if it
+/// may be.
+pub fn pin_all_to(cpus: &[usize]) -> io::Result<()> {
+    pin_to(cpus)?;
+    for task in fs::read_dir("/proc/self/task")? {
+        let name = task?.file_name();
+        if let Some(thread) = name.to_str().and_then(|name| name.parse().ok()) {
+            // It may have ended meanwhile.
+            let _ = pin(thread, cpus);
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a thread on `cpus`; 0 is the calling one.
+fn pin(thread: libc::pid_t, cpus: &[usize]) -> io::Result<()> {
     let mut mask = [0_u64; CPU_COUNT_MAX / WORD_BITS];
     for cpu in cpus.iter().filter(|cpu| **cpu < CPU_COUNT_MAX) {
         mask[cpu / WORD_BITS] |= 1 << (cpu % WORD_BITS);
     }
     // SAFETY: the kernel reads the mask only.
-    let result = unsafe { libc::sched_setaffinity(0, mem::size_of_val(&mask), mask.as_ptr().cast()) };
+    let result = unsafe { libc::sched_setaffinity(thread, mem::size_of_val(&mask), mask.as_ptr().cast()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

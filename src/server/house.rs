@@ -106,7 +106,7 @@ impl Status for House {
             handshakes: self.handshakes.unfinished_count() as u64,
             handshakes_completed,
             handshakes_failed,
-            panics: counts.panics,
+            panics: logging::panic_total(),
             log_lines_lost: logging::lost_total(),
             handshake_time: self.handshakes.durations(),
             join_to_media: self.signalling.join_to_media(),

@@ -3,9 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::panic::PanicHookInfo;
 use std::path::Path;
 use std::process;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -19,7 +22,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use super::log_queue::{LogQueue, Notices};
 use crate::config::{Config, LogFormat};
-use crate::throttle::throttled;
+use crate::throttle::{Throttle, throttled};
+use crate::time::Now;
 
 /// How long the end waits for the last lines to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -29,6 +33,8 @@ const PANIC_WORDS: Duration = Duration::from_millis(100);
 
 /// Standard error, and `LOG_FILE` behind it. Of the whole process.
 static QUEUES: OnceLock<Vec<LogQueue>> = OnceLock::new();
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Writes what is still to be written when dropped, also by a panic.
 #[must_use]
@@ -82,9 +88,24 @@ pub fn give_up() -> ! {
     process::exit(1)
 }
 
-/// Lets what was said of a panic be written, but holds up whom it struck for a moment only.
-pub fn flush_panic() {
-    queues().iter().for_each(|queue| queue.flush(PANIC_WORDS));
+/// A fault of ours, for [`std::panic::set_hook`]: counted, and in the log like everything else, whatever its format. A
+/// peer that knows how to cause one may do so again and again: each place in the code is throttled, few of them
+/// together.
+pub fn note_panic(info: &PanicHookInfo<'_>) {
+    static PLACES: [Throttle; 64] = [const { Throttle::new() }; 64];
+    PANICS.fetch_add(1, Ordering::Relaxed);
+    let place = info.location().map_or(0, |place| place.file().len() + place.line() as usize);
+    if let Some(left_out) = PLACES[place % PLACES.len()].admit(Now::read().instant) {
+        let repeated = (left_out > 0).then_some(left_out);
+        tracing::error!(repeated, thread = thread::current().name(), "{info}");
+        // Whom it struck is held up for a moment only.
+        queues().iter().for_each(|queue| queue.flush(PANIC_WORDS));
+    }
+}
+
+/// Panics that [`note_panic`] was told of, since the start.
+pub(super) fn panic_total() -> u64 {
+    PANICS.load(Ordering::Relaxed)
 }
 
 /// Lets the last lines be written, if whoever reads them does so within a moment.
@@ -144,4 +165,21 @@ fn timestamp() -> String {
     // A `String` takes everything.
     let _ = SystemTime.format_time(&mut Writer::new(&mut text));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic;
+
+    use super::*;
+
+    #[test]
+    fn each_panic_is_counted() {
+        let before = panic_total();
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(note_panic));
+        let caught = panic::catch_unwind(|| panic!("as a fault of ours would"));
+        panic::set_hook(others);
+        assert!(caught.is_err() && panic_total() > before);
+    }
 }

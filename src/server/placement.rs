@@ -65,10 +65,11 @@ impl Placement {
         self.workers[worker]
     }
 
-    /// Keeps the calling thread, and those that it starts, off the workers' CPUs.
+    /// Keeps this process's threads, all of which are control's as long as no worker has started, and those that they
+    /// start, off the workers' CPUs.
     pub(super) fn keep_control_off(&self) {
-        // Where it may not move it stays where it was.
-        let _ = net_thread::pin_to(&self.control);
+        // Where they may not move they stay where they were.
+        let _ = net_thread::pin_all_to(&self.control);
     }
 }
 

@@ -85,8 +85,6 @@ pub struct Counts {
     pub media_failed: u64,
     /// Total: of those, before there was any media.
     pub media_unreached: u64,
-    /// Total: sessions and rooms ended by a fault of ours, one a panic.
-    pub panics: u64,
 }
 
 /// What has a deadline.
@@ -339,7 +337,6 @@ impl State {
 
     /// Ends the session that our own fault struck; everybody else goes on.
     pub(super) fn end_faulty(&mut self, now: Instant, culprit: Culprit) {
-        self.totals.panics += 1;
         let participant = match culprit {
             Culprit::Transport(transport) => self.transports.get(&transport).copied(),
             Culprit::Participant(id) => Some(id),
@@ -360,7 +357,6 @@ impl State {
     /// The room is no more on one of its workers, and with that on none: its members hear that it was our fault, and may
     /// join again.
     pub(super) fn handle_room_failed(&mut self, now: Instant, worker: WorkerId, id: RoomId) {
-        self.totals.panics += 1;
         let room = self.registry.room(id).filter(|room| room.parts().contains(worker));
         let members: Vec<ParticipantId> = room.into_iter().flat_map(|room| room.members()).collect();
         for member in members {
