@@ -407,12 +407,52 @@ async fn a_publisher_who_floods_costs_only_himself() {
     assert!(heard < u64::from(sent) * 3 / 4, "{heard} of {sent} went through");
 }
 
+/// The listener hears these two, and none of the others.
+async fn hears_two_alone(listener: &Client, loudest: [&Client; 2], others: &[&Client]) {
+    let counts = || -> Vec<u64> { others.iter().map(|other| listener.state().count(other.id)).collect() };
+    // A slot that has to change hands has done so by then.
+    tokio::join!(listener.hears(loudest[0], 50), listener.hears(loudest[1], 50));
+    let before = counts();
+    tokio::join!(listener.hears(loudest[0], 50), listener.hears(loudest[1], 50));
+    assert_eq!(counts(), before, "{} hears somebody else", listener.user);
+}
+
+/// As who shouts does: the level is everybody's own word.
 #[tokio::test]
-async fn a_room_of_liars_about_loudness_keeps_its_other_voices() {
+async fn who_lies_about_loudness_takes_one_slot_and_leaves_the_others_to_the_loudest() {
     let server = Server::spawn(&[("AUDIO_SLOTS", "2")]);
     let (ann, ben) = call(&server).await;
+    ann.speak(10);
+    let cleo = Client::join(&server, "hall", "cleo", Options::default()).await;
+    cleo.speak(40);
     let liar = Client::join(&server, "hall", "liar", Options::default()).await;
     liar.speak(0);
-    ann.hears(&liar, 10).await;
+    ann.hears(&liar, 50).await;
+    let listener = Client::join(&server, "hall", "listener", Options::listener()).await;
+    hears_two_alone(&listener, [&liar, &ann], &[&ben, &cleo]).await;
+    hears_two_alone(&cleo, [&liar, &ann], &[&ben]).await;
+    // On stage they hear each other beside him, and have done so all the while.
     both_still_hear(&ann, &ben).await;
+}
+
+/// Nothing tells a lie from a shout: what is left is a moderator.
+#[tokio::test]
+async fn as_many_liars_about_loudness_as_slots_are_all_that_is_heard_until_one_is_muted() {
+    let server = Server::spawn(&[("AUDIO_SLOTS", "2")]);
+    let (ann, ben) = call(&server).await;
+    ann.speak(10);
+    let liars = [
+        Client::join(&server, "hall", "liar", Options::default()).await,
+        Client::join(&server, "hall", "another", Options::default()).await,
+    ];
+    for liar in &liars {
+        liar.speak(0);
+    }
+    let listener = Client::join(&server, "hall", "listener", Options::listener()).await;
+    hears_two_alone(&listener, [&liars[0], &liars[1]], &[&ann, &ben]).await;
+    hears_two_alone(&ben, [&liars[0], &liars[1]], &[&ann]).await;
+    liars[1].set_muted(true); // As a moderator could.
+    hears_two_alone(&listener, [&liars[0], &ann], &[&ben, &liars[1]]).await;
+    hears_two_alone(&ben, [&liars[0], &ann], &[&liars[1]]).await;
+    ann.hears(&ben, 50).await;
 }
