@@ -12,10 +12,19 @@ use crate::house::{CLOSING, Folder, assert_variables, path, printed, seconds, te
 const FILE: &str = "tools/deploy/docker-compose.yml";
 const EXAMPLE: &str = "tools/deploy/compose.env.example";
 
-fn compose() -> Value {
+/// What the example leaves empty: everybody could read it there.
+const SECRETS: [(&str, &str); 2] =
+    [("TURN_SECRET", "a-secret-of-this-test-alone"), ("GRAFANA_PASSWORD", "a-password-of-this-test-alone")];
+
+/// Compose with the example's variables, and the secrets of whoever filled them in.
+fn filled_in() -> Command {
     let mut compose = tool("docker-compose");
-    compose.arg("--file").arg(path(FILE)).arg("--env-file").arg(path(EXAMPLE));
-    let config = printed(compose.args(["config", "--format", "json"]));
+    compose.arg("--file").arg(path(FILE)).arg("--env-file").arg(path(EXAMPLE)).envs(SECRETS);
+    compose
+}
+
+fn compose() -> Value {
+    let config = printed(filled_in().args(["config", "--format", "json"]));
     serde_json::from_str(&config).expect("it writes JSON")
 }
 
@@ -116,7 +125,7 @@ fn coturn_has_this_machines_settings_and_no_others() {
     let settings = printed(&mut command);
     let expected = [
         "no-cli",
-        "static-auth-secret=an-example-of-16-bytes",
+        "static-auth-secret=a-secret-of-this-test-alone",
         "realm=turn.example.org",
         "allowed-peer-ip=198.51.100.7",
         "allowed-peer-ip=2001:db8::7",
@@ -131,14 +140,31 @@ fn coturn_has_this_machines_settings_and_no_others() {
     assert_eq!(settings.lines().collect::<Vec<_>>(), expected);
 }
 
+/// How compose ends, and what it says, with this variable empty in the environment, or only in the file.
+fn without(name: &str, is_given: bool) -> (bool, String) {
+    let mut compose = filled_in();
+    if is_given {
+        compose.env(name, "");
+    } else {
+        compose.env_remove(name);
+    }
+    let output = compose.args(["config", "--quiet"]).output().expect("it runs");
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 #[test]
 fn what_must_be_given_is_asked_for() {
     for name in ["ICE_ADVERTISE_IP", "TURN_HOST", "TURN_SECRET", "GRAFANA_PASSWORD"] {
-        let mut compose = tool("docker-compose");
-        compose.arg("--file").arg(path(FILE)).arg("--env-file").arg(path(EXAMPLE)).env(name, "");
-        let output = compose.args(["config", "--quiet"]).output().expect("it runs");
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && words.contains(name), "{name}: {words}");
+        let (is_taken, words) = without(name, true);
+        assert!(!is_taken && words.contains(name), "{name}: {words}");
         assert!(text(EXAMPLE).contains(&format!("\n{name}=")));
+    }
+}
+
+#[test]
+fn the_example_starts_nothing_before_its_secrets_are_filled_in() {
+    for (name, _) in SECRETS {
+        let (is_taken, words) = without(name, false);
+        assert!(!is_taken && words.contains(name), "{name}: {words}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use gryt_sfu::config::Config;
+use gryt_sfu::config::{Config, Error};
 use serde_json::{Value, json};
 
 use crate::house::{CLOSING, NOBODY, assert_variables, path, printed, seconds, text, tool, yaml};
@@ -62,6 +62,18 @@ fn there_is_one_server_on_the_nodes_network() {
     assert_eq!(advertised["valueFrom"]["fieldRef"]["fieldPath"], "status.hostIP");
 }
 
+/// What the server makes of the manifests once each secret has been replaced, but for this one.
+fn configured(manifests: &HashMap<String, Value>, shipped: Option<&str>) -> Result<Config, Error> {
+    let settings = &manifests["ConfigMap gryt-sfu"]["data"];
+    let secrets = &manifests["Secret gryt-sfu"]["stringData"];
+    Config::parse(2, |name| match (name, secrets.get(name)) {
+        ("ICE_ADVERTISE_IP", _) => Some("192.0.2.1".to_owned()),
+        (_, Some(secret)) if shipped == Some(name) => Some(text_of(secret).to_owned()),
+        (_, Some(_)) => Some("a-secret-as-long-as-it-takes-to-be-accepted".to_owned()),
+        (_, None) => settings.get(name).map(|value| text_of(value).to_owned()),
+    })
+}
+
 #[test]
 fn the_server_is_set_up_with_values_that_it_takes() {
     let manifests = manifests();
@@ -71,17 +83,23 @@ fn the_server_is_set_up_with_values_that_it_takes() {
     let own =
         container["env"].as_array().expect("variables").iter().map(|variable| text_of(&variable["name"]));
     assert_variables(FOLDER, settings.keys().chain(secrets.keys()).map(String::as_str).chain(own));
-    Config::parse(2, |name| match name {
-        "ICE_ADVERTISE_IP" => Some("192.0.2.1".to_owned()),
-        // The shipped ones are too short on purpose.
-        _ if secrets.contains_key(name) => Some("a-secret-as-long-as-it-takes-to-be-accepted".to_owned()),
-        _ => settings.get(name).map(|value| text_of(value).to_owned()),
-    })
-    .unwrap_or_else(|error| panic!("{FOLDER}: {error}"));
+    configured(&manifests, None).unwrap_or_else(|error| panic!("{FOLDER}: {error}"));
     assert_eq!(
         container["envFrom"],
         json!([{ "configMapRef": { "name": "gryt-sfu" } }, { "secretRef": { "name": "gryt-sfu" } }])
     );
+}
+
+/// Everybody can read them here: each is too short on purpose.
+#[test]
+fn no_secret_is_taken_as_it_is_shipped() {
+    let manifests = manifests();
+    let secrets = manifests["Secret gryt-sfu"]["stringData"].as_object().expect("data");
+    assert!(!secrets.is_empty());
+    for name in secrets.keys() {
+        let error = configured(&manifests, Some(name)).expect_err(name);
+        assert!(error.to_string().starts_with(&format!("{name}=")), "{name}: {error}");
+    }
 }
 
 #[test]
