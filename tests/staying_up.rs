@@ -312,7 +312,8 @@ fn a_full_disk_is_one_line_and_costs_nothing_else() {
     server.wait_for_log("five calls", |log| (log.matches("INFO left").count() == 5).then_some(()));
     let lines = server.throttled_lines("LOG_FILE cannot be written to", begun);
     assert!(lines[0].contains("ERROR") && lines[0].contains("No space left"), "{lines:?}");
-    assert!(!server.log().contains("Unable to write"), "{}", server.log());
+    let log = server.whole_log();
+    assert!(!log.contains("Unable to write"), "{log}");
 }
 
 /// Out of descriptors, `accept` fails again and again until somebody goes.

@@ -5,9 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{PATIENCE, now};
+
+/// How long what it wrote last may take from its pipes into its log.
+const LAST_LINES_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct Log {
@@ -19,6 +23,7 @@ struct Log {
 pub struct Server {
     child: Child,
     log: Arc<Log>,
+    collectors: [JoinHandle<()>; 2],
     /// Where HTTP and WebSocket are served.
     pub http: SocketAddr,
     /// Its first UDP port.
@@ -41,10 +46,12 @@ impl Server {
     pub fn spawn_command(mut command: Command, env: &[(&str, &str)]) -> Server {
         let mut child = start(&mut command, env);
         let log = Arc::new(Log::default());
-        collect(child.stdout.take().expect("piped"), Arc::clone(&log));
-        collect(child.stderr.take().expect("piped"), Arc::clone(&log));
+        let collectors = [
+            collect(child.stdout.take().expect("piped"), Arc::clone(&log)),
+            collect(child.stderr.take().expect("piped"), Arc::clone(&log)),
+        ];
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut server = Server { child, log, http, media: 0 };
+        let mut server = Server { child, log, collectors, http, media: 0 };
         let port = server.wait_for_log("an HTTP port", http_port);
         server.http.set_port(port);
         // The line on media comes when the workers stand.
@@ -78,17 +85,38 @@ impl Server {
             let left = deadline.saturating_duration_since(now());
             let ended = self.child.try_wait().expect("our child");
             if left.is_zero() || ended.is_some() {
-                drop(text); // The value's end reads it too.
-                panic!("no sign of {what} ({ended:?}); the log:\n{}", self.log());
+                drop(text); // Others take it, too.
+                if ended.is_some() {
+                    self.collect_last_lines();
+                }
+                let log = self.log();
+                return find(&log)
+                    .unwrap_or_else(|| panic!("no sign of {what} ({ended:?}); the log:\n{log}"));
             }
             let pause = left.min(Duration::from_millis(200));
             text = log.grew.wait_timeout(text, pause).expect("no panic holds it").0;
         }
     }
 
-    /// Everything it wrote until now.
+    /// Everything that came of what it wrote until now: more may be on its way.
     pub fn log(&self) -> String {
         self.log.text.lock().expect("no panic holds it").clone()
+    }
+
+    /// Ends it by SIGTERM. Everything it ever wrote: what is not in there it has not said.
+    pub fn whole_log(&mut self) -> String {
+        self.terminate();
+        let end = self.wait(PATIENCE);
+        assert!(end.is_some_and(|status| status.success()), "{end:?}");
+        self.log()
+    }
+
+    /// Once it has ended: its pipes end with it, but for one that a child of its own holds.
+    fn collect_last_lines(&self) {
+        let deadline = now() + LAST_LINES_MAX;
+        while !self.collectors.iter().all(JoinHandle::is_finished) && now() < deadline {
+            std::thread::sleep(Duration::from_millis(1)); // A thread's end cannot be awaited with a deadline.
+        }
     }
 
     /// Lines of a throttled place of which it wrote no more than it may since `begun`; there is one at least.
@@ -180,9 +208,11 @@ impl Server {
         assert!(status.success());
     }
 
-    /// Waits for its end.
+    /// Waits for its end, after which its log is whole.
     pub fn wait(&mut self, at_most: Duration) -> Option<ExitStatus> {
-        end_of(&mut self.child, at_most)
+        let end = end_of(&mut self.child, at_most)?;
+        self.collect_last_lines();
+        Some(end)
     }
 }
 
@@ -266,6 +296,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.collect_last_lines();
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", tail(&self.log(), 60));
         } else {
@@ -280,7 +311,7 @@ fn tail(text: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-fn collect(pipe: impl Read + Send + 'static, log: Arc<Log>) {
+fn collect(pipe: impl Read + Send + 'static, log: Arc<Log>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
             let mut text = log.text.lock().expect("no panic holds it");
@@ -288,7 +319,7 @@ fn collect(pipe: impl Read + Send + 'static, log: Arc<Log>) {
             text.push('\n');
             log.grew.notify_all();
         }
-    });
+    })
 }
 
 /// The port in the line that says where HTTP listens.
