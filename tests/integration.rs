@@ -5,12 +5,13 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 
 use serde_json::Value;
-use support::Server;
+use support::{PATIENCE, Server, now, pipe};
 
 const README: &str = include_str!("../README.md");
 
@@ -47,17 +48,16 @@ fn curl(line: &str, server: &Server) -> String {
 /// Ends with the value.
 struct Talk {
     child: Child,
-    lines: BufReader<std::process::ChildStdout>,
+    lines: Receiver<String>,
 }
 
 impl Talk {
     /// On a terminal, as people use it: elsewhere it does not say when it is connected.
     fn start(line: &str, server: &Server) -> Talk {
-        let mut command = shell(&format!("script -qefc '{line}' /dev/null"), server);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("a shell");
-        let lines = BufReader::new(child.stdout.take().expect("piped"));
-        let mut talk = Talk { child, lines };
+        let mut command = shell(&format!("script -qefc '{line}' /dev/null 2>&1"), server);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell");
+        let lines = pipe::lines(child.stdout.take().expect("piped"));
+        let talk = Talk { child, lines };
         talk.until("Connected", |line| line.contains("Connected").then_some(()));
         talk
     }
@@ -68,7 +68,7 @@ impl Talk {
     }
 
     /// The next message of this event.
-    fn hears(&mut self, event: &str) -> Value {
+    fn hears(&self, event: &str) -> Value {
         self.until(event, |line| {
             // What the server says begins with `< `; what we type is echoed.
             let (_, message) = line.split_once("< ")?;
@@ -78,21 +78,17 @@ impl Talk {
         })
     }
 
-    fn until<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
-        let mut all = Vec::new();
-        loop {
-            let start = all.len();
-            if self.lines.read_until(b'\n', &mut all).unwrap_or(0) == 0 {
-                break;
-            }
-            if let Some(found) = find(&String::from_utf8_lossy(&all[start..])) {
+    fn until<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        let deadline = now() + PATIENCE;
+        let mut all = String::new();
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(now())) {
+            if let Some(found) = find(&line) {
                 return found;
             }
+            all.push_str(&line);
+            all.push('\n');
         }
-        let mut said = String::new();
-        let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said)); // For the panic only.
-        let all = String::from_utf8_lossy(&all);
-        panic!("no {what} (wscat is needed: npm install --prefix target/tools/node wscat): {all}{said}");
+        panic!("no {what} (wscat is needed: npm install --prefix target/tools/node wscat): {all}");
     }
 }
 

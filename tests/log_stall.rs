@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use support::server::{ended_start, sfu};
-use support::{Client, Options, PATIENCE, Server, now};
+use support::{Client, Options, PATIENCE, Server, now, pipe};
 
 /// A pipe by name that nobody reads until told to, full from the beginning when told so.
 struct Pipe {
@@ -43,7 +43,7 @@ impl Pipe {
     /// Reads lines until one is as wanted.
     fn line(&self, is_it: impl Fn(&str) -> bool) -> String {
         let reader = OpenOptions::new().read(true).open(&self.path).expect("our own pipe");
-        BufReader::new(reader).lines().map_while(Result::ok).find(|line| is_it(line)).expect("a line")
+        pipe::line(reader, is_it).expect("a line in time")
     }
 
     /// The server, with its standard error here.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::seccomp::forbid;
 use support::server::{ended_start, sfu};
-use support::{Client, Halted, Options, PATIENCE, Server, now};
+use support::{Client, Halted, Options, PATIENCE, Server, now, pipe};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -49,14 +49,12 @@ fn a_port_that_is_given_back_a_moment_later_is_waited_for() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    let log = BufReader::new(child.stderr.take().expect("piped"));
-    let said = log.lines().map_while(Result::ok).find(|line| line.contains("waiting for it"));
+    let said = pipe::line(child.stderr.take().expect("piped"), |line| line.contains("waiting for it"));
     drop(held);
-    let banner = BufReader::new(child.stdout.take().expect("piped"));
-    let started = banner.lines().map_while(Result::ok).any(|line| line.contains("demo page: "));
+    let started = pipe::line(child.stdout.take().expect("piped"), |line| line.contains("demo page: "));
     child.kill().expect("our child");
     child.wait().expect("our child");
-    assert!(started, "it did not start");
+    assert!(started.is_some(), "it did not start");
     assert!(said.is_some_and(|line| line.contains(&port)), "it did not say why it waits");
 }
 

@@ -15,6 +15,7 @@ pub mod debug;
 pub mod frame;
 pub mod halted;
 pub mod nat;
+pub mod pipe;
 pub mod sdp;
 pub mod seccomp;
 pub mod server;
