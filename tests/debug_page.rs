@@ -7,10 +7,10 @@
 mod driver;
 mod support;
 
-use std::path::Path;
 use std::process::Command;
 
 use driver::{Browser, Driver, Screen};
+use support::folder::Folder;
 use support::{Client, Options, Server};
 
 const TOKEN: &str = "a-token-of-more-than-16-bytes";
@@ -201,10 +201,8 @@ const CAPTURE_SAID: &str = "document.getElementById('capture-said').textContent"
 
 #[tokio::test]
 async fn a_capture_is_one_click() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-captures-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let dir = folder.to_str().expect("text");
-    let mut server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("CAPTURE_DIR", dir)]);
+    let folder = Folder::new();
+    let mut server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("CAPTURE_DIR", folder.dir())]);
     let ann = Client::join(&server, "hall", "ann", called("Ann")).await;
     let ben = Client::join(&server, "hall", "ben", called("Ben")).await;
     ben.speak(30);
@@ -231,12 +229,11 @@ async fn a_capture_is_one_click() {
     page.until("the end", &format!("{CAPTURE_SAID} === '{name} is in CAPTURE_DIR'")).await;
     server.wait_for_log("the file", |log| log.contains("capture written").then_some(()));
     let files: Vec<_> =
-        std::fs::read_dir(&folder).expect("a folder").map(|file| file.expect("a file")).collect();
+        std::fs::read_dir(folder.dir()).expect("a folder").map(|file| file.expect("a file")).collect();
     assert_eq!(files.len(), 1, "one click, one file: {files:?}");
     assert_eq!(files[0].file_name().to_str(), Some(&*name));
     assert!(files[0].metadata().expect("a file").len() > 10_000, "some 500 packets");
     assert_eq!(page.console(), Vec::<String>::new());
-    let _ = std::fs::remove_dir_all(&folder);
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@
 #[allow(dead_code, unreachable_pub, reason = "others use the rest")]
 #[path = "support/certificate.rs"]
 mod certificate;
+#[allow(dead_code, unreachable_pub, reason = "others use the rest")]
+#[path = "support/folder.rs"]
+mod folder;
 #[path = "http_hostile/handshakes.rs"]
 mod handshakes;
 mod http_support;

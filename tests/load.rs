@@ -14,14 +14,14 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use driver::{Driver, Screen};
 use gryt_sfu::net::thread;
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 use serde_json::Value;
-use support::certificate::Folder;
+use support::folder::Folder;
 use support::{PATIENCE, Server, now};
 
 fn sfu_load(url: &str, arguments: &str) -> Command {
@@ -41,11 +41,7 @@ fn run(url: &str, arguments: &str) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
-fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("load-{}-{name}", std::process::id()))
-}
-
-fn json(path: &PathBuf) -> Value {
+fn json(path: &str) -> Value {
     let text = std::fs::read_to_string(path).expect("it wrote JSON");
     serde_json::from_str(&text).expect("it is JSON")
 }
@@ -53,14 +49,13 @@ fn json(path: &PathBuf) -> Value {
 #[tokio::test]
 async fn a_small_room_is_heard_and_reported() {
     let server = Server::spawn(&[]);
-    let (results, report) = (file("room.json"), file("room.html"));
+    let files = Folder::new();
+    let (results, report) = (files.path("room.json"), files.path("room.html"));
     let (status, said) = run(
         &url_of(&server),
         &format!(
-            "--rooms 2 --speakers 2 --listeners 2 --seconds 6 --pid {} --max-loss 50 --json {} --report {}",
-            server.pid(),
-            results.display(),
-            report.display()
+            "--rooms 2 --speakers 2 --listeners 2 --seconds 6 --pid {} --max-loss 50 --json {results} --report {report}",
+            server.pid()
         ),
     );
     assert_eq!(status, Some(0), "{said}");
@@ -85,7 +80,7 @@ async fn a_small_room_is_heard_and_reported() {
 
     let page = Driver::start("load").browser().await;
     page.set_screen(Screen::Desktop);
-    page.goto(&format!("file://{}", report.display())).await;
+    page.goto(&format!("file://{report}")).await;
     assert_eq!(page.run("return document.querySelectorAll('figure svg path.line').length").await, 11);
     let spoilt =
         "[...document.querySelectorAll('path')].filter((p) => /NaN|inf/.test(p.getAttribute('d'))).length";
@@ -111,14 +106,12 @@ async fn a_small_room_is_heard_and_reported() {
 #[test]
 fn light_members_come_and_go_and_speak_from_a_file() {
     let server = Server::spawn(&[]);
-    let (results, voice) = (file("light.json"), file("voice.opus"));
-    std::fs::write(&voice, sound_file()).expect("a file is written");
+    let files = Folder::new();
+    let (results, voice) = (files.path("light.json"), files.write("voice.opus", &sound_file()));
     let (status, said) = run(
         &url_of(&server),
         &format!(
-            "--light --speakers 2 --listeners 6 --seconds 8 --churn 60 --mute 3/1 --dtx --threads 2 --max-loss 50 --input {} --json {}",
-            voice.display(),
-            results.display()
+            "--light --speakers 2 --listeners 6 --seconds 8 --churn 60 --mute 3/1 --dtx --threads 2 --max-loss 50 --input {voice} --json {results}"
         ),
     );
     assert_eq!(status, Some(0), "{said}");
@@ -133,9 +126,10 @@ fn light_members_come_and_go_and_speak_from_a_file() {
 #[test]
 fn the_light_ones_hear_what_the_others_hear() {
     let server = Server::spawn(&[]);
-    let results = file("same.json");
+    let files = Folder::new();
+    let results = files.path("same.json");
     let arguments = "--speakers 1 --listeners 4 --seconds 8 --max-loss 50 --light --json";
-    let (status, said) = run(&url_of(&server), &format!("{arguments} {}", results.display()));
+    let (status, said) = run(&url_of(&server), &format!("{arguments} {results}"));
     assert_eq!(status, Some(0), "{said}");
     let found = json(&results);
     let number = |pointer: &str| found.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
@@ -149,15 +143,15 @@ fn the_light_ones_hear_what_the_others_hear() {
 /// What is put beside the server carries what the server would: speakers hear each other, and not themselves.
 #[test]
 fn the_bare_fan_out_carries_each_voice_to_all_others_of_its_room() {
-    let results = file("bare.json");
+    let files = Folder::new();
+    let results = files.path("bare.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_sfu-load"));
     let mut relay = Ended(command.arg("fan-out").stdout(Stdio::piped()).spawn().expect("sfu-load starts"));
     let mut address = String::new();
     BufReader::new(relay.0.stdout.take().unwrap()).read_line(&mut address).expect("it says where it is");
     let arguments = format!(
-        "{address} --rooms 2 --speakers 3 --listeners 4 --seconds 3 --pid {} --json {}",
-        relay.0.id(),
-        results.display()
+        "{address} --rooms 2 --speakers 3 --listeners 4 --seconds 3 --pid {} --json {results}",
+        relay.0.id()
     );
     let (status, said) = run("bare", &arguments);
     assert_eq!(status, Some(0), "{said}");
@@ -192,7 +186,8 @@ fn speakers_run_first_where_that_is_asked_for() {
     let mut address = String::new();
     BufReader::new(relay.0.stdout.take().unwrap()).read_line(&mut address).expect("it says where it is");
     let few = "--realtime --speakers 1 --listeners 1 --seconds 60";
-    let bare = format!("{address} {few} --pid {} --json {}", relay.0.id(), file("none.json").display());
+    let files = Folder::new();
+    let bare = format!("{address} {few} --pid {} --json {}", relay.0.id(), files.path("none.json"));
     let may = std::thread::spawn(|| thread::run_first().is_ok()).join().unwrap();
     for (target, arguments) in [(url_of(&server).as_str(), few), ("bare", &bare)] {
         if may {
@@ -233,17 +228,16 @@ fn policy_of(process: u32, name: &str) -> Option<String> {
 /// Janus leaves the loopback interface alone: both live in a network of their own.
 #[test]
 fn the_same_voices_go_through_janus() {
-    let (folder, results) = (file("janus"), file("janus.json"));
-    janus::configure(&folder, "10.78.0.1", 8188).expect("the folder can be written to");
+    let files = Folder::new();
+    let (folder, results) = (files.path("janus"), files.path("janus.json"));
+    janus::configure(Path::new(&folder), "10.78.0.1", 8188).expect("the folder can be written to");
     let script = format!(
         "ip link set lo up && ip link add here type veth peer name there && ip addr add 10.78.0.1/24 dev here &&
         ip link set here up && ip link set there up || exit 90
-        janus --disable-stdout --configs-folder {} & pid=$!
+        janus --disable-stdout --configs-folder {folder} & pid=$!
         until bash -c '</dev/tcp/10.78.0.1/8188' 2>&-; do kill -0 $pid || exit 91; sleep 0.05; done
-        {} ws://10.78.0.1:8188/ --janus --rooms 2 --speakers 2 --listeners 3 --seconds 3 --pid $pid --json {}",
-        folder.display(),
-        env!("CARGO_BIN_EXE_sfu-load"),
-        results.display()
+        {} ws://10.78.0.1:8188/ --janus --rooms 2 --speakers 2 --listeners 3 --seconds 3 --pid $pid --json {results}",
+        env!("CARGO_BIN_EXE_sfu-load")
     );
     let output = Command::new("unshare")
         .args([
@@ -271,15 +265,15 @@ fn the_same_voices_go_through_janus() {
     assert!(heard > 2.0 * number("/packets/sent") && heard <= 3.0 * number("/packets/sent"), "{found:#}");
     assert_eq!(number("/packets/unreadable") + number("/packets/doubles"), 0.0, "{found:#}");
     assert!(number("/latency_ms/p50") > 0.0, "{found:#}");
-    std::fs::remove_dir_all(folder).expect("it was there");
 }
 
 #[test]
 fn of_many_listeners_some_hear_and_all_stay() {
     let server = Server::spawn(&[]);
-    let results = file("some.json");
+    let files = Folder::new();
+    let results = files.path("some.json");
     let arguments = "--speakers 1 --listeners 4 --hear-every 4 --seconds 8 --max-loss 50 --light --json";
-    let (status, said) = run(&url_of(&server), &format!("{arguments} {}", results.display()));
+    let (status, said) = run(&url_of(&server), &format!("{arguments} {results}"));
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("one in 4 of whom hears"), "{said}");
     let found = json(&results);
@@ -372,8 +366,9 @@ fn it_says_when_it_was_the_bottleneck_itself() {
         Ended::begin(&server, "--speakers 6 --listeners 0 --payload 1000 --seconds 120");
     progress.find(|line| line.contains("6 of 6 connected")).expect("progress");
 
-    let results = file("bottleneck.json");
-    let arguments = format!("--light --speakers 1 --listeners 2 --seconds 14 --json {}", results.display());
+    let files = Folder::new();
+    let results = files.path("bottleneck.json");
+    let arguments = format!("--light --speakers 1 --listeners 2 --seconds 14 --json {results}");
     let (child, mut heard) = Ended::begin(&server, &arguments);
     heard.find(|line| line.contains("3 of 3 connected")).expect("progress");
     let pid = child.0.id();
@@ -461,8 +456,8 @@ fn a_server_that_says_nonsense_is_quoted_with_care() {
 
 #[test]
 fn bad_usage_ends_with_status_2() {
-    let cut = file("cut.opus");
-    std::fs::write(&cut, &sound_file()[..60]).expect("a file is written");
+    let files = Folder::new();
+    let cut = files.write("cut.opus", &sound_file()[..60]);
     for (url, arguments, expected) in [
         ("ws://localhost/", "--max-loss 200", "percentage"),
         ("ws://localhost/", "--mute 7", "20/5"),
@@ -479,7 +474,7 @@ fn bad_usage_ends_with_status_2() {
         assert!(said.contains(expected), "{url} {arguments}: {said}");
     }
     let server = Server::spawn(&[]);
-    let (status, said) = run(&url_of(&server), &format!("--input {}", cut.display()));
+    let (status, said) = run(&url_of(&server), &format!("--input {cut}"));
     assert_eq!(status, Some(2), "{said}");
     assert!(said.contains("cannot be played"), "{said}");
     let (status, said) = run(&url_of(&server), "--pid 4194305");
@@ -489,8 +484,9 @@ fn bad_usage_ends_with_status_2() {
 #[test]
 fn a_signal_ends_it_with_the_report() {
     let server = Server::spawn(&[]);
-    let results = file("interrupted.json");
-    let arguments = format!("--speakers 1 --listeners 1 --seconds 600 --json {}", results.display());
+    let files = Folder::new();
+    let results = files.path("interrupted.json");
+    let arguments = format!("--speakers 1 --listeners 1 --seconds 600 --json {results}");
     let (child, mut progress) = Ended::begin(&server, &arguments);
     // Every five seconds it says how it goes.
     let line = progress.by_ref().filter(|line| line.contains("2 of 2 connected")).nth(1).expect("progress");
@@ -508,9 +504,9 @@ fn a_signal_ends_it_with_the_report() {
 
 /// Runs for a while, then something happens to the server; returns exit status, output, and the results.
 fn run_until(server: &Server, arguments: &str, name: &str, signal: &str) -> (Option<i32>, String, Value) {
-    let results = file(name);
-    let arguments =
-        format!("--speakers 1 --listeners 2 --seconds 12 {arguments} --json {}", results.display());
+    let files = Folder::new();
+    let results = files.path(name);
+    let arguments = format!("--speakers 1 --listeners 2 --seconds 12 {arguments} --json {results}");
     let (child, mut progress) = Ended::begin(server, &arguments);
     progress.find(|line| line.contains("3 of 3 connected")).expect("progress");
     let pid = server.pid().to_string();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use gryt_sfu::packet::DropReason;
 use serde_json::Value;
-use support::certificate::Folder;
+use support::folder::Folder;
 use support::{Client, Options, PATIENCE, Server, now};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/deploy");

@@ -8,8 +8,6 @@
 mod driver;
 mod support;
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +15,7 @@ use driver::{Browser, Driver};
 use serde_json::json;
 use support::Server;
 use support::coturn::{Coturn, SECRET};
+use support::folder::Folder;
 
 const TONE: &str = include_str!("browser/tone.js");
 
@@ -55,33 +54,12 @@ fn voices_pass_through_a_relay_over_tcp() {
 
 #[test]
 fn voices_pass_through_a_relay_over_tls() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("turns-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder for a certificate");
-    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-out"])
-        .arg(&certificate)
-        .arg("-keyout")
-        .arg(&key)
-        .output()
-        .expect("openssl (Debian's `openssl`) runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let settings = format!("no-dtls\ncert={}\npkey={}", certificate.display(), key.display());
+    let folder = Folder::new();
+    let certified = folder.certify();
+    let settings = format!("no-dtls\ncert={}\npkey={}", certified.certificate, certified.key);
     let coturn = Coturn::on_loopback("tls", &settings);
     let url = format!("turns:127.0.0.1:{}?transport=tcp", coturn.tls_port);
     two_hear_each_other("tls", &url);
-    let _ = std::fs::remove_dir_all(&folder);
 }
 
 fn two_hear_each_other(protocol: &str, url: &str) {

@@ -1,11 +1,11 @@
 //! `sfu token`, and what the start says of bad keys.
 
-use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::json;
 
-use crate::signer::{SECRET, Signer, is_refused, openssl, path, server, with_token};
+use crate::signer::{SECRET, Signer, is_refused, openssl, server, with_token};
+use crate::support::folder::Folder;
 use crate::support::{Client, Server};
 
 fn sfu(arguments: &[&str], env: &[(&str, &str)]) -> Output {
@@ -47,16 +47,17 @@ async fn what_it_prints_joins_a_room() {
 #[tokio::test]
 async fn a_private_key_signs_for_its_public_half() {
     for algorithm in ["EdDSA", "ES256"] {
-        let (Signer::Key(_, private), public) = Signer::key(algorithm) else { unreachable!() };
+        let (signer, public) = Signer::key(algorithm);
+        let (other, _) = Signer::key(algorithm);
+        let (private, others) = (signer.file(), other.file());
         let env = [("AUTH_PUBLIC_KEY", public.as_str())];
         let server = Server::spawn(&env);
         let with_key = |key| [&HALL[..], &["--key", key]].concat();
         for env in [&env[..], &[]] {
-            let token = token(&with_key(path(&private)), env);
+            let token = token(&with_key(private.as_str()), env);
             Client::join(&server, "hall", "ann", with_token(token)).await.joined().await;
         }
-        let (Signer::Key(_, other), _) = Signer::key(algorithm) else { unreachable!() };
-        let said = refusal(&[&["token"], &with_key(path(&other))[..]].concat(), &env);
+        let said = refusal(&[&["token"], &with_key(others.as_str())[..]].concat(), &env);
         assert!(said.contains("not the key that the server set up here checks with"), "{said}");
     }
 }
@@ -99,17 +100,17 @@ fn it_says_what_it_lacks() {
 
 #[test]
 fn the_start_ends_at_a_key_that_is_none() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (Signer::Key(_, private), public) = Signer::key("EdDSA") else { unreachable!() };
+    let folder = Folder::new();
+    let (signer, public) = Signer::key("EdDSA");
+    let private = signer.file();
     let secret_pem = std::fs::read_to_string(&private).expect("a key");
-    let p384 = folder.join("auth-p384.pem");
-    openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384", "-out", path(&p384)]);
-    let p384 = openssl(&["pkey", "-in", path(&p384), "-pubout"]);
-    let rsa = folder.join("auth-rsa.pem");
-    openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", path(&rsa)]);
-    let rsa = openssl(&["pkey", "-in", path(&rsa), "-pubout"]);
-    let huge = folder.join("auth-huge.pem");
-    std::fs::write(&huge, public.repeat(200)).expect("a file");
+    let p384 = folder.path("p384.pem");
+    openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384", "-out", &p384]);
+    let p384 = openssl(&["pkey", "-in", &p384, "-pubout"]);
+    let rsa = folder.path("rsa.pem");
+    openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", &rsa]);
+    let rsa = openssl(&["pkey", "-in", &rsa, "-pubout"]);
+    let huge = folder.write("huge.pem", public.repeat(200).as_bytes());
     let (_, p256) = Signer::key("ES256");
     // A point beside the curve.
     let line = p256.lines().nth(2).expect("two lines of base64");
@@ -124,9 +125,9 @@ fn the_start_ends_at_a_key_that_is_none() {
             "AUTH_PUBLIC_KEY=\"/nowhere/key.pem\" is not accepted: the file cannot",
         ),
         (vec![("AUTH_PUBLIC_KEY", "/dev/zero")], "not a file"),
-        (vec![("AUTH_PUBLIC_KEY", path(&huge))], "too long"),
+        (vec![("AUTH_PUBLIC_KEY", &huge)], "too long"),
         (vec![("AUTH_PUBLIC_KEY", "/etc/passwd")], "this is no such key"),
-        (vec![("AUTH_PUBLIC_KEY", path(&private))], "this is a private key"),
+        (vec![("AUTH_PUBLIC_KEY", &private)], "this is a private key"),
         (vec![("AUTH_PUBLIC_KEY", &secret_pem)], "this is a private key"),
         (vec![("AUTH_PUBLIC_KEY", &p384)], shown),
         (vec![("AUTH_PUBLIC_KEY", &rsa)], shown),

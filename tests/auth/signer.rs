@@ -1,12 +1,11 @@
 //! Keys and tokens from Python and openssl.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use crate::support::folder::Folder;
 use crate::support::{Client, Options, Server};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/auth/sign.py");
@@ -15,11 +14,10 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/auth/sign.py");
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// What signs.
-#[derive(Clone)]
 pub(crate) enum Signer {
     Secret(String),
-    /// Algorithm and the private key's file.
-    Key(&'static str, PathBuf),
+    /// Algorithm, and the folder with the private key.
+    Key(&'static str, Folder),
 }
 
 /// Seconds since 1970, so many from now.
@@ -48,17 +46,23 @@ impl Signer {
 
     /// A new key pair of openssl's making, and its public half.
     pub(crate) fn key(algorithm: &'static str) -> (Signer, String) {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let private = folder.join(format!("auth-{}-{number}.pem", std::process::id()));
+        let signer = Signer::Key(algorithm, Folder::new());
+        let private = signer.file();
         let kind: &[&str] = match algorithm {
             "EdDSA" => &["-algorithm", "ed25519"],
             _ => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
         };
-        openssl(&[&["genpkey", "-out", path(&private)], kind].concat());
-        let public = openssl(&["pkey", "-in", path(&private), "-pubout"]);
-        (Signer::Key(algorithm, private), public)
+        openssl(&[&["genpkey", "-out", private.as_str()], kind].concat());
+        let public = openssl(&["pkey", "-in", &private, "-pubout"]);
+        (signer, public)
+    }
+
+    /// The private key's, which is gone with the value.
+    pub(crate) fn file(&self) -> String {
+        match self {
+            Signer::Secret(_) => panic!("a secret is in no file"),
+            Signer::Key(_, folder) => folder.path("private.pem"),
+        }
     }
 
     pub(crate) fn algorithm(&self) -> &'static str {
@@ -73,11 +77,10 @@ impl Signer {
     }
 
     pub(crate) fn sign_with(&self, header: &Value, claims: &Value) -> String {
-        let key = match self {
-            Signer::Secret(secret) => secret,
-            Signer::Key(_, file) => path(file),
-        };
-        sign(self.algorithm(), key, header, claims)
+        match self {
+            Signer::Secret(secret) => sign(self.algorithm(), secret, header, claims),
+            Signer::Key(algorithm, _) => sign(algorithm, &self.file(), header, claims),
+        }
     }
 }
 
@@ -97,10 +100,6 @@ fn sign(algorithm: &str, key: &str, header: &Value, claims: &Value) -> String {
 
 pub(crate) fn openssl(arguments: &[&str]) -> String {
     output(Command::new("openssl").args(arguments))
-}
-
-pub(crate) fn path(path: &Path) -> &str {
-    path.to_str().expect("a path of text")
 }
 
 fn output(command: &mut Command) -> String {

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::signer::{SECRET, Signer, claims, is_refused, path, server, unix_time, unsigned, with_token};
+use crate::signer::{SECRET, Signer, claims, is_refused, server, unix_time, unsigned, with_token};
+use crate::support::folder::Folder;
 use crate::support::{Client, Options, Server, now};
 
 const INVALID: &str = "the token is not valid here";
@@ -122,9 +123,9 @@ async fn refusals_are_counted_and_do_not_flood_the_log() {
 async fn a_public_key_checks_and_settles_the_algorithm() {
     for algorithm in ["EdDSA", "ES256"] {
         let (signer, public) = Signer::key(algorithm);
-        let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("auth-{algorithm}.pub"));
-        std::fs::write(&file, &public).expect("a file");
-        for given in [public.as_str(), &public.replace('\n', "\\n"), path(&file)] {
+        let folder = Folder::new();
+        let file = folder.write("public.pem", public.as_bytes());
+        for given in [public.as_str(), &public.replace('\n', "\\n"), &file] {
             let server = Server::spawn(&[("AUTH_PUBLIC_KEY", given)]);
             let good = claims("hall", "ann");
             let ann = Client::join(&server, "hall", "ann", with_token(signer.sign(&good))).await;

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
-use super::support::certificate::Folder;
+use super::support::folder::Folder;
 use super::support::silence::play_silence;
 use super::*;
 

@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::*;
-use crate::support::certificate::Folder;
+use crate::support::folder::Folder;
 
 type Wss = WebSocket<StreamOwned<ClientConnection, TcpStream>>;
 

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::certificate::Folder;
+use crate::folder::Folder;
 
 /// Trusts this certificate alone.
 fn config(certified: CertificateDer<'static>) -> Arc<ClientConfig> {

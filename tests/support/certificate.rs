@@ -1,39 +1,22 @@
 //! Certificates as operators have them: files that `openssl` made.
 
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-/// A folder of this test's own, gone when dropped.
-pub struct Folder(PathBuf);
+use super::folder::Folder;
 
 impl Folder {
-    /// An empty one.
-    pub fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("sfu-tls-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).expect("a folder of our own");
-        Folder(path)
-    }
-
-    /// Of a file in it.
-    pub fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().expect("our own name").to_owned()
-    }
-
     /// A certificate for localhost and its key, fresh, in `cert.pem` and `key.pem`.
     pub fn certify(&self) -> Certified {
         let config = "[req]\ndistinguished_name=dn\nprompt=no\nx509_extensions=ext\n[dn]\nCN=localhost\n[ext]\n\
                       basicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n";
-        std::fs::write(self.path("openssl.cnf"), config).expect("our own folder");
+        let config = self.write("openssl.cnf", config.as_bytes());
         let (certificate, key) = (self.path("cert.pem"), self.path("key.pem"));
         let output = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-            .args(["-days", "2", "-config", &self.path("openssl.cnf"), "-keyout", &key, "-out", &certificate])
+            .args(["-days", "2", "-config", &config, "-keyout", &key, "-out", &certificate])
             .output()
             .expect("openssl is there");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -47,10 +30,10 @@ impl Folder {
                       commonName=supplied\n[req]\ndistinguished_name=dn\nprompt=no\n[dn]\nCN=localhost\n[ext]\n\
                       basicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n";
         for (name, text) in [("ca.cnf", config), ("index.txt", ""), ("serial", "01\n")] {
-            std::fs::write(self.path(name), text).expect("our own folder");
+            self.write(name, text.as_bytes());
         }
         let openssl = |args: &[&str]| {
-            let output = Command::new("openssl").args(args).current_dir(&self.0).output();
+            let output = Command::new("openssl").args(args).current_dir(self.dir()).output();
             let output = output.expect("openssl is there");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
@@ -89,12 +72,6 @@ impl Folder {
             until,
         ]);
         Certified { certificate: self.path("cert.pem"), key: self.path("key.pem") }
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

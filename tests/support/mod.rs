@@ -12,6 +12,7 @@ pub mod check;
 pub mod client;
 pub mod coturn;
 pub mod debug;
+pub mod folder;
 pub mod frame;
 pub mod halted;
 pub mod nat;
