@@ -17,32 +17,16 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use gryt_sfu::time::Now;
 use serde_json::Value;
 use streams::{Filter, Inspection};
+use support::folder::Folder;
 use support::{Client, Options, PATIENCE, Server};
 
 const TOKEN: &str = "a-token-of-more-than-16-bytes";
-
-/// A folder of its own, gone with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn request(server: &Server, line: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(server.http).expect("the server listens");
@@ -80,9 +64,8 @@ fn tshark(file: &Path, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
 
 #[tokio::test]
 async fn a_capture_is_read_by_tshark_and_by_sfu_replay() {
-    let folder = Folder::new("captures");
-    let dir = folder.0.to_str().expect("text");
-    let mut server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("CAPTURE_DIR", dir)]);
+    let folder = Folder::new();
+    let mut server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("CAPTURE_DIR", folder.dir())]);
     let ann = Client::join(&server, "hall", "ann", Options::default()).await;
     let ben = Client::join(&server, "hall", "ben", Options::default()).await;
     ann.speak(20);
@@ -94,7 +77,7 @@ async fn a_capture_is_read_by_tshark_and_by_sfu_replay() {
 
     let (status, begun) = shown(&server, &format!("POST /debug/peers/{id}/capture?seconds=8"));
     assert_eq!(status, 201, "{begun}");
-    let file = folder.0.join(begun["file"].as_str().expect("a name"));
+    let file = Path::new(folder.dir()).join(begun["file"].as_str().expect("a name"));
     // Waiting for the log holds up the clients: they have said what they have to say before.
     tokio::join!(ben.hears(&ann, 430), ann.hears(&ben, 430));
     let warned = |log: &str| {
@@ -157,9 +140,8 @@ async fn who_may_not_capture_is_told_why() {
     assert_eq!(request(&no_folder, &format!("POST /debug/peers/{id}/capture"), "").0, 401);
     drop(no_folder);
 
-    let folder = Folder::new("no-captures");
-    let dir = folder.0.to_str().expect("text");
-    let server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("CAPTURE_DIR", dir)]);
+    let folder = Folder::new();
+    let server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("CAPTURE_DIR", folder.dir())]);
     let _ann = Client::join(&server, "hall", "ann", Options::default()).await;
     let id = shown(&server, "GET /debug/peers").1["peers"][0]["id"].clone();
     for query in
@@ -170,10 +152,10 @@ async fn who_may_not_capture_is_told_why() {
     assert_eq!(shown(&server, "POST /debug/peers/999999/capture").0, 404);
     assert_eq!(shown(&server, "POST /debug/peers/../capture").0, 405);
     assert_eq!(shown(&server, &format!("GET /debug/peers/{id}/capture")).0, 405);
-    assert_eq!(std::fs::read_dir(&folder.0).expect("a folder").count(), 0, "nothing was made");
+    assert_eq!(std::fs::read_dir(folder.dir()).expect("a folder").count(), 0, "nothing was made");
     // As many files as may be are there.
     for number in 0..32 {
-        std::fs::write(folder.0.join(format!("sfu-{number}-transport-1.pcap")), "").expect("a file");
+        folder.write(&format!("sfu-{number}-transport-1.pcap"), b"");
     }
     let (status, body) = shown(&server, &format!("POST /debug/peers/{id}/capture"));
     assert_eq!(

@@ -4,43 +4,16 @@
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use support::folder::Folder;
 use support::{Client, Options, PATIENCE, Server, now};
 
 const TOKEN: &str = "a-token-of-more-than-16-bytes";
 /// That the recorded clients have; nobody asks where they really were.
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), 3478);
-
-/// A folder of its own, gone with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
-        Folder(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("text")
-    }
-
-    fn write(&self, name: &str, content: &[u8]) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, content).expect("our own folder");
-        path.to_str().expect("text").to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A datagram of a call.
 #[derive(Clone)]
@@ -186,7 +159,7 @@ fn count(lines: &[&str], what: &str) -> usize {
 async fn keys_of(folder: &Folder, count: usize) -> String {
     let deadline = now() + PATIENCE;
     loop {
-        let files = std::fs::read_dir(&folder.0).expect("a folder");
+        let files = std::fs::read_dir(folder.dir()).expect("a folder");
         let text: String =
             files.map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("text")).collect();
         let lines: Vec<_> = text.split_inclusive('\n').filter(|line| line.starts_with("SRTP ")).collect();
@@ -200,8 +173,8 @@ async fn keys_of(folder: &Folder, count: usize) -> String {
 
 #[tokio::test]
 async fn a_recorded_call_is_opened_with_the_servers_keys() {
-    let (keys, files) = (Folder::new("explain-keys"), Folder::new("explain"));
-    let server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("KEYLOG_DIR", keys.path())]);
+    let (keys, files) = (Folder::new(), Folder::new());
+    let server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("KEYLOG_DIR", keys.dir())]);
     let recording = Recording::default();
     // The sequence number rolls over in the call.
     let speaker = Options { first_seq: 65_500, ..Options::default() };
@@ -218,7 +191,7 @@ async fn a_recorded_call_is_opened_with_the_servers_keys() {
 
     // As it was.
     let capture = files.write("call.pcap", &pcap(&call));
-    let lines = explained(&["--keys", keys.path(), &capture]);
+    let lines = explained(&["--keys", keys.dir(), &capture]);
     let said = of_ann(&lines);
     let from_ann = format!("from transport {transport} (SRTP_AEAD_AES_128_GCM), index ");
     assert!(said.len() >= 80, "{}", said.len());
@@ -237,7 +210,7 @@ async fn a_recorded_call_is_opened_with_the_servers_keys() {
 
     // Recorded before the device cut up what left as one send.
     let capture = files.write("trains.pcap", &pcap(&in_trains(&call)));
-    let cut = explained(&["--keys", keys.path(), &capture]);
+    let cut = explained(&["--keys", keys.dir(), &capture]);
     let of_voices = |lines: &[String]| -> Vec<String> {
         let voices = lines.iter().filter(|line| line.contains(" RTP ssrc") && line.contains("to transport"));
         let mut voices: Vec<String> =
@@ -253,7 +226,7 @@ async fn a_recorded_call_is_opened_with_the_servers_keys() {
     *harmed[voice[50]].bytes.last_mut().expect("not empty") ^= 1;
     harmed.insert(voice[60], call[voice[60]].clone());
     let harmed = files.write("harmed.pcap", &pcap(&harmed));
-    let lines = explained(&["--keys", keys.path(), &harmed]);
+    let lines = explained(&["--keys", keys.dir(), &harmed]);
     let said = of_ann(&lines);
     assert_eq!((count(&said, ": dropped: bad_auth_tag"), count(&said, ": dropped: replayed")), (1, 1));
     assert!(said[50].ends_with(": dropped: bad_auth_tag") && said[61].ends_with(": dropped: replayed"));
@@ -261,10 +234,10 @@ async fn a_recorded_call_is_opened_with_the_servers_keys() {
 
     // A recording that began in the middle, after the roll-over, and somebody who was muted.
     let late = files.write("late.pcap", &pcap(&call[voice[45]..]));
-    let lines = explained(&["--keys", keys.path(), &late]);
+    let lines = explained(&["--keys", keys.dir(), &late]);
     let said = of_ann(&lines);
     assert!(said[0].contains("index 655") && count(&said, &from_ann) == said.len(), "{said:#?}");
-    let lines = explained(&["--keys", keys.path(), "--muted", &transport, &late]);
+    let lines = explained(&["--keys", keys.dir(), "--muted", &transport, &late]);
     let said = of_ann(&lines);
     assert_eq!(count(&said, ": dropped: muted"), said.len(), "{said:#?}");
 
@@ -279,14 +252,14 @@ async fn a_recorded_call_is_opened_with_the_servers_keys() {
 
 #[test]
 fn what_holds_no_keys_is_named() {
-    let folder = Folder::new("no-keys");
+    let folder = Folder::new();
     let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/captures/setup.pcap");
     let refused = |keys: &str| {
         let (status, lines, error) = explain(&["--keys", keys, capture]);
         assert_eq!((status, lines.len()), (Some(1), 0), "{error}");
         error
     };
-    assert!(refused(folder.path()).contains("there are no keys in"));
+    assert!(refused(folder.dir()).contains("there are no keys in"));
     assert!(refused("/nowhere/at/all").contains("cannot read /nowhere/at/all"));
     let key = "5a".repeat(16);
     let salt = "a5".repeat(12);

@@ -4,67 +4,48 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use gryt_sfu::dtls::key_log::{Entry, parse};
+use support::folder::Folder;
 use support::server::{ended_start, sfu};
 use support::{Client, Options, PATIENCE, Server, now};
 
 const TOKEN: &str = "a-token-of-more-than-16-bytes";
 
-/// A folder of its own, gone with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
-        Folder(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("text")
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        std::fs::read_dir(&self.0).expect("a folder").map(|entry| entry.expect("an entry").path()).collect()
-    }
-
-    /// Every line there is, once there are this many that say something.
-    async fn lines(&self, count: usize) -> Vec<String> {
-        let deadline = now() + PATIENCE;
-        loop {
-            let text: String =
-                self.files().iter().map(|file| std::fs::read_to_string(file).expect("a file")).collect();
-            // A line that is being written has no end yet.
-            let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-            let lines: Vec<_> = whole.filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
-            if lines.len() >= count {
-                return lines;
-            }
-            assert!(now() < deadline, "{} of {count} lines: {text}", lines.len());
-            tokio::time::sleep(Duration::from_millis(50)).await; // Nobody tells when a file grows.
-        }
-    }
+fn files(folder: &Folder) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder.dir()).expect("a folder");
+    entries.map(|entry| entry.expect("an entry").path()).collect()
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+/// Every line there is, once there are this many that say something.
+async fn lines_of(folder: &Folder, count: usize) -> Vec<String> {
+    let deadline = now() + PATIENCE;
+    loop {
+        let text: String =
+            files(folder).iter().map(|file| std::fs::read_to_string(file).expect("a file")).collect();
+        // A line that is being written has no end yet.
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let lines: Vec<_> = whole.filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+        if lines.len() >= count {
+            return lines;
+        }
+        assert!(now() < deadline, "{} of {count} lines: {text}", lines.len());
+        tokio::time::sleep(Duration::from_millis(50)).await; // Nobody tells when a file grows.
     }
 }
 
 #[tokio::test]
 async fn keys_of_each_handshake_are_written_for_the_owner_alone_and_never_logged() {
-    let folder = Folder::new("keys");
+    let folder = Folder::new();
     let mut server =
-        Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("KEYLOG_DIR", folder.path()), ("LOG_LEVEL", "debug")]);
+        Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("KEYLOG_DIR", folder.dir()), ("LOG_LEVEL", "debug")]);
     let ann = Client::join(&server, "a secret room", "ann", Options::default()).await;
     let ben = Client::join(&server, "a secret room", "ben", Options::default()).await;
     ann.speak(20);
     ben.hears(&ann, 10).await;
-    let lines = folder.lines(2).await;
+    let lines = lines_of(&folder, 2).await;
     let entries: Vec<Entry> = lines
         .iter()
         .map(|line| parse(line).expect("a line as documented").expect("it says something"))
@@ -75,7 +56,7 @@ async fn keys_of_each_handshake_are_written_for_the_owner_alone_and_never_logged
     let began = gryt_sfu::time::Now::read().ntp.unix_seconds();
     assert!(entries.iter().all(|entry| u64::from(began).abs_diff(entry.time) < 60), "{lines:?}");
 
-    let [file] = &folder.files()[..] else { panic!("one file a server: {:?}", folder.files()) };
+    let [file] = &files(&folder)[..] else { panic!("one file a server: {:?}", files(&folder)) };
     let mode = std::fs::metadata(file).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let text = std::fs::read_to_string(file).expect("a file");
@@ -94,11 +75,11 @@ async fn keys_of_each_handshake_are_written_for_the_owner_alone_and_never_logged
 
 #[tokio::test]
 async fn a_call_goes_on_when_its_keys_cannot_be_written() {
-    let folder = Folder::new("full-of-keys");
+    let folder = Folder::new();
     for number in 0..32 {
-        std::fs::write(folder.0.join(format!("sfu-{number}.keys")), "").expect("a file");
+        folder.write(&format!("sfu-{number}.keys"), b"");
     }
-    let mut server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("KEYLOG_DIR", folder.path())]);
+    let mut server = Server::spawn(&[("DEBUG_TOKEN", TOKEN), ("KEYLOG_DIR", folder.dir())]);
     let ann = Client::join(&server, "hall", "ann", Options::default()).await;
     let ben = Client::join(&server, "hall", "ben", Options::default()).await;
     ann.speak(20);
@@ -106,9 +87,9 @@ async fn a_call_goes_on_when_its_keys_cannot_be_written() {
     let fault = "KEYLOG_DIR holds as many files as it may";
     server.wait_for_log("a warning", |log| log.contains(fault).then_some(()));
     // There is room again: the next is written, and how many are missing is said.
-    std::fs::remove_file(folder.0.join("sfu-7.keys")).expect("a file");
+    std::fs::remove_file(folder.path("sfu-7.keys")).expect("a file");
     let _eve = Client::join(&server, "hall", "eve", Options::default()).await;
-    folder.lines(1).await;
+    lines_of(&folder, 1).await;
     server.wait_for_log("how many", |log| log.contains("missed=2").then_some(()));
     let log = server.log();
     let said: Vec<_> = log.lines().filter(|line| line.contains(fault)).collect();
