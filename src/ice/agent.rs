@@ -388,15 +388,12 @@ impl Agent {
             return;
         }
         if self.previous.take().is_some() {
-            // The peer may have forgotten the credentials of our open checks; they go on under new ones, and begin
-            // anew where all were sent, as far as the budget goes: no restart is to escape it.
+            // The peer may have forgotten the credentials of our open checks; they go on under new ones. Where all were
+            // sent none follows, whatever was lost: no restart is to keep media longer where nobody has answered.
             for pair in &mut self.pairs {
                 pair.nomination = None;
-                if let Proof::Checking { transaction_id, sent_count, due, .. } = &mut pair.proof {
+                if let Proof::Checking { transaction_id, due, .. } = &mut pair.proof {
                     (*transaction_id, *due) = (self.transactions.next_id(), now);
-                    if *sent_count == CHECK_COUNT_MAX && self.probes.spend(now) {
-                        *sent_count = 0;
-                    }
                 }
             }
         }

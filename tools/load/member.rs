@@ -30,7 +30,7 @@ use super::tally::{Counts, Tally};
 use super::udp::{BATCH_LEN, Batch, Clocks, Port, local_ip};
 use super::voice::Voice;
 use super::voice_file::VoicePacket;
-use super::wire::{self, FromServer, close_meaning, shown};
+use super::wire::{self, FromServer, close_meaning, say, shown};
 
 /// SSRCs that one server may send to one member.
 const LINE_COUNT_MAX: usize = 512;
@@ -45,8 +45,6 @@ const DEAF_DRAIN_EVERY: Duration = Duration::from_millis(500);
 /// A light member that hears nothing is woken by datagrams for so long.
 const AWAKE_MAX: Duration = Duration::from_secs(3);
 /// Until a server that was told `leave` has closed.
-/// A message that the server does not take in so long: it reads no more.
-const SAYING_MAX: Duration = Duration::from_secs(5);
 const LEAVING_MAX: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -389,7 +387,9 @@ impl<'a> Session<'a> {
                     return;
                 }
                 Ok(Output::Transmit(transmit)) => {
-                    if let Some(voice) = self.voice.as_ref().filter(|_| is_rtp(&transmit.contents)) {
+                    if let Some(voice) =
+                        self.voice.as_ref().filter(|_| rtp_header(&transmit.contents).is_some())
+                    {
                         voice.leaves();
                     }
                     self.port.send(&transmit.contents, transmit.destination);
@@ -645,17 +645,6 @@ async fn wait(voice: Option<&mut Voice>, at: Instant) {
     }
 }
 
-/// An end of the connection shows when we read; who does not read us for so long is at its end, too.
-async fn say(socket: &mut Socket, message: &Value) -> Result<(), String> {
-    let sent = socket.send(Message::text(message.to_string()));
-    tokio::time::timeout(SAYING_MAX, sent).await.map(drop).map_err(|_| "the server does not read".to_owned())
-}
-
-/// Neither RTCP nor DTLS (RFC 7983 §7, RFC 5761 §4).
-fn is_rtp(datagram: &[u8]) -> bool {
-    matches!(datagram, [128..=191, pt, ..] if !(64..=95).contains(&(pt & 0x7F)))
-}
-
 fn bad_sdp(error: &impl std::fmt::Display) -> String {
     format!("the server's description: {}", shown(&error.to_string()))
 }
@@ -675,35 +664,4 @@ fn rtp_header(datagram: &[u8]) -> Option<(u32, u16, bool)> {
     }
     let ssrc = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
     Some((ssrc, u16::from_be_bytes([header[2], header[3]]), header[1] & 0x80 != 0))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-
-    use super::*;
-
-    /// A server that asks and asks, and reads nothing, holds nobody for ever.
-    #[tokio::test]
-    async fn who_does_not_read_is_given_up() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            tell.send(tokio_tungstenite::tungstenite::accept(stream).unwrap()).unwrap();
-        });
-        let limits = Some(wire::socket_limits());
-        let url = format!("ws://{address}/");
-        let mut socket = Socket::open_url(address, &url, None, limits, None).await.unwrap();
-        let _open = told.recv().unwrap();
-        let message = Value::String("x".repeat(256 << 10));
-        for _ in 0..1_000 {
-            if let Err(why) = say(&mut socket, &message).await {
-                assert_eq!(why, "the server does not read");
-                return;
-            }
-        }
-        panic!("more than any buffer takes");
-    }
 }

@@ -1,11 +1,15 @@
-//! What the server says, taken with care: it may be anybody.
+//! What the server says and takes, with care: it may be anybody.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use super::support::socket::Socket;
 
 /// A message is no longer; a room of ten thousand is told within it.
 const MESSAGE_LEN_MAX: usize = 4 << 20;
@@ -15,6 +19,8 @@ const SDP_LEN_MAX: usize = 256 << 10;
 const MEDIA_COUNT_MAX: usize = 300;
 /// What is shown of a server's words.
 const SHOWN_LEN_MAX: usize = 100;
+/// A server that takes a message for longer reads no more.
+const SAYING_MAX: Duration = Duration::from_secs(5);
 
 /// Limits of the WebSocket.
 pub(crate) fn socket_limits() -> WebSocketConfig {
@@ -143,8 +149,16 @@ pub(crate) fn close_meaning(code: u16) -> &'static str {
     }
 }
 
+/// An end of the connection shows when we read; who does not read us for so long is at its end, too.
+pub(crate) async fn say(socket: &mut Socket, message: &Value) -> Result<(), String> {
+    let sent = socket.send(Message::text(message.to_string()));
+    tokio::time::timeout(SAYING_MAX, sent).await.map(drop).map_err(|_| "the server does not read".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -183,5 +197,29 @@ mod tests {
             let said = FromServer::parse(text).unwrap_err();
             assert!(said.chars().count() < 200, "{said}");
         }
+    }
+
+    /// A server that asks and asks, and reads nothing, holds nobody for ever.
+    #[tokio::test]
+    async fn who_does_not_read_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            tell.send(tokio_tungstenite::tungstenite::accept(stream).unwrap()).unwrap();
+        });
+        let limits = Some(socket_limits());
+        let url = format!("ws://{address}/");
+        let mut socket = Socket::open_url(address, &url, None, limits, None).await.unwrap();
+        let _open = told.recv().unwrap();
+        let message = Value::String("x".repeat(256 << 10));
+        for _ in 0..1_000 {
+            if let Err(why) = say(&mut socket, &message).await {
+                assert_eq!(why, "the server does not read");
+                return;
+            }
+        }
+        panic!("more than any buffer takes");
     }
 }
