@@ -89,7 +89,8 @@ pub struct Server {
 
 impl Server {
     /// Binds the ports, starts the workers and opens the door. Runs on control's thread, inside a
-    /// [`tokio::task::LocalSet`] ([`Io::block_on`]). With `tls` the door speaks nothing else.
+    /// [`tokio::task::LocalSet`] ([`Io::block_on`]). With `tls` the door speaks nothing else. Every thread that the process
+    /// has by then is kept off the workers' CPUs.
     ///
     /// # Errors
     /// What keeps it from starting, in words for an operator.

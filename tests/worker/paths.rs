@@ -246,6 +246,12 @@ fn tell_all(workers: &mut [Sim]) {
     assert!(workers.iter_mut().all(|worker| worker.relays().is_empty()), "they tell each other without end");
 }
 
+/// Whom a worker hands what comes from there.
+fn owner_at(worker: &mut Sim, path: Path) -> Vec<u8> {
+    worker.deliver(path, &mut DTLS.clone());
+    worker.relays().iter().map(|(to, _)| to.0).collect()
+}
+
 #[test]
 fn what_two_workers_learnt_at_once_is_forgotten_by_all() {
     let mut workers = crew();
@@ -319,11 +325,7 @@ fn a_claim_that_comes_after_its_refusal_changes_nothing() {
     late.into_iter().for_each(|claim| workers[2].hand_over(WorkerId(1), claim));
     assert!(claims >= 2, "the claim, and that it was refused");
     tell_all(&mut workers);
-    let owner = |worker: &mut Sim| {
-        worker.deliver(one.path, &mut DTLS.clone());
-        worker.relays().iter().map(|(to, _)| to.0).collect::<Vec<_>>()
-    };
-    assert_eq!([2, 1].map(|worker: usize| owner(&mut workers[worker])), [[0], [0]]);
+    assert_eq!([2, 1].map(|worker: usize| owner_at(&mut workers[worker], one.path)), [[0], [0]]);
     workers[0].consent(&one);
     assert!(workers[0].relays().is_empty(), "once");
 }
@@ -341,14 +343,10 @@ fn a_claim_of_one_who_left_meanwhile_lasts_until_the_next_check() {
     at_once.into_iter().for_each(|(_, relay)| workers[0].hand_over(WorkerId(1), relay));
     tell_all(&mut workers); // The refusal.
     late.into_iter().for_each(|(_, relay)| workers[2].hand_over(WorkerId(1), relay));
-    let owner = |worker: &mut Sim| {
-        worker.deliver(one.path, &mut DTLS.clone());
-        worker.relays().iter().map(|(to, _)| to.0).collect::<Vec<_>>()
-    };
-    assert_eq!(owner(&mut workers[2]), [0; 0], "it cannot know better");
+    assert_eq!(owner_at(&mut workers[2], one.path), [0; 0], "it cannot know better");
     workers[0].consent(&one);
     tell_all(&mut workers);
-    assert_eq!(owner(&mut workers[2]), [0]);
+    assert_eq!(owner_at(&mut workers[2], one.path), [0]);
 }
 
 #[test]
