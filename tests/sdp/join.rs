@@ -208,6 +208,19 @@ fn who_does_not_offer_gets_an_offer_once_there_is_a_voice() {
     assert_eq!(mute.server.next_timeout(), None);
 }
 
+/// The worker counts with what was refused, and knows nobody before there is a transport.
+#[test]
+fn what_is_refused_before_there_is_a_transport_is_told_with_it() {
+    let mut script = Script::new(1);
+    script.voices(&[1, 2, 3]);
+    let actions = script.wait(FIRST_OFFER_WAIT);
+    let answer = reject(&answer_to(sent_offer(&actions).unwrap()), "s0");
+    let actions = script.answer(&answer);
+    assert_eq!(summary(&actions), ["offer"]);
+    let actions = script.answer(&answer_to(sent_offer(&actions).unwrap()));
+    assert_eq!(summary(&actions), ["transport", "refuse of 1: 1", "add 0 s1 2"]);
+}
+
 #[test]
 fn nothing_is_offered_before_the_clients_first_offer_is_answered() {
     let mut script = Script::new(32);

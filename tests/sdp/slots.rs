@@ -137,6 +137,20 @@ fn beyond_the_slots_the_worker_chooses() {
     assert_eq!(accept(&mut script), ["add 0 s0 4"]);
 }
 
+/// They are on m-lines of voices that left meanwhile, and heard there until they have m-lines of their own.
+#[test]
+fn whom_the_worker_lent_a_line_is_heard_when_voices_become_as_many_as_slots() {
+    let mut script = listening(2, &[1, 2]);
+    script.voices(&[1, 2, 3, 4]);
+    assert_eq!(summary(&script.slots_changed(&[(0, Some(3)), (1, Some(4))])), ["slots s0=3 s1=4"]);
+    assert_eq!(summary(&script.voices(&[2, 3, 4])), [""; 0]);
+    let actions = script.voices(&[3, 4]);
+    assert_eq!(summary(&actions), ["offer"], "nobody falls silent");
+    assert_eq!(directions(sent_offer(&actions).unwrap()), ["recvonly", "inactive", "inactive"]);
+    assert_eq!(accept(&mut script), ["assign 0 -", "assign 1 -", "offer"]);
+    assert_eq!(accept(&mut script), ["add 0 s0 3", "add 1 s1 4"]);
+}
+
 /// A phone that has lines for one voice only, say.
 #[test]
 fn where_voices_are_more_than_the_lines_that_are_left_the_worker_chooses() {

@@ -72,6 +72,10 @@ impl Negotiation {
     }
 
     fn settle_refused(&mut self, line_count_max: u16) {
+        // Without a transport there is nobody on the worker to tell; it is told as soon as there is one.
+        if self.remote.is_none() {
+            return;
+        }
         let is_told = match &self.told_refused {
             Some((max, told)) => {
                 *max == line_count_max && told.iter().eq(self.refused.iter().map(|(track, _)| track))
@@ -97,12 +101,13 @@ impl SlotLine {
         self.voice.as_ref().map(|voice| voice.track)
     }
 
-    /// Voices are no more than can be heard: each gets the one that names it. Until it has one, another that the
-    /// worker lent it stays lent. Nothing may be sent on an m-line that names none.
+    /// Voices are no more than can be heard: each gets the m-line that names it. Until it has one, that which the
+    /// worker lent it stays lent, whoever it names: else all whose names are gone would fall silent when one voice leaves.
+    /// Nothing may be sent on an m-line that names none.
     fn source_of_its_own(&self, demand: &Demand<'_>, agreed: &HashSet<TrackId>) -> Option<TrackId> {
-        let own = self.agreed().filter(|own| demand.tracks.contains(own))?;
+        let own = self.agreed()?;
         let lent = self.source.filter(|source| demand.tracks.contains(source) && !agreed.contains(source));
-        lent.or(Some(own))
+        lent.or(Some(own).filter(|own| demand.tracks.contains(own)))
     }
 
     /// Voices are more than can be heard: the worker gives them to the loudest, only an empty one is filled.
