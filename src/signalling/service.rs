@@ -153,22 +153,27 @@ impl Signalling {
         self.0.state.borrow().counts()
     }
 
-    /// Tells some of the members who wait of their room's voices, each as an input of its own.
+    /// Tells some of the members who wait of their room's voices, each as an input of its own: a fault over one of them
+    /// is not the fault of whom the news is about.
     fn inform(&self, now: Instant) {
         for _ in 0..TOLD_AT_ONCE {
-            let Some(member) = self.enter(now, State::next_uninformed) else { return };
-            let culprit = Some(Culprit::Participant(member));
-            self.enter_for(now, culprit, |state| state.set_voices(now, member));
+            let Some(member) = self.take(now, State::next_uninformed) else { return };
+            self.take_for(now, Culprit::Participant(member), |state| state.set_voices(now, member));
         }
     }
 
     /// As [`Signalling::enter`]. A panic ends the session that the input is about, and the others go on; without
     /// one to blame it goes on to the caller.
     fn enter_for(&self, now: Instant, culprit: Option<Culprit>, input: impl FnOnce(&mut State)) {
-        let Some(culprit) = culprit else { return self.enter(now, input) };
-        if catch_unwind(AssertUnwindSafe(|| self.enter(now, input))).is_err() {
-            self.enter(now, |state| state.end_faulty(now, culprit));
+        match culprit {
+            Some(culprit) => self.follow(now, || self.take_for(now, culprit, input)),
+            None => self.enter(now, input),
         }
+    }
+
+    /// An input, and what follows from it for others.
+    fn enter<R>(&self, now: Instant, input: impl FnOnce(&mut State) -> R) -> R {
+        self.follow(now, || self.take(now, input))
     }
 
     /// To look at, between two inputs.
@@ -176,9 +181,30 @@ impl Signalling {
         self.0.state.borrow()
     }
 
-    /// Every input passes here.
-    fn enter<R>(&self, now: Instant, input: impl FnOnce(&mut State) -> R) -> R {
+    /// Does what `input` brings about for others: at once where that is little, else in turns of its own, as of inputs there
+    /// may be hundreds in one.
+    fn follow<R>(&self, now: Instant, input: impl FnOnce() -> R) -> R {
         let before = self.next_timeout();
+        let waited_nobody = self.state().uninformed.is_empty();
+        let result = input();
+        if waited_nobody && (1..=TOLD_AT_ONCE).contains(&self.state().uninformed.len()) {
+            self.inform(now);
+        }
+        let is_earlier = |after| before.is_none_or(|before| after < before);
+        if self.next_timeout().is_some_and(is_earlier) {
+            self.0.rearm.notify_one();
+        }
+        result
+    }
+
+    fn take_for(&self, now: Instant, culprit: Culprit, input: impl FnOnce(&mut State)) {
+        if catch_unwind(AssertUnwindSafe(|| self.take(now, input))).is_err() {
+            self.take(now, |state| state.end_faulty(now, culprit));
+        }
+    }
+
+    /// Every input passes here.
+    fn take<R>(&self, now: Instant, input: impl FnOnce(&mut State) -> R) -> R {
         self.0.latest.set(now);
         let lost = self.0.lost.take();
         let mut state = self.0.state.borrow_mut();
@@ -187,11 +213,6 @@ impl Signalling {
         }
         let result = input(&mut state);
         state.settle(now);
-        drop(state);
-        let is_earlier = |after| before.is_none_or(|before| after < before);
-        if self.next_timeout().is_some_and(is_earlier) {
-            self.0.rearm.notify_one();
-        }
         result
     }
 }

@@ -16,7 +16,7 @@ use super::service::{Handshakes, Settings};
 use super::session::Session;
 use super::silent::Silents;
 use super::timers::Timers;
-use super::uninformed::{TOLD_AT_ONCE, Uninformed};
+use super::uninformed::Uninformed;
 use crate::control::participant::{ParticipantId, UserInfo};
 use crate::control::registry::Registry;
 use crate::control::workers::Workers;
@@ -155,7 +155,7 @@ pub(super) struct State {
     pub(super) timers: Timers<Deadline>,
     /// Rooms in which a voice came or went: [`State::settle`] tells the members.
     pub(super) restless: BTreeSet<RoomId>,
-    uninformed: Uninformed,
+    pub(super) uninformed: Uninformed,
     pub(super) silents: Silents,
     pub(super) door: Door,
     pub(super) totals: Counts,
@@ -306,17 +306,11 @@ impl State {
         }
     }
 
-    /// After every input: what follows from it for others. Where that is much, all of it follows in turns of its own: of
-    /// inputs there may be hundreds in one.
+    /// After every input: whom it is news to. They are told by inputs of their own.
     pub(super) fn settle(&mut self, now: Instant) {
-        let waits_nobody = self.uninformed.is_empty();
-        self.gather_uninformed();
-        if waits_nobody && self.uninformed.len() <= TOLD_AT_ONCE {
-            for _ in 0..TOLD_AT_ONCE {
-                let Some(member) = self.next_uninformed() else { break };
-                self.set_voices(now, member);
-                self.gather_uninformed();
-            }
+        while let Some(room) = self.restless.pop_first() {
+            let members = self.registry.room(room).into_iter().flat_map(|room| room.members());
+            members.for_each(|member| self.uninformed.push(member));
         }
         self.timers.set(Deadline::Inform, (!self.uninformed.is_empty()).then_some(now));
         let is_queued = self.workers.retry();
@@ -326,13 +320,6 @@ impl State {
     /// Who has to be told of its room's voices next.
     pub(super) fn next_uninformed(&mut self) -> Option<ParticipantId> {
         self.uninformed.pop()
-    }
-
-    fn gather_uninformed(&mut self) {
-        while let Some(room) = self.restless.pop_first() {
-            let members = self.registry.room(room).into_iter().flat_map(|room| room.members());
-            members.for_each(|member| self.uninformed.push(member));
-        }
     }
 
     /// Ends the session that our own fault struck; everybody else goes on.

@@ -60,6 +60,27 @@ fn a_panic_over_what_waited_ends_the_session_that_it_came_from() {
     assert_eq!(a.heard()[0]["event"], "user-left");
 }
 
+/// What follows for a listener from a voice that stops is not the fault of whose voice it was.
+#[test]
+fn a_panic_over_news_ends_the_session_of_whom_it_struck_and_not_of_whom_it_was_about() {
+    let mut house = House::new();
+    let mut b = house.publisher("r", "b");
+    let mut a = house.listener("r", "a");
+    a.read_all();
+    b.read_all();
+    house.told();
+    let stopped = b.peer.as_mut().unwrap().offer(Direction::Inactive);
+    // The voice is taken away by the first order, the listener's slot emptied by the second.
+    house.trap.set(2);
+    b.say(&house, "offer", json!({"type": "offer", "sdp": stopped}));
+    assert_eq!(house.trap.get(), 0, "{:?}", house.told_words());
+    assert_eq!(house.told_words()[..2], ["Unpublish", "AssignSlot"]);
+    assert_eq!(a.heard_end(), ("internal".to_owned(), 1011));
+    let gone = json!({"event": "user-left", "data": {"roomId": "r", "userId": "a", "reason": "failed"}});
+    assert_eq!(b.heard().last(), Some(&gone));
+    assert_eq!(house.signalling.counts().participants, 1);
+}
+
 #[test]
 fn members_of_a_room_that_failed_hear_that_it_was_our_fault() {
     let house = House::new();

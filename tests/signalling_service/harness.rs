@@ -52,6 +52,8 @@ pub(crate) struct House {
     pub(crate) signalling: Signalling,
     pub(crate) now: Instant,
     pub(crate) doors: Doors,
+    /// Which order to a worker from here on panics, as a fault of ours would. 0: none.
+    pub(crate) trap: Rc<Cell<u32>>,
     queues: Vec<Receiver<Command>>,
 }
 
@@ -90,7 +92,13 @@ impl House {
             std::iter::repeat_with(|| crossbeam_channel::bounded(shape.queue_len))
                 .take(shape.workers)
                 .unzip();
-        let queue = |commands| WorkerQueue { commands, wake: Box::new(|| ()) };
+        let trap = Rc::new(Cell::new(0_u32));
+        let queue = |commands| {
+            let trap = Rc::clone(&trap);
+            let wake =
+                move || assert_ne!(trap.replace(trap.get().saturating_sub(1)), 1, "the trap of this test");
+            WorkerQueue { commands, wake: Box::new(wake) }
+        };
         let now = Now::read().instant;
         let candidates: Rc<[SocketAddr]> = Rc::new(["192.0.2.1:3478".parse().unwrap()]);
         let settings = Settings {
@@ -106,7 +114,8 @@ impl House {
         };
         let doors = Doors::default();
         let workers = Workers::new(senders.into_iter().map(queue).collect());
-        House { signalling: Signalling::new(now, settings, workers, doors.clone()), now, doors, queues }
+        let signalling = Signalling::new(now, settings, workers, doors.clone());
+        House { signalling, now, doors, trap, queues }
     }
 
     pub(crate) fn connect(&self) -> Client {
