@@ -161,7 +161,8 @@ pub(super) const MAX_CONNECTIONS: Variable = Variable {
     name: "MAX_CONNECTIONS",
     default: "1000",
     accepted: "1 to 100000",
-    meaning: "Clients at a time; the next is told that the server is full.",
+    meaning: "Clients at a time; then who has begun no media for 30 s makes room for the next, or the next is told that \
+              the server is full.",
 };
 pub(super) const AUDIO_SLOTS: Variable = Variable {
     name: "AUDIO_SLOTS",

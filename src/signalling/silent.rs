@@ -2,6 +2,7 @@
 //!
 //! Some wait for the first voice of a room, so they may stay; but when the house is full, whoever has been so for long
 //! makes room for who comes. Else somebody who joins often enough, answers pings and never offers keeps everybody out.
+//! Whose WebSocket is lost makes room at once: nothing begins there, and joining costs so little where nobody stays.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -20,8 +21,16 @@ const MEDIA_WAIT: Duration = Duration::from_secs(30);
 /// All of them.
 #[derive(Default)]
 pub(super) struct Silents {
-    crowd: Crowd<(ParticipantId, Instant)>,
+    connected: Crowd<(ParticipantId, Instant)>,
+    /// Those whose WebSocket is lost.
+    lost: Crowd<(ParticipantId, Instant)>,
     order_next: u64,
+}
+
+impl Silents {
+    fn crowd_of(&mut self, silent: Silent) -> &mut Crowd<(ParticipantId, Instant)> {
+        if silent.is_lost { &mut self.lost } else { &mut self.connected }
+    }
 }
 
 /// One's place.
@@ -31,6 +40,7 @@ pub(super) struct Silent {
     /// Grows with everybody who comes to be without a transport.
     order: u64,
     since: Instant,
+    is_lost: bool,
 }
 
 impl State {
@@ -46,23 +56,38 @@ impl State {
         let silents = &mut self.silents;
         let (order, since) = before.map_or((silents.order_next, now), |it| (it.order, it.since));
         silents.order_next = silents.order_next.max(order + 1);
-        silents.crowd.push(from, order, (id, since));
-        session.silent = Some(Silent { from, order, since });
+        let silent = Silent { from, order, since, is_lost: false };
+        silents.crowd_of(silent).push(from, order, (id, since));
+        session.silent = Some(silent);
+    }
+
+    /// No connection speaks for this member any more.
+    pub(super) fn lose_silent(&mut self, id: ParticipantId) {
+        let Some(silent) = self.unlist_silent(id) else { return };
+        let silent = Silent { is_lost: true, ..silent };
+        self.silents.crowd_of(silent).push(silent.from, silent.order, (id, silent.since));
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.silent = Some(silent);
+        }
     }
 
     /// It has a transport, or is gone.
     pub(super) fn unlist_silent(&mut self, id: ParticipantId) -> Option<Silent> {
         let silent = self.sessions.get_mut(&id)?.silent.take()?;
-        self.silents.crowd.remove(silent.from, silent.order);
+        self.silents.crowd_of(silent).remove(silent.from, silent.order);
         Some(silent)
     }
 
-    /// The house is full. Of the address with the most silent members the oldest leaves, if it has been silent for long, or
-    /// of the next: who comes at ever new times drives out nobody from where there are fewer, and shields nobody.
+    /// The house is full. Of the address with the most silent members whose WebSockets are lost the oldest leaves; where
+    /// there are none, of the address with the most silent members the oldest, if it has been silent for long, or of the
+    /// next: who comes at ever new times drives out nobody from where there are fewer, and shields nobody.
     pub(super) fn make_room(&mut self, now: Instant, newcomer: ConnectionId) {
         let Some(from) = self.connections.get(&newcomer).map(|it| it.remote) else { return };
         let is_long = |(_, since): &(_, Instant)| now.saturating_duration_since(*since) >= MEDIA_WAIT;
-        let Some(&(id, _)) = self.silents.crowd.next_where(from, is_long) else { return };
+        let lost = self.silents.lost.next_where(from, |_| true);
+        let Some(&(id, _)) = lost.or_else(|| self.silents.connected.next_where(from, is_long)) else {
+            return;
+        };
         throttled!(warn, participant = %id, "members without media give way to new ones: MAX_CONNECTIONS are there");
         let connection = self.connection_of(id);
         self.leave(now, id, LeaveReason::Disconnected);

@@ -580,4 +580,5 @@ impl State {
             self.timers.set(Deadline::Void(participant), Some(void_at));
         }
     }
+            self.lose_silent(participant);
 }

@@ -116,6 +116,28 @@ fn joining_over_oneself_or_resuming_buys_no_time() {
     assert_gave_way(&house, &mut ben);
 }
 
+/// Joining and going away costs next to nothing, and is not what keeps others out: not for a while, and not behind one who
+/// stays.
+#[test]
+fn whose_connection_is_lost_gives_way_at_once() {
+    let mut house = house(5);
+    let mut ann = member(&house, 66, "a", "ann");
+    let mut ben = member(&house, 66, "b", "ben");
+    let mut flood: Vec<Client> = (0..3).map(|at| member(&house, 66, "flood", &at.to_string())).collect();
+    ben.lose(&house);
+    flood.iter_mut().for_each(|client| client.lose(&house));
+    // Who comes back is there as before.
+    assert_eq!(ben.resume(&house, "b", "ben")["resumed"], true);
+    let mut newcomers: Vec<Client> =
+        ["cleo", "dan", "eve"].iter().map(|user| member(&house, 1, user, user)).collect();
+    assert!(!come(&house, 1, "c", "fay").1, "the others are there, and have some time");
+    assert!(is_there(&mut ann) && is_there(&mut ben) && newcomers.iter_mut().all(is_there));
+    house.pass(MEDIA_WAIT);
+    newcomers.iter_mut().for_each(|client| client.publish(&house));
+    let _fay = member(&house, 1, "c", "fay");
+    assert_gave_way(&house, &mut ann);
+}
+
 /// Who has left, or whose connection is lost, makes no room twice.
 #[test]
 fn who_is_gone_is_not_looked_for() {
