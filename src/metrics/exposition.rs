@@ -49,6 +49,8 @@ pub struct ControlCounters {
     pub joins_refused: u64,
     /// Of those, for want of a good token.
     pub joins_unauthorized: u64,
+    /// And of members who change more than their rooms can hear of.
+    pub joins_rate_limited: u64,
     /// Members whose negotiation or transport failed.
     pub media_failed: u64,
     /// Of those, before there was media.
@@ -88,6 +90,7 @@ impl Default for ControlCounters {
             resumes: 0,
             joins_refused: 0,
             joins_unauthorized: 0,
+            joins_rate_limited: 0,
             media_failed: 0,
             media_unreached: 0,
             messages_bad: 0,
@@ -273,6 +276,8 @@ impl Snapshot {
         out.counter("joins_refused", "Joins that were refused, for whatever reason", control.joins_refused)?;
         let help = "Joins that were refused for want of a valid token (JWT)";
         out.counter("joins_unauthorized", help, control.joins_unauthorized)?;
+        let help = "Joins that were refused because the member had changed too much (rate-limited: too many changes)";
+        out.counter("joins_rate_limited", help, control.joins_rate_limited)?;
         let help =
             "Members whose media ended by a fault: no agreement on SDP, or no sign of life over ICE or DTLS";
         out.counter("media_failed", help, control.media_failed)?;

@@ -98,6 +98,7 @@ impl Status for House {
             resumes: counts.resumes,
             joins_refused: counts.joins_refused,
             joins_unauthorized: counts.joins_unauthorized,
+            joins_rate_limited: counts.joins_rate_limited,
             media_failed: counts.media_failed,
             media_unreached: counts.media_unreached,
             messages_bad: counts.messages_bad,

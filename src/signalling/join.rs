@@ -15,17 +15,54 @@ use crate::control::participant::{ParticipantId, UserInfo};
 use crate::control::registry::Refusal;
 use crate::throttle::throttled;
 
+/// Why somebody is not let in.
+enum Refused {
+    Unauthorized(Unauthorized),
+    /// The room has heard enough of this member's changes for now.
+    RateLimited,
+    Draining,
+    Full,
+}
+
+impl Refused {
+    const fn text(&self) -> &'static str {
+        match self {
+            Refused::Unauthorized(unauthorized) => unauthorized.text(),
+            Refused::RateLimited => "too many changes",
+            Refused::Draining => "the server is going down",
+            Refused::Full => "the server is full",
+        }
+    }
+
+    const fn close_code(&self) -> CloseCode {
+        match self {
+            Refused::Unauthorized(_) | Refused::RateLimited => CLOSE_POLICY,
+            Refused::Draining => CLOSE_DRAINING,
+            Refused::Full => CLOSE_FULL,
+        }
+    }
+
+    /// What the close code alone does not say.
+    const fn error(&self) -> Option<ErrorCode> {
+        match self {
+            Refused::Unauthorized(_) => Some(ErrorCode::Unauthorized),
+            Refused::RateLimited => Some(ErrorCode::RateLimited),
+            Refused::Draining | Refused::Full => None,
+        }
+    }
+}
+
 impl State {
     pub(super) fn handle_join(&mut self, now: Instant, connection: ConnectionId, join: Join) {
         let grants = match self.grants_of(now, &join) {
             Ok(grants) => grants,
             Err(unauthorized) => {
-                return self.refuse(now, connection, join, unauthorized.text(), CLOSE_POLICY);
+                return self.refuse(now, connection, join, &Refused::Unauthorized(unauthorized));
             }
         };
         match self.registry.find(&join.room, &join.user) {
             None if self.door != Door::Open => {
-                self.refuse(now, connection, join, "the server is going down", CLOSE_DRAINING);
+                self.refuse(now, connection, join, &Refused::Draining);
             }
             None => self.join_new(now, connection, join, grants),
             Some(id) => {
@@ -43,7 +80,7 @@ impl State {
                 let is_change = info != *before;
                 let session = self.sessions.get_mut(&id);
                 if is_change && !session.is_some_and(|session| session.may_change(now, 1)) {
-                    self.refuse_changes(now, connection);
+                    self.refuse(now, connection, join, &Refused::RateLimited);
                 } else if resumes {
                     self.resume(now, connection, id, info, grants);
                 } else {
@@ -68,7 +105,7 @@ impl State {
         let joined = match self.registry.join(&join.room, &join.user, info) {
             Ok(joined) => joined,
             Err(Refusal::ServerFull | Refusal::AlreadyThere) => {
-                return self.refuse(now, connection, join, "the server is full", CLOSE_FULL);
+                return self.refuse(now, connection, join, &Refused::Full);
             }
         };
         let id = joined.participant;
@@ -225,21 +262,13 @@ impl State {
         self.timers.set(Deadline::IceServers(id), at);
     }
 
-    fn refuse(
-        &mut self,
-        now: Instant,
-        connection: ConnectionId,
-        join: Join,
-        reason: &'static str,
-        code: CloseCode,
-    ) {
-        let (room, user) = (&join.room, &join.user);
+    fn refuse(&mut self, now: Instant, connection: ConnectionId, join: Join, why: &Refused) {
+        let (reason, room, user) = (why.text(), &join.room, &join.user);
         tracing::debug!(%connection, %room, %user, reason, "refused");
         throttled!(info, %connection, %room, %user, reason, "a join was refused");
         self.totals.joins_refused += 1;
-        // Of all refusals only the want of a good token is a matter of policy.
-        let is_unauthorized = code == CLOSE_POLICY;
-        self.totals.joins_unauthorized += u64::from(is_unauthorized);
+        self.totals.joins_unauthorized += u64::from(matches!(why, Refused::Unauthorized(_)));
+        self.totals.joins_rate_limited += u64::from(matches!(why, Refused::RateLimited));
         let message = ServerMessage::Joined(Box::new(Joined {
             room_id: join.room,
             user_id: join.user,
@@ -253,9 +282,9 @@ impl State {
             grants: None,
         }));
         self.tell(now, connection, &message);
-        if is_unauthorized {
-            self.error(now, connection, ErrorCode::Unauthorized, reason.into());
+        if let Some(error) = why.error() {
+            self.error(now, connection, error, reason.into());
         }
-        self.close(now, connection, code, reason);
+        self.close(now, connection, why.close_code(), reason);
     }
 }

@@ -79,6 +79,8 @@ pub struct Counts {
     pub joins_refused: u64,
     /// Total: of those, for want of a good token.
     pub joins_unauthorized: u64,
+    /// Total: and of members who change more than their rooms can hear of.
+    pub joins_rate_limited: u64,
     /// Total: clients let go because they did not read.
     pub clients_slow: u64,
     /// Total: sessions whose negotiation or transport failed.
@@ -554,7 +556,7 @@ impl State {
         may
     }
 
-    pub(super) fn refuse_changes(&mut self, now: Instant, connection: ConnectionId) {
+    fn refuse_changes(&mut self, now: Instant, connection: ConnectionId) {
         self.error(now, connection, ErrorCode::RateLimited, "too many changes".into());
         self.close(now, connection, CLOSE_POLICY, "too many changes");
     }
@@ -578,7 +580,7 @@ impl State {
             let void_at = now + self.settings.resume_window;
             session.void_at = Some(void_at);
             self.timers.set(Deadline::Void(participant), Some(void_at));
+            self.lose_silent(participant);
         }
     }
-            self.lose_silent(participant);
 }

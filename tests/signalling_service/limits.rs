@@ -209,7 +209,14 @@ fn who_joins_again_and_again_as_another_is_refused_and_the_others_stay() {
     for turn in 0..100 {
         assert_eq!(again(&house, turn)[0]["event"], "joined");
     }
-    assert_eq!(again(&house, 100).last(), Some(&json!({"close": 1008})));
+    let refused = again(&house, 100);
+    let joined = &refused[0]["data"];
+    assert_eq!((&refused[0]["event"], &joined["success"]), (&json!("joined"), &json!(false)));
+    assert_eq!(joined["message"], "too many changes");
+    assert_eq!(refused[1]["data"]["code"], "rate-limited");
+    assert_eq!(refused[2..], [json!({"close": 1008})]);
+    let counts = house.signalling.counts();
+    assert_eq!((counts.joins_refused, counts.joins_rate_limited, counts.joins_unauthorized), (1, 1, 0));
     assert_eq!(b.heard_words(), vec!["user-info"; 100]);
     house.pass(Duration::from_millis(50));
     assert_eq!(again(&house, 100)[0]["event"], "joined");

@@ -211,7 +211,8 @@ export class Session {
     const isFull = error === "server-full" || code === CLOSE_FULL;
     const isGoingDown = code === CLOSE_GOING_DOWN;
     this.#isTurnedAway = isFull || isGoingDown;
-    if (this.#refusal && !this.#isTurnedAway) return this.#end("refused", this.#refusal);
+    const isTooFast = error === "rate-limited";
+    if (this.#refusal && !this.#isTurnedAway && !isTooFast) return this.#end("refused", this.#refusal);
     if (error === "kicked") return this.#end("kicked", "A moderator has removed you from the room.");
     if (error === "unauthorized" || code === 1000) {
       return this.#end("closed", "The server has ended your stay in this room.");
