@@ -19,6 +19,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use gryt_sfu::time::Now;
 use serde_json::Value;
@@ -152,6 +153,18 @@ async fn who_may_not_capture_is_told_why() {
     assert_eq!(shown(&server, "POST /debug/peers/999999/capture").0, 404);
     assert_eq!(shown(&server, "POST /debug/peers/../capture").0, 405);
     assert_eq!(shown(&server, &format!("GET /debug/peers/{id}/capture")).0, 405);
+    // Who has yet to offer has no packets.
+    let _ben = Client::join(&server, "hall", "ben", Options { offers: false, ..Options::default() }).await;
+    let ben = loop {
+        let ben = shown(&server, "GET /debug/peers").1["peers"][1].clone();
+        if ben.is_object() {
+            break ben;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await; // What is shown may be a moment old.
+    };
+    assert_eq!((&ben["user"], &ben["state"]), (&"ben".into(), &"new".into()), "{ben:#}");
+    let (status, body) = shown(&server, &format!("POST /debug/peers/{}/capture", ben["id"]));
+    assert_eq!((status, &body["error"]), (409, &"this peer has no transport".into()), "{body}");
     assert_eq!(std::fs::read_dir(folder.dir()).expect("a folder").count(), 0, "nothing was made");
     // As many files as may be are there.
     for number in 0..32 {

@@ -124,7 +124,7 @@ impl Inner {
     async fn capture(&self, peer: u64, time: Duration) -> Result<Capturing, CaptureRefused> {
         let members = self.signalling.members();
         let member = members.iter().find(|member| member.id.0 == peer).ok_or(CaptureRefused::NoPeer)?;
-        let transport = member.transport.ok_or(CaptureRefused::NoTransport)?;
+        let transport = member.transport.filter(|_| member.is_started).ok_or(CaptureRefused::NoTransport)?;
         let rooms = self.signalling.rooms();
         let room = rooms.iter().find(|room| room.id == member.room).ok_or(CaptureRefused::NoPeer)?;
         let port = self.ports.get(usize::from(member.worker.0)).copied().unwrap_or_default();

@@ -27,6 +27,8 @@ pub struct Member {
     pub connection: Option<ConnectionId>,
     /// Its transport; `None` once that has failed or was closed.
     pub transport: Option<TransportId>,
+    /// The worker knows it: an offer or an answer has said where to.
+    pub is_started: bool,
     /// Since when there is a transport, or none.
     pub since: Instant,
     /// Why there is none: it failed, and was not closed.
@@ -63,6 +65,7 @@ impl Signalling {
                 is_voice: state.registry.is_voice(id),
                 connection: session.connection,
                 transport: media.map(|media| media.transport),
+                is_started: media.is_some_and(|media| media.is_started),
                 since: media.map_or(session.since, |media| media.made_at),
                 has_failed: session.has_failed,
             })

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::signer::{SECRET, Signer, claims_with, member, server};
+use crate::support::debug::peer_until;
 use crate::support::{Client, Options, Server, assert_silent};
 
 struct Room {
@@ -47,6 +48,8 @@ async fn a_muted_user_is_not_heard_whatever_it_says() {
     }
     assert_silent(&ben, &ann, &ben, &moderator).await;
     server.metric_reaches("gryt_sfu_drops_total", &["\"muted\""], 10.0).await;
+    let row = peer_until(&server, "ann", "muted", |peer| peer["muted"] == true).await;
+    assert_eq!(row["serverMuted"], true, "{row:#}");
     // It cannot unmute itself, by any name.
     ann.send("user-info", &json!({"isMuted": false, "isServerMuted": false}));
     mute(&ann, "ann", false);

@@ -148,6 +148,7 @@ const age = (value) => (value === null ? "never" : value < 1000 ? "now" : value 
 const share = (value) => (value === null || value === undefined ? "–" : value < 10 ? value.toFixed(1) : String(Math.round(value)));
 const percent = (value) => (share(value) === "–" ? "–" : `${share(value)} %`);
 const sum = (object) => Object.values(object).reduce((total, value) => total + value, 0);
+const mutedMark = (peer) => peer.muted && (peer.serverMuted ? "muted by a moderator" : "muted");
 // Browsers that are muted go on sending silence.
 const lost = ({ muted = 0, ...drops }) => sum(drops);
 const words = (reason) => reason.replaceAll("_", " ");
@@ -315,7 +316,7 @@ class Row {
     const level = peer.in.level === null ? 0 : Math.max(0, 1 - peer.in.level / 90);
     this.level.style.setProperty("--level", level.toFixed(2));
     this.element.classList.toggle("speaking", peer.in.speaking);
-    const marks = [peer.muted && "muted", peer.deafened && "deafened", peer.in.level === null && "listens only", peer.connection === null && "socket lost", peer.in.speaking && "speaking"];
+    const marks = [mutedMark(peer), peer.deafened && "deafened", peer.in.level === null && "listens only", peer.connection === null && "socket lost", peer.in.speaking && "speaking"];
     set(this.mark, marks.filter(Boolean).join(", ") || "quiet");
     for (const { svg, text, side } of this.plots) {
       plot(svg, pastOf(`peer ${peer.id} ${side}`), 20, 20);
@@ -395,7 +396,7 @@ function facts(peer, slots) {
     ["In, lost", peer.in.lost === null ? "publishes nothing" : `${peer.in.lost}, now ${percent(peer.in.lossPercent)}, jitter ${ms(peer.in.jitterMs)}`],
     ["Out", `${count(peer.out.packetsPerSecond)} /s, ${bits(peer.out.bitsPerSecond)}; ${peer.out.packets} packets, ${bytes(peer.out.bytes)}`],
     ["Out, lost", peer.out.lost === null ? "not reported" : `${peer.out.lost}, now ${percent(peer.out.lossPercent)}, jitter ${ms(peer.out.jitterMs)}`],
-    ["Voice", peer.in.level === null ? "none" : `${peer.in.level === 127 ? "silent" : `−${peer.in.level} dBov`}${peer.muted ? ", muted" : ""}${peer.deafened ? ", deafened" : ""}`],
+    ["Voice", peer.in.level === null ? "none" : `${peer.in.level === 127 ? "silent" : `−${peer.in.level} dBov`}${peer.muted ? `, ${mutedMark(peer)}` : ""}${peer.deafened ? ", deafened" : ""}`],
     ["Drops", drops || "none"],
     ["Ids", `peer ${peer.id}, connection ${peer.connection ?? "lost"}, transport ${peer.transport ?? "none"}`],
   ];
