@@ -24,13 +24,19 @@ impl State {
                 if state == ConnectionState::Connected {
                     self.count_join_to_media(now, transport);
                 }
-                if let Some(participant) = self.transports.get(&transport) {
-                    tracing::debug!(%participant, %transport, ?state, "connection");
+                if let Some(id) = self.transports.get(&transport)
+                    && let Some(participant) = self.registry.participant(*id)
+                    && let Some(room) = self.registry.room(participant.room)
+                {
+                    let (room, user) = (&room.name, &participant.user);
+                    tracing::debug!(participant = %id, %room, %user, %transport, ?state, "connection");
                 }
             }
             Event::TrackStarted(track) => {
-                if let Some(participant) = self.registry.publisher(track) {
-                    tracing::debug!(room = %participant.room, user = %participant.user, %track, "first packet");
+                if let Some(participant) = self.registry.publisher(track)
+                    && let Some(room) = self.registry.room(participant.room)
+                {
+                    tracing::debug!(room = %room.name, user = %participant.user, %track, "first packet");
                 }
             }
             Event::SlotsChanged { transport, changes } => self.handle_slots_changed(now, transport, &changes),
