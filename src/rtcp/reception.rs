@@ -11,8 +11,10 @@ use crate::time::{NtpTime, RtpTime};
 
 /// A gap from which on the sender may have begun anew (RFC 3550 A.1).
 const DROPOUT_MAX: u16 = 3000;
-/// How late a packet may be before the sender may have begun anew (RFC 3550 A.1).
-const MISORDER_MAX: u16 = 100;
+/// How late a packet may be before the sender may have begun anew: as late as the replay window lets it be. The 100 of
+/// RFC 3550 A.1, which knows of no such window, would take two packets that a slow path held back for a new beginning,
+/// and all that came before them for lost.
+const MISORDER_MAX: u16 = 1024;
 
 /// Statistics of one received stream.
 #[derive(Clone, Debug)]
