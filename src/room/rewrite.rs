@@ -12,6 +12,8 @@ pub const OPUS_CLOCK_RATE: u32 = 48_000;
 
 /// What a packet of 20 ms covers (RFC 7587 §4.2).
 const FRAME: u32 = OPUS_CLOCK_RATE / 50;
+/// What one covers at most: 120 ms.
+const FRAME_MAX: u32 = 6 * FRAME;
 
 /// Names one unbroken stretch of a publisher's packets; a new one begins with a new SSRC, after a mute and
 /// whenever the stream's numbering has no meaning for what came before.
@@ -45,6 +47,8 @@ struct Base {
     newest_in: PacketIndex,
     first_out: PacketIndex,
     timestamp_offset: u32,
+    /// What each packet covers, by the distance of the last two that followed each other.
+    covered: u32,
 }
 
 /// What a packet's header says on this line.
@@ -91,6 +95,9 @@ impl Line {
                 return Some(self.take_up(now, stretch, index, came));
             }
             self.gap = gap;
+            if index.0 - base.newest_in.0 == 1 {
+                base.covered = covered(timestamp.0.wrapping_sub(self.newest.0));
+            }
             base.newest_in = index;
             self.next_index = PacketIndex(out.0 + 1);
             (self.newest, self.newest_at) = (timestamp, now);
@@ -118,7 +125,8 @@ impl Line {
         timestamp: RtpTime,
     ) -> Rewritten {
         let elapsed = self.timestamp_at(now).0.wrapping_sub(self.newest.0);
-        let continued = RtpTime(self.newest.0.wrapping_add(elapsed.max(FRAME)));
+        let covered = self.base.as_ref().map_or(FRAME, |base| base.covered);
+        let continued = RtpTime(self.newest.0.wrapping_add(elapsed.max(covered)));
         let out = self.next_index;
         self.base = Some(Base {
             stretch,
@@ -126,6 +134,7 @@ impl Line {
             newest_in: index,
             first_out: out,
             timestamp_offset: continued.0.wrapping_sub(timestamp.0),
+            covered: FRAME,
         });
         self.next_index = PacketIndex(out.0 + 1);
         (self.newest, self.newest_at) = (continued, now);
@@ -148,6 +157,12 @@ impl Line {
         let base = self.base.as_ref().filter(|base| base.stretch == stretch)?;
         Some(RtpTime(media.0.wrapping_add(base.timestamp_offset)))
     }
+}
+
+/// What a packet covers that came so far behind the one before. Further apart are only those between which nothing was
+/// said (DTX, RFC 7587 §3.1.3).
+const fn covered(distance: u32) -> u32 {
+    if distance > FRAME && distance <= FRAME_MAX { distance } else { FRAME }
 }
 
 #[cfg(test)]
@@ -194,6 +209,25 @@ mod tests {
         let a = line.rewrite(t0, Stretch(1), PacketIndex(1), RtpTime(0), false).unwrap();
         let b = line.rewrite(t0 + MS20 / 7, Stretch(2), PacketIndex(1), RtpTime(0), false).unwrap();
         assert_eq!(b.timestamp.0.wrapping_sub(a.timestamp.0), FRAME);
+    }
+
+    /// Nor where that was a longer one; a pause is none.
+    #[test]
+    fn a_publisher_does_not_begin_within_the_last_packet_of_another_however_long_that_is() {
+        let begins_after = |distance: u32| {
+            let t0 = start();
+            let mut line = Line::new(t0, 7);
+            line.rewrite(t0, Stretch(1), PacketIndex(1), RtpTime(0), false).unwrap();
+            let t1 = t0 + u32::from(distance > FRAME) * 6 * MS20;
+            let a = line.rewrite(t1, Stretch(1), PacketIndex(2), RtpTime(distance), false).unwrap();
+            let b = line.rewrite(t1 + MS20, Stretch(2), PacketIndex(1), RtpTime(0), false).unwrap();
+            b.timestamp.0.wrapping_sub(a.timestamp.0)
+        };
+        assert_eq!(
+            [FRAME / 2, FRAME, 3 * FRAME, 6 * FRAME].map(begins_after),
+            [1, 1, 3, 6].map(|n| n * FRAME)
+        );
+        assert_eq!(begins_after(20 * FRAME), FRAME, "nothing was said");
     }
 
     #[test]
