@@ -5,6 +5,23 @@ use super::*;
 const ALONE: &str = "document.getElementById('alone')";
 const SENT: &str = "gryt.peer.getSenders()[0].track";
 
+/// Permission comes when we say so.
+const HOLD: &str = "const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = (what) => new Promise((granted) => {
+        window.grant = () => ask(what).then((stream) => { window.late = stream; granted(stream); });
+    })";
+const LATE_HAS_ENDED: &str = "late?.getTracks()[0].readyState === 'ended'";
+
+/// Chooses a microphone in this list, up to the browser's question.
+async fn choose(page: &Browser, list: &str) {
+    page.run(&format!(
+        "window.grant = window.late = null;
+        document.getElementById('{list}').dispatchEvent(new Event('change'))"
+    ))
+    .await;
+    page.until("a question", "window.grant").await;
+}
+
 /// Leaves and joins again, up to the browser's question.
 async fn come_again(page: &Browser) {
     page.click("leave").await;
@@ -22,15 +39,8 @@ fn a_microphone_that_comes_late_is_taken_or_closed() {
         page.fill("name", "Grace").await;
         page.click("mic-try").await;
         page.until("a microphone", "document.getElementById('mic-try').textContent === 'Stop trying'").await;
-        // Permission comes when we say so.
-        page.run(
-            "const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-            navigator.mediaDevices.getUserMedia = (what) => new Promise((granted) => {
-                window.grant = () => ask(what).then((stream) => { window.late = stream; granted(stream); });
-            })",
-        )
-        .await;
-        page.run("document.getElementById('mic-select').dispatchEvent(new Event('change'))").await;
+        page.run(HOLD).await;
+        choose(&page, "mic-select").await;
         page.click("join-button").await;
         page.until("a connection", "gryt.state === 'connected'").await;
         page.run("window.first = gryt.session.microphone; grant()").await;
@@ -43,7 +53,7 @@ fn a_microphone_that_comes_late_is_taken_or_closed() {
         page.click("join-button").await;
         page.until("a connection", "gryt.state === 'connected'").await;
         page.run("grant()").await;
-        page.until("the end of what nobody hears", "late?.getTracks()[0].readyState === 'ended'").await;
+        page.until("the end of what nobody hears", LATE_HAS_ENDED).await;
         assert_eq!(page.run(&format!("return {SENT}")).await, Value::Null);
         // And wants to be heard after all.
         page.run("window.grant = null").await;
@@ -59,6 +69,110 @@ fn a_microphone_that_comes_late_is_taken_or_closed() {
         page.until("a connection", "gryt.state === 'connected'").await;
         assert_eq!(page.run("return late.getTracks()[0].readyState").await, "ended");
         assert_eq!(page.run(&format!("return {SENT}")).await, Value::Null);
+        assert_eq!(page.console(), Vec::<String>::new());
+    });
+}
+
+/// One tries it at the door, and has another mind, or another device, before the browser's question is answered.
+#[test]
+fn a_microphone_that_is_wanted_no_more_is_closed_when_it_comes() {
+    with_page("unwanted", |page, port| async move {
+        let tries = |words: &str| format!("document.getElementById('mic-try').textContent === '{words}'");
+        page.goto(&format!("http://localhost:{port}/?room=tea")).await;
+        page.run(HOLD).await;
+        page.run("window.grant = window.late = null").await;
+        page.click("mic-try").await;
+        page.until("a question", "window.grant").await;
+        page.click("listen-only").await;
+        page.run("grant()").await;
+        page.until("its end", LATE_HAS_ENDED).await;
+        page.until("what can be done", &tries("Try the microphone")).await;
+
+        page.click("listen-only").await;
+        page.run("window.grant = window.late = null").await;
+        page.click("mic-try").await;
+        page.until("a question", "window.grant").await;
+        page.run("grant()").await;
+        page.until("a microphone", &tries("Stop trying")).await;
+        // Of two that are asked for the first comes last.
+        choose(&page, "mic-select").await;
+        page.run("window.slow = grant").await;
+        choose(&page, "mic-select").await;
+        page.run("grant()").await;
+        page.until("the second", "late").await;
+        page.run("window.quick = late; late = null; slow()").await;
+        page.until("the first one's end", LATE_HAS_ENDED).await;
+        assert_eq!(page.run("return quick.getTracks()[0].readyState").await, "live");
+
+        choose(&page, "mic-select").await;
+        page.click("mic-try").await;
+        page.until("no microphone", &tries("Try the microphone")).await;
+        page.run("grant()").await;
+        page.until("its end", LATE_HAS_ENDED).await;
+        assert_eq!(page.console(), Vec::<String>::new());
+    });
+}
+
+/// Its device goes while another is on its way, which is why people choose another.
+#[test]
+fn a_microphone_in_place_of_one_that_is_gone_is_as_open_as_that_was() {
+    with_page("replaced", |page, port| async move {
+        page.goto(&format!("http://localhost:{port}/?room=tea")).await;
+        page.run(STAND_IN).await;
+        page.fill("name", "Grace").await;
+        page.click("join-button").await;
+        page.until("a connection", "gryt.state === 'connected'").await;
+        page.run(HOLD).await;
+        for (is_muted, can_be) in [(true, "Unmute"), (false, "Mute")] {
+            page.click("mute").await;
+            choose(&page, "settings-mic").await;
+            page.run("gryt.session.microphone.dispatchEvent(new Event('ended'))").await;
+            page.until("a word", &contains(HALL_NOTICE, "The microphone is gone")).await;
+            page.run("grant()").await;
+            page.until("the other in its place", &format!("late && {SENT} === late.getTracks()[0]")).await;
+            let told = "StandIn.sent.filter((m) => m.event === 'user-info').at(-1).data.isMuted";
+            page.until("the other's state", &format!("{told} === {is_muted}")).await;
+            assert_eq!(page.run(&format!("return {SENT}.enabled")).await, !is_muted);
+            page.until(
+                "what can be done",
+                &format!("document.getElementById('mute-text').textContent === '{can_be}'"),
+            )
+            .await;
+        }
+        assert_eq!(page.console(), Vec::<String>::new());
+    });
+}
+
+/// Browsers that play nothing before a click take any, and so does the page.
+#[test]
+fn what_the_browser_would_not_play_is_heard_after_any_click() {
+    with_page("blocked", |page, port| async move {
+        page.goto(&format!("http://localhost:{port}/?room=tea")).await;
+        page.run(STAND_IN).await;
+        page.run(
+            "window.played = new Set(); window.isBlocked = true;
+            const play = HTMLMediaElement.prototype.play;
+            HTMLMediaElement.prototype.play = function () {
+                if (isBlocked) return Promise.reject(new DOMException('no', 'NotAllowedError'));
+                played.add(this);
+                return play.call(this);
+            }",
+        )
+        .await;
+        page.fill("name", "Grace").await;
+        page.click("listen-only").await;
+        page.click("join-button").await;
+        page.until("a word", &contains(HALL_NOTICE, "waits for a click")).await;
+        // Another word takes its place.
+        page.run(
+            "StandIn.last.say('user-info', {userId: gryt.userId, userInfo: {isServerMuted: true}});
+            isBlocked = false",
+        )
+        .await;
+        page.until("another word", &contains(HALL_NOTICE, "nobody hears you")).await;
+        assert_eq!(page.run("return played.size").await, 0);
+        page.click("deafen").await;
+        page.until("all voices", "played.size >= 4").await;
         assert_eq!(page.console(), Vec::<String>::new());
     });
 }
@@ -95,10 +209,12 @@ fn who_is_muted_is_told_the_truth_and_stays_so() {
         page.click("mute").await;
         page.run("gryt.session.microphone.dispatchEvent(new Event('ended'))").await;
         page.until("a word", &contains(HALL_NOTICE, "The microphone is gone")).await;
+        page.run("document.getElementById('hall-notice-button').focus()").await;
         page.click("hall-notice-button").await;
         page.until("another microphone", &format!("{SENT}?.readyState === 'live'")).await;
         page.until("what it is", "document.getElementById('mute-text').textContent === 'Unmute'").await;
         assert_eq!(page.run(&format!("return {announced}")).await, "Muted.");
+        assert_eq!(page.run("return document.activeElement.id").await, "mute", "not lost with the button");
         let told = "StandIn.sent.filter((m) => m.event === 'user-info').map((m) => m.data.isMuted)";
         assert_eq!(page.run(&format!("return {told}")).await, json!([true, true, true]));
         assert_eq!(page.run(&format!("return {SENT}.enabled")).await, false);

@@ -10,6 +10,7 @@ import {
 const ROOM_BYTES_MAX = 128;
 const STATS_MS = 1000;
 const SILENCED = "A moderator has muted you: nobody hears you.";
+const BLOCKED = "The browser waits for a click before it plays sound.";
 
 const remembered = {
   get: (key) => { try { return localStorage.getItem(`gryt.${key}`) ?? ""; } catch { return ""; } },
@@ -33,6 +34,7 @@ let waitingText = "";
 let noticeBefore = null;
 let joins = 0;
 let isBeside = false; // Where a press began: beside the open sheet.
+let isBlocked = false; // The browser refuses to play.
 let wasMuted = false; // Of who loses the microphone, for the next one.
 
 // A personal invitation ends in `#token=…`, which browsers send to no server. It goes from the address bar at
@@ -152,15 +154,19 @@ async function tryMicrophone() {
     await openMicrophone();
     showAdvice("mic", micProblem);
   }
-  setText(ui["mic-try"], microphone.track ? "Stop trying" : "Try the microphone");
+  showTry();
   await fitSession();
+}
+
+function showTry() {
+  setText(ui["mic-try"], microphone.track ? "Stop trying" : "Try the microphone");
 }
 
 // Permission, or another device, that came only after we went in.
 async function fitSession() {
   if (!session || session.microphone === microphone.track) return;
   if (ui["listen-only"].checked || !session.grants.publish) return microphone.close();
-  await takeMicrophone(!session.microphone);
+  await takeMicrophone();
 }
 
 // Why the server would take no room of this name.
@@ -229,7 +235,7 @@ function enter(name, room) {
   showPeople();
   showState(session.state, false);
   if (!microphone.track && !ui["listen-only"].checked) {
-    showHallNotice(`You are listening only. ${micProblem?.title ?? ""}.`, { button: "Use a microphone", act: openSettings });
+    showHallNotice(`You are listening only.${micProblem ? ` ${micProblem.title}.` : ""}`, { button: "Use a microphone", act: openSettings });
   }
   ui["hall-title"].focus({ preventScroll: true });
 }
@@ -298,7 +304,7 @@ function comeOut({ reason, message }) {
   people.clear();
   if (ui.settings.open) ui.settings.close();
   document.title = "Gryt voice rooms";
-  setText(ui["mic-try"], "Try the microphone");
+  showTry();
   showState("idle", false);
   showView("door");
   showJoinButton();
@@ -322,9 +328,10 @@ function showPeople() {
 
 function showMicrophone() {
   const isListening = !microphone.track;
-  const isMuted = isListening || session.info.isMuted || session.isServerMuted;
-  ui.mute.disabled = !session.grants.publish || session.isServerMuted;
-  ui.mute.classList.toggle("is-off", isMuted);
+  const { isMuted } = session.info;
+  // Whom a moderator has muted may mute himself as well, for when the moderator relents.
+  ui.mute.disabled = !session.grants.publish;
+  ui.mute.classList.toggle("is-off", isListening || isMuted || session.isServerMuted);
   setText(ui["mute-text"], ui.mute.disabled ? "Muted" : isListening ? "Use mic" : isMuted ? "Unmute" : "Mute");
 }
 
@@ -362,27 +369,29 @@ function toggleDeafen() {
 // From listening to talking, or to another device.
 async function useMicrophone() {
   ui["listen-only"].checked = false;
-  const wasListening = !microphone.track;
   const opened = await openMicrophone();
   if (!session) return microphone.close();
   showAdvice("settings", micProblem);
   if (!opened) return openSettings();
-  await takeMicrophone(wasListening);
+  await takeMicrophone();
 }
 
-async function takeMicrophone(wasListening) {
-  showHallNotice("");
-  if (wasListening) {
+async function takeMicrophone() {
+  if (!microphone.track) return; // Another is asked for, or none any more.
+  showHallNotice(session.isServerMuted ? SILENCED : "", { tone: session.isServerMuted ? "" : "calm" });
+  hearBlocked(); // Who speaks has clicked.
+  if (!session.microphone) {
     microphone.track.enabled = !wasMuted;
     session.tell({ isMuted: wasMuted });
     announceMuted();
   }
   wasMuted = false;
   await session.setMicrophone(microphone.track);
-  afterMicrophoneChange();
+  if (session) afterMicrophoneChange();
 }
 
 function afterMicrophoneChange() {
+  if (microphone.track && document.activeElement === ui["settings-try"]) ui["settings-mic"].focus();
   ui["settings-try"].hidden = Boolean(microphone.track);
   showMicrophone();
   showPeople();
@@ -390,20 +399,30 @@ function afterMicrophoneChange() {
 }
 
 microphone.onlost = async () => {
-  if (!session) return setText(ui["mic-try"], "Try the microphone");
+  if (!session) return showTry();
   wasMuted = session.info.isMuted;
-  await session.setMicrophone(null);
   session.tell({ isMuted: true });
+  await session.setMicrophone(null);
+  if (!session || session.microphone) return; // Over, or the next one is there.
   afterMicrophoneChange();
   showHallNotice("The microphone is gone: you are listening only.", { tone: "", button: "Use a microphone", act: useMicrophone });
 };
 
 ears.onblocked = () => {
-  showHallNotice("The browser waits for a click before it plays sound.", {
-    button: "Hear the room",
-    act: () => { ears.play(); showHallNotice(""); },
-  });
+  isBlocked = true;
+  showHallNotice(BLOCKED, { button: "Hear the room", act: hearRoom });
 };
+
+// By whatever is clicked: the notice that asks for it may have made way for another.
+function hearBlocked() {
+  if (isBlocked) hearRoom();
+}
+
+function hearRoom() {
+  isBlocked = false;
+  if (ui["hall-notice-text"].textContent === BLOCKED) showHallNotice("");
+  ears.play();
+}
 
 // Some speak to their machine, or hit a key unmeant (WCAG 2.1.4): they can do without.
 function showShortcuts() {
@@ -484,8 +503,11 @@ function showFigure(id, text, isPoor) {
 ui["join-form"].onsubmit = join;
 ui["mic-try"].onclick = tryMicrophone;
 ui["listen-only"].onchange = () => {
-  if (ui["listen-only"].checked && microphone.track) tryMicrophone();
-  if (ui["listen-only"].checked) ui["join-button"].disabled = false; // There is nothing to wait for.
+  if (ui["listen-only"].checked) {
+    microphone.close();
+    showTry();
+    ui["join-button"].disabled = false; // There is nothing to wait for.
+  }
   showJoinButton();
 };
 ui.mute.onclick = toggleMute;
@@ -515,6 +537,7 @@ ui.settings.onpointerdown = ({ clientX: x, clientY: y }) => {
 };
 ui.settings.onclick = ({ target }) => { if (isBeside && target === ui.settings) ui.settings.close(); };
 navigator.mediaDevices?.addEventListener?.("devicechange", showDevices);
+for (const gesture of ["click", "keydown"]) addEventListener(gesture, hearBlocked, { capture: true });
 addEventListener("hashchange", () => { if (location.hash.startsWith("#token=")) location.reload(); }); // Another invitation.
 addEventListener("keydown", (event) => {
   const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat;

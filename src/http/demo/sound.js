@@ -52,6 +52,7 @@ class Probe {
 export class Microphone {
   #probe = null;
   #stream = null;
+  #asked = 0; // The latest `open` or `close`: what an earlier one brings is wanted no more.
 
   // Called when the device goes away.
   onlost = () => {};
@@ -64,34 +65,51 @@ export class Microphone {
 
   level() { return this.#probe && this.track?.enabled ? this.#probe.level() : 0; }
 
-  // Throws what getUserMedia throws.
+  // Throws what getUserMedia throws. Where another device was asked for meanwhile, or none any more, nothing changes.
   async open(deviceId) {
-    const stream = await navigator.mediaDevices.getUserMedia({
-      audio: {
-        ...(deviceId && { deviceId: { exact: deviceId } }),
-        echoCancellation: true,
-        noiseSuppression: true,
-        autoGainControl: true,
-      },
-    });
+    const mine = ++this.#asked;
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({
+        audio: {
+          ...(deviceId && { deviceId: { exact: deviceId } }),
+          echoCancellation: true,
+          noiseSuppression: true,
+          autoGainControl: true,
+        },
+      });
+    } catch (error) {
+      if (mine !== this.#asked) return;
+      throw error;
+    }
+    if (mine !== this.#asked) return stop(stream);
     const enabled = this.track?.enabled ?? true;
-    this.close();
+    this.#release();
     this.#stream = stream;
     this.#probe = new Probe(stream);
     const track = this.track;
     track.enabled = enabled;
     track.onended = () => {
       if (this.track !== track) return;
-      this.close();
+      this.#release();
       this.onlost();
     };
   }
 
   close() {
+    this.#asked += 1;
+    this.#release();
+  }
+
+  #release() {
     this.#probe?.close();
-    for (const track of this.#stream?.getTracks() ?? []) track.stop();
+    if (this.#stream) stop(this.#stream);
     this.#probe = this.#stream = null;
   }
+}
+
+function stop(stream) {
+  for (const track of stream.getTracks()) track.stop();
 }
 
 // Everybody else's voices. Each m-line has an outlet of its own; who is heard there may change.

@@ -52,6 +52,8 @@ export function showHallNotice(text, { tone = "calm", button = "", act = null } 
   ui["hall-notice"].hidden = !text;
   ui["hall-notice"].dataset.tone = tone;
   setText(ui["hall-notice-text"], text);
+  // The focus is not lost with it.
+  if (!button && document.activeElement === ui["hall-notice-button"]) (ui.mute.disabled ? ui["hall-title"] : ui.mute).focus();
   ui["hall-notice-button"].hidden = !button;
   setText(ui["hall-notice-button"], button);
   ui["hall-notice-button"].onclick = act;
