@@ -81,7 +81,7 @@ pub(crate) fn tables() -> Vec<Table> {
         },
         Table {
             name: "rooms",
-            title: "Cost against the size of rooms: 4 speakers in each, some 80,000 packets a second in all, 120 B",
+            title: "Cost against the size of rooms: 4 speakers in each, some 60,000 packets a second in all, 120 B",
             x: "listeners",
             is_spread: false,
             subjects: vec![
@@ -89,7 +89,7 @@ pub(crate) fn tables() -> Vec<Table> {
                 ("sfu", server(&[])),
                 ("sfu, tick 10 ms", server(&[tick])),
             ],
-            cases: [(80, 2), (31, 10), (8, 50), (4, 100), (1, 400)]
+            cases: [(60, 2), (23, 10), (6, 50), (3, 100), (1, 300)]
                 .map(|(rooms, listeners)| case(listeners, rooms, 4, listeners, Constant))
                 .into(),
         },
