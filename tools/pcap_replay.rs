@@ -141,7 +141,7 @@ struct Arguments {
 const EXAMPLES: &str = "Examples:
   sfu-replay --inspect call.pcapng
   sfu-replay --explain --port 3478 call.pcap | less
-  sfu-replay --explain --keys /var/lib/gryt-sfu/keys call.pcap | grep -v receivers
+  sfu-replay --explain --keys /var/lib/gryt-sfu call.pcap | grep -v receivers
   sfu-replay --receivers 100 --egress sealed --ssrc 0x1234abcd call.pcap
   sfu-replay --live ws://127.0.0.1:5005/ --room hall --speed 2 call.pcap
   tcpdump -i any -w - udp port 3478 | sfu-replay --explain -
