@@ -331,7 +331,7 @@ function showMicrophone() {
   const { isMuted } = session.info;
   // Whom a moderator has muted may mute himself as well, for when the moderator relents.
   ui.mute.disabled = !session.grants.publish;
-  ui.mute.classList.toggle("is-off", isListening || isMuted || session.isServerMuted);
+  ui.mute.classList.toggle("is-off", isListening || isMuted);
   setText(ui["mute-text"], ui.mute.disabled ? "Muted" : isListening ? "Use mic" : isMuted ? "Unmute" : "Mute");
 }
 
