@@ -25,7 +25,7 @@ use gryt_sfu::time::Now;
 use serde_json::Value;
 use streams::{Filter, Inspection};
 use support::folder::Folder;
-use support::{Client, Options, PATIENCE, Server};
+use support::{Client, Options, PATIENCE, Server, now};
 
 const TOKEN: &str = "a-token-of-more-than-16-bytes";
 
@@ -155,11 +155,13 @@ async fn who_may_not_capture_is_told_why() {
     assert_eq!(shown(&server, &format!("GET /debug/peers/{id}/capture")).0, 405);
     // Who has yet to offer has no packets.
     let _ben = Client::join(&server, "hall", "ben", Options { offers: false, ..Options::default() }).await;
+    let deadline = now() + PATIENCE;
     let ben = loop {
         let ben = shown(&server, "GET /debug/peers").1["peers"][1].clone();
         if ben.is_object() {
             break ben;
         }
+        assert!(now() < deadline, "ben is not shown");
         tokio::time::sleep(Duration::from_millis(100)).await; // What is shown may be a moment old.
     };
     assert_eq!((&ben["user"], &ben["state"]), (&"ben".into(), &"new".into()), "{ben:#}");

@@ -162,8 +162,7 @@ impl Signalling {
         }
     }
 
-    /// As [`Signalling::enter`]. A panic ends the session that the input is about, and the others go on; without
-    /// one to blame it goes on to the caller.
+    /// As [`Signalling::enter`], with somebody to blame for a panic, if there is one: else it goes on to the caller.
     fn enter_for(&self, now: Instant, culprit: Option<Culprit>, input: impl FnOnce(&mut State)) {
         match culprit {
             Some(culprit) => self.follow(now, || self.take_for(now, culprit, input)),
@@ -197,13 +196,14 @@ impl Signalling {
         result
     }
 
+    /// As [`Signalling::take`]. A panic ends the session that the input is about, and the others go on.
     fn take_for(&self, now: Instant, culprit: Culprit, input: impl FnOnce(&mut State)) {
         if catch_unwind(AssertUnwindSafe(|| self.take(now, input))).is_err() {
             self.take(now, |state| state.end_faulty(now, culprit));
         }
     }
 
-    /// Every input passes here.
+    /// Every input passes here, and ends here: what it brings about for others does not follow.
     fn take<R>(&self, now: Instant, input: impl FnOnce(&mut State) -> R) -> R {
         self.0.latest.set(now);
         let lost = self.0.lost.take();

@@ -119,9 +119,7 @@ fn a_microphone_in_place_of_one_that_is_gone_is_as_open_as_that_was() {
     with_page("replaced", |page, port| async move {
         page.goto(&format!("http://localhost:{port}/?room=tea")).await;
         page.run(STAND_IN).await;
-        page.fill("name", "Grace").await;
-        page.click("join-button").await;
-        page.until("a connection", "gryt.state === 'connected'").await;
+        join(&page, "Grace", "tea").await;
         page.run(HOLD).await;
         for (is_muted, can_be) in [(true, "Unmute"), (false, "Mute")] {
             page.click("mute").await;
@@ -159,9 +157,8 @@ fn what_the_browser_would_not_play_is_heard_after_any_click() {
             }",
         )
         .await;
-        page.fill("name", "Grace").await;
         page.click("listen-only").await;
-        page.click("join-button").await;
+        join(&page, "Grace", "tea").await;
         page.until("a word", &contains(HALL_NOTICE, "waits for a click")).await;
         // Another word takes its place.
         page.run(

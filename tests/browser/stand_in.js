@@ -54,6 +54,8 @@
 
     #turnAway(code) {
       this.say("joined", { success: false, message: "not now", peers: [] });
+      if (code === 1008) this.say("error", { code: "rate-limited", message: "not now" });
+      StandIn.turnedAway += 1;
       this.readyState = 3;
       this.onclose?.({ code, reason: "not now" });
     }
@@ -103,6 +105,7 @@
   StandIn.members = members;
   StandIn.isSilent = false; // Answers no join by itself.
   StandIn.turnsAway = 0; // Or refuses each, with this code.
+  StandIn.turnedAway = 0;
   StandIn.sent = [];
   StandIn.held = 0;
   StandIn.offers = () => StandIn.sent.filter((message) => message.event === "offer").length;
