@@ -148,7 +148,7 @@ const age = (value) => (value === null ? "never" : value < 1000 ? "now" : value 
 const share = (value) => (value === null || value === undefined ? "–" : value < 10 ? value.toFixed(1) : String(Math.round(value)));
 const percent = (value) => (share(value) === "–" ? "–" : `${share(value)} %`);
 const sum = (object) => Object.values(object).reduce((total, value) => total + value, 0);
-const mutedMark = (peer) => peer.muted && (peer.serverMuted ? "muted by a moderator" : "muted");
+const mutedMark = (peer) => peer.muted && (peer.serverMuted ? "muted for all" : "muted");
 // Browsers that are muted go on sending silence.
 const lost = ({ muted = 0, ...drops }) => sum(drops);
 const words = (reason) => reason.replaceAll("_", " ");
