@@ -19,6 +19,20 @@ pub const LATENCY_BOUNDS: &[u64; 13] = &[
     51_200_000,
     102_400_000,
 ];
+/// Nanoseconds: 50 µs to 0.1 s.
+pub const QUEUE_BOUNDS: &[u64; 11] = &[
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+];
 /// Nanoseconds: 5 ms to 10 s, each twice the one before.
 pub const WAIT_BOUNDS: &[u64; 12] = &[
     5_000_000,
@@ -90,6 +104,8 @@ pub struct WorkerCounters {
     pub receive_overflows: u64,
     /// Times the kernel kept a completion back for want of room.
     pub completions_held_back: u64,
+    /// Nanoseconds from the kernel's receive timestamp to the wake-up that found it, of each voice packet that came.
+    pub receive_queue: Histogram<11>,
     /// Nanoseconds from the kernel's receive timestamp to submission, of each voice packet that came.
     pub forwarding_latency: Histogram<13>,
     /// Datagrams that a wake-up found, where there were any.
@@ -134,6 +150,7 @@ impl Default for WorkerCounters {
             receive_errors: 0,
             receive_overflows: 0,
             completions_held_back: 0,
+            receive_queue: Histogram::new(QUEUE_BOUNDS),
             forwarding_latency: Histogram::new(LATENCY_BOUNDS),
             batches: Histogram::new(BATCH_BOUNDS),
             trains: Histogram::new(TRAIN_BOUNDS),

@@ -368,6 +368,8 @@ impl Snapshot {
         let help =
             "Time that a worker's CPU was nearly used up and packets waited for others (OVERLOAD_TICK_MS)";
         out.seconds_by_worker("overload", help, &self.workers, |worker| worker.overload_ns)?;
+        let help = "From the kernel's receive timestamp of a voice packet to the wake-up that found it";
+        out.by_worker("receive_queue", help, Some(&Unit::Seconds), &self.workers, |w| &w.receive_queue)?;
         let help =
             "From the kernel's receive timestamp of a voice packet to the submission of what it became";
         out.by_worker("forwarding_latency", help, Some(&Unit::Seconds), &self.workers, |w| {
@@ -524,6 +526,7 @@ mod tests {
         second.padding_out = 31;
         second.voices_relayed_out = 9;
         second.drop_one(DropReason::BadAuthTag);
+        second.receive_queue.record(60_000);
         second.forwarding_latency.record(90_000);
         second.trains.record_many(4, 3);
         let mut snapshot =
@@ -552,6 +555,8 @@ mod tests {
             "gryt_sfu_peers_active 5",
             "gryt_sfu_orders_waiting 6",
             "gryt_sfu_clients_slow_total 8",
+            "gryt_sfu_receive_queue_seconds_bucket{le=\"0.0001\",worker=\"1\"} 1",
+            "gryt_sfu_receive_queue_seconds_sum{worker=\"1\"} 0.00006",
             "gryt_sfu_forwarding_latency_seconds_bucket{le=\"0.00005\",worker=\"1\"} 0",
             "gryt_sfu_forwarding_latency_seconds_bucket{le=\"0.0001\",worker=\"1\"} 1",
             "gryt_sfu_forwarding_latency_seconds_bucket{le=\"+Inf\",worker=\"1\"} 1",

@@ -41,6 +41,10 @@ impl Worker {
             copy(&mut peer.capture, now, peer.transport.selected(), false, [packet, &[]]);
         }
         self.counters.rtp_in += 1;
+        let age = age(now, arrived);
+        if arrived.is_some() {
+            self.counters.receive_queue.record(age.as_nanos() as u64);
+        }
         let room_key = peer.room;
         let (publication, values, is_new_ssrc) = peer.publication_of(&header, packet)?;
         if publication.stream.payload_type != header.payload_type {
@@ -61,10 +65,9 @@ impl Worker {
             return Err(DropReason::TooLong);
         }
         publication.bucket.take(now.instant, payload.len())?;
-        let age = Some(age(now, arrived)).filter(|age| *age < AGE_MAX);
-        let came_at = age.and_then(|age| now.instant.checked_sub(age)).unwrap_or(now.instant);
+        let came_at = Some(age).filter(|age| *age < AGE_MAX).and_then(|age| now.instant.checked_sub(age));
         track.reception.get_or_insert_with(|| Reception::new(header.ssrc)).handle_packet(
-            came_at,
+            came_at.unwrap_or(now.instant),
             header.timestamp,
             header.sequence_number,
             OPUS_CLOCK_RATE,

@@ -208,6 +208,12 @@ fn workers_that_share_a_port_hand_over_what_is_anothers_and_only_once() {
     workers[0].worker.record_latencies(now);
     let latencies = &workers[0].worker.counters.forwarding_latency;
     assert_eq!((latencies.count(), latencies.sum().div_ceil(1_000_000)), (1, 7));
+    let queue = &workers[0].worker.counters.receive_queue;
+    assert_eq!(
+        (queue.count(), queue.sum().div_ceil(1_000_000)),
+        (1, 3),
+        "what it waits for is not the queue"
+    );
     workers[2].deliver(caller.path, &mut voice[..len]);
     let (_, relay) = workers[2].relays().remove(0);
     workers[1].hand_over(WorkerId(2), relay);
