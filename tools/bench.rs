@@ -20,6 +20,8 @@ mod network;
 mod plan;
 #[path = "load/plot.rs"]
 mod plot;
+#[path = "bench/queue.rs"]
+mod queue;
 #[path = "bench/report.rs"]
 mod report;
 #[path = "bench/steering.rs"]

@@ -4,7 +4,8 @@
 # and bench.html. Arguments go to sfu-bench: bash tools/bench.sh --only tick --runs 3
 #
 # Meanwhile every task that may run on all CPUs, the kernel's own included, keeps off the first one, which is the
-# server's, as far as the kernel lets it be moved; in the end all are let back.
+# server's, as far as the kernel lets it be moved; and net.core.netdev_max_backlog is raised, as the load's CPU stands for
+# those of thousands of callers. In the end all of it is as it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -32,25 +33,33 @@ clear_first_cpu() {
     were_there=$(tasks_on "$others")
     # Reads until this script has ended, however that did.
     local functions
-    functions=$(declare -f tasks_on without move let_back keep_kworkers_on)
+    functions=$(declare -f tasks_on without move let_back put)
     kworkers=$(cat "$kworkers_file" 2>/dev/null || true)
+    backlog=$(cat "$backlog_file")
     exec 3> >(all=$all others=$others were_there=$were_there kworkers=$kworkers kworkers_file=$kworkers_file \
+        backlog=$backlog backlog_file=$backlog_file \
         exec setsid bash -c "$functions; read -r; let_back" >/dev/null 2>&1)
     guard=$!
+    put "$((backlog > backlog_min ? backlog : backlog_min))" "$backlog_file"
     tasks_on "$all" | without $$ | move "$others"
-    keep_kworkers_on "$(taskset -c "$others" sh -c 'taskset -p $$' | awk '{ print $NF }')"
+    put "$(taskset -c "$others" sh -c 'taskset -p $$' | awk '{ print $NF }')" "$kworkers_file"
 }
 
+# Kernel threads that are bound to no CPU; taskset may not move them.
 kworkers_file=/sys/devices/virtual/workqueue/cpumask
-keep_kworkers_on() { # Those that are bound to no CPU; taskset may not move them.
-    { echo "$1" >"$kworkers_file"; } 2>/dev/null || true
+# Packets that a CPU takes in later: the load's, while it is busy with those before.
+backlog_file=/proc/sys/net/core/netdev_max_backlog
+backlog_min=20000
+put() {
+    { echo "$1" >"$2"; } 2>/dev/null || true
 }
 
 let_back() { # What was started meanwhile as well; one that forks just then has a child that is found the next time.
     for _ in 1 2 3; do
         tasks_on "$others" | without "${were_there:-none}" | move "$all"
     done
-    keep_kworkers_on "$kworkers"
+    put "$kworkers" "$kworkers_file"
+    put "$backlog" "$backlog_file"
 }
 
 clean() { # Of a run that was ended in its middle, however.

@@ -12,6 +12,7 @@ use super::books::{Sample, at_rest, samples};
 use super::host::Absence;
 use super::network::Network;
 use super::plan::{Case, Table};
+use super::queue::{Queue, queues};
 use super::subject::{Load, Running, Subject};
 
 /// Seconds after the last join that are not counted: reports of a start, cold caches.
@@ -36,6 +37,8 @@ pub(crate) struct Figures {
     pub(crate) delivered_per_second: f64,
     /// Of the whole run, its beginning included; of several the worst.
     pub(crate) loss_percent: f64,
+    /// Of the seconds that count, of several the worst.
+    pub(crate) counted_loss_percent: f64,
     /// Datagrams that came and that the load tool did not read in time, among those that are lost; of several runs the
     /// worst.
     pub(crate) overflowed: f64,
@@ -49,10 +52,13 @@ pub(crate) struct Figures {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) p999_ms: f64,
+    /// For how long voices lay in the server's receive queue; not a number where nobody asked.
+    pub(crate) queue_p50_ms: f64,
+    pub(crate) queue_p99_ms: f64,
 }
 
-/// With so many decimals; a dash where server and load share their CPUs.
-pub(crate) fn of_own_cpu(figure: f64, decimals: usize) -> String {
+/// With so many decimals; a dash where there is no such figure.
+pub(crate) fn or_dash(figure: f64, decimals: usize) -> String {
     if figure.is_nan() { "–".to_owned() } else { format!("{figure:.decimals$}") }
 }
 
@@ -99,7 +105,7 @@ pub(crate) fn measure(network: &Network, table: &Table, case: &Case, runs: u32, 
             "  {:<16} {name:<22} {:6.2} µs process {:>6} µs machine {:5.2} ×  {:7.0}/s  loss {:.3} %  p50 {:.3} p99 {:.3} ms",
             case.label,
             figures.process_us,
-            of_own_cpu(figures.machine_us, 2),
+            or_dash(figures.machine_us, 2),
             beside.cost,
             figures.delivered_per_second,
             figures.loss_percent,
@@ -157,6 +163,8 @@ fn found(runs: &[Figures], first: &[Figures]) -> (Figures, Beside) {
     let [overload_s] = medians(runs, [|run| run.overload_s]);
     let worst = |figure: fn(&Figures) -> f64| runs.iter().map(figure).fold(0.0, f64::max);
     let (loss_percent, overflowed) = (worst(|run| run.loss_percent), worst(|run| run.overflowed));
+    let counted_loss_percent = worst(|run| run.counted_loss_percent);
+    let [queue_p50_ms, queue_p99_ms] = medians(runs, [|run| run.queue_p50_ms, |run| run.queue_p99_ms]);
     let [p50_ms, p99_ms, p999_ms] = medians(runs, [|run| run.p50_ms, |run| run.p99_ms, |run| run.p999_ms]);
     let figures = Figures {
         process_us,
@@ -165,6 +173,7 @@ fn found(runs: &[Figures], first: &[Figures]) -> (Figures, Beside) {
         cpu_percent,
         delivered_per_second,
         loss_percent,
+        counted_loss_percent,
         overflowed,
         overload_s,
         load_cpu_percent,
@@ -172,6 +181,8 @@ fn found(runs: &[Figures], first: &[Figures]) -> (Figures, Beside) {
         p50_ms,
         p99_ms,
         p999_ms,
+        queue_p50_ms,
+        queue_p99_ms,
     };
     let pairs: Vec<Beside> = runs.iter().zip(first).map(|(run, first)| Beside::of(run, first)).collect();
     let [cost, both] = medians(&pairs, [|pair| pair.cost, |pair| pair.both]);
@@ -196,13 +207,16 @@ fn run(
     let mut command = running.load(subject, network, load, seconds + SKIPPED as u32 + 1, path)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let began = Now::read().instant;
-    let is_over = AtomicBool::new(false);
-    let (output, machine) = std::thread::scope(|scope| -> Result<_> {
-        let sampler = scope.spawn(|| samples(network, began, || is_over.load(Ordering::Relaxed)));
+    let end = AtomicBool::new(false);
+    let is_over = || end.load(Ordering::Relaxed);
+    let (output, machine, queues) = std::thread::scope(|scope| -> Result<_> {
+        let sampler = scope.spawn(|| samples(network, began, is_over));
+        let asker = table.tells_queue.then(|| scope.spawn(|| queues(&running, network, began, is_over)));
         let output = command.output().context("sfu-load cannot be run");
-        is_over.store(true, Ordering::Relaxed);
+        end.store(true, Ordering::Relaxed);
         let machine = sampler.join().map_err(|_| anyhow::anyhow!("the sampler panicked"))??;
-        Ok((output?, machine))
+        let queues = asker.map(|asker| asker.join().map_err(|_| anyhow::anyhow!("who asked panicked"))?);
+        Ok((output?, machine, queues.transpose()?.unwrap_or_default()))
     })?;
     let text = String::from_utf8_lossy(&output.stderr);
     let outcome = std::fs::read_to_string(&json);
@@ -212,8 +226,8 @@ fn run(
         bail!("sfu-load ended with {}: {why}\n{}", output.status, text.trim());
     }
     let outcome: Value = serde_json::from_str(&outcome?)?;
-    let (mut figures, steal) = figures(&outcome, load, &machine, at_rest)?;
-    figures.overload_s = running.overload_seconds(subject, network)?;
+    let (mut figures, steal) = figures(&outcome, load, &machine, &queues, at_rest)?;
+    figures.overload_s = running.overload_seconds(network)?;
     if table.is_spread {
         (figures.machine_us, figures.both_us, figures.interrupts) = (f64::NAN, f64::NAN, f64::NAN);
     }
@@ -229,7 +243,13 @@ fn failures(found: &str) -> String {
     broken.chain(failures.map(|(why, count)| format!("{count} × {why}"))).collect::<Vec<_>>().join("; ")
 }
 
-fn figures(outcome: &Value, load: &Load, machine: &[Sample], at_rest: f64) -> Result<(Figures, f64)> {
+fn figures(
+    outcome: &Value,
+    load: &Load,
+    machine: &[Sample],
+    queues: &[(f64, Queue)],
+    at_rest: f64,
+) -> Result<(Figures, f64)> {
     let seconds = outcome["seconds"].as_array().context("no seconds")?;
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     let full = f64::from(load.members());
@@ -243,6 +263,14 @@ fn figures(outcome: &Value, load: &Load, machine: &[Sample], at_rest: f64) -> Re
     let sum = |key: &str| counted.iter().map(|second| number(&second[key])).sum::<f64>();
     let delivered = sum("received_per_second") * load.sent_for_heard();
     ensure!(delivered > 0.0, "nothing was delivered");
+    let missing = |second: &Value| {
+        let lost = number(&second["loss_percent"]) / 100.0;
+        number(&second["received_per_second"]) * lost / (1.0 - lost).max(0.001)
+    };
+    let missing = counted.iter().map(|second| missing(second)).sum::<f64>();
+    let queue_at = |at: f64| queues.iter().min_by(|a, b| (a.0 - at).abs().total_cmp(&(b.0 - at).abs()));
+    let queue = queue_at(from).zip(queue_at(to)).map(|((_, before), (_, after))| after.since(before));
+    let queued_ms = |part| queue.as_ref().map_or(f64::NAN, |queue| queue.quantile_ms(part));
     let within =
         |at: f64| machine.iter().min_by(|a, b| (a.read_at - at).abs().total_cmp(&(b.read_at - at).abs()));
     let (begins, ends) = within(from).zip(within(to)).context("no samples")?;
@@ -257,6 +285,7 @@ fn figures(outcome: &Value, load: &Load, machine: &[Sample], at_rest: f64) -> Re
         cpu_percent: sum("server_cpu_percent") / count,
         delivered_per_second: delivered / count,
         loss_percent: number(&outcome["packets"]["loss_percent"]),
+        counted_loss_percent: 100.0 * missing / (missing + sum("received_per_second")),
         overflowed: number(&outcome["own"]["overflowed"]),
         overload_s: 0.0,
         load_cpu_percent: sum("own_cpu_percent") / count,
@@ -264,6 +293,8 @@ fn figures(outcome: &Value, load: &Load, machine: &[Sample], at_rest: f64) -> Re
         p50_ms: delays.quantile(0.5),
         p99_ms: delays.quantile(0.99),
         p999_ms: delays.quantile(0.999),
+        queue_p50_ms: queued_ms(0.5),
+        queue_p99_ms: queued_ms(0.99),
     };
     Ok((figures, 100.0 * (ends.stolen - begins.stolen) / passed))
 }
@@ -319,7 +350,8 @@ mod tests {
     fn only_whole_seconds_with_everybody_count_and_idle_time_is_not_busy() {
         let second = |at: f64, connected: u32, cpu: f64, worst: u64| {
             json!({"at": at, "connected": connected, "received_per_second": 1_000.0, "server_cpu_percent": cpu,
-                "own_cpu_percent": 10.0, "latency_counts": [[100, 990], [worst, 10]]})
+                "own_cpu_percent": 10.0, "loss_percent": if worst == 30_000 { 10.0 } else { 0.0 },
+                "latency_counts": [[100, 990], [worst, 10]]})
         };
         let outcome = json!({"packets": {"loss_percent": 0.5}, "own": {"overflowed": 7}, "seconds": [
             second(1.0, 3, 90.0, 90_000), second(2.0, 6, 90.0, 90_000), second(3.0, 6, 1.0, 1_000),
@@ -337,7 +369,7 @@ mod tests {
             .collect();
         let voice = super::super::subject::Voice::Constant;
         let load = Load { rooms: 2, speakers: 1, listeners: 2, voice, hear_every: 1, deaf_speakers: false };
-        let whole = |load: &Load| figures(&outcome, load, &machine, 5.0).unwrap();
+        let whole = |load: &Load| figures(&outcome, load, &machine, &[], 5.0).unwrap();
         assert_eq!(
             whole(&Load { hear_every: 2, ..load }).0.process_us,
             10.0,
@@ -348,6 +380,7 @@ mod tests {
         assert!((figures.machine_us - 200.0).abs() < 1e-6, "{figures:?}");
         assert!((figures.both_us - 700.0).abs() < 1e-6, "{figures:?}");
         assert_eq!((figures.loss_percent, figures.overflowed, figures.load_cpu_percent), (0.5, 7.0, 10.0));
+        assert!((figures.counted_loss_percent - 100.0 / 28.0).abs() < 1e-9, "111 of 3,111: {figures:?}");
         // Of three thousand the tenth worst is 30 ms, whatever the other seconds had.
         assert_eq!((figures.p50_ms, figures.p99_ms, figures.p999_ms), (0.1, 0.1, 30.0));
         assert!((steal - 0.1).abs() < 1e-6, "{steal}");

@@ -116,6 +116,11 @@ impl Network {
         inside(&self.server, (!is_spread).then_some(self.server_cpu), program)
     }
 
+    /// A command that asks the server something, where it is, but on the load's CPU or on any.
+    pub(crate) fn asking_server(&self, program: &str, is_spread: bool) -> Command {
+        inside(&self.server, (!is_spread).then_some(self.load_cpu), program)
+    }
+
     /// Gives the load's CPU something to do that gives way to everything else.
     pub(crate) fn keep_awake(&self) -> Result<Killed> {
         let mut command = inside(&self.load, Some(self.load_cpu), "chrt");

@@ -11,6 +11,8 @@ pub(crate) struct Table {
     pub(crate) x: &'static str,
     /// Server and load may use all CPUs: several workers on one would show how they take turns.
     pub(crate) is_spread: bool,
+    /// The server is asked each second for how long voices lie in its receive queue.
+    pub(crate) tells_queue: bool,
     /// The first one is what the others are held against.
     pub(crate) subjects: Vec<(&'static str, Subject)>,
     pub(crate) cases: Vec<Case>,
@@ -76,6 +78,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "Cost against receivers: one speaker, 120 B",
             x: "receivers",
             is_spread: false,
+            tells_queue: false,
             subjects: both(),
             cases: [2, 10, 100, 1000, 3000].map(|count| case(count, 1, 1, count, Constant)).into(),
         },
@@ -84,6 +87,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "Cost against the size of rooms: 4 speakers in each, some 60,000 packets a second in all, 120 B",
             x: "listeners",
             is_spread: false,
+            tells_queue: false,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("sfu", server(&[])),
@@ -98,6 +102,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "Cost against speakers: 100 listeners, 120 B",
             x: "speakers",
             is_spread: false,
+            tells_queue: false,
             subjects: both(),
             cases: (1..=8).map(|count| case(count, 1, count, 100, Constant)).collect(),
         },
@@ -106,6 +111,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "Cost and latency against load: rooms of 4 speakers and 100 listeners, 120 B",
             x: "rooms",
             is_spread: false,
+            tells_queue: false,
             subjects: both(),
             cases: [1, 3, 6, 8, 10, 12].map(|rooms| case(rooms, rooms, 4, 100, Constant)).into(),
         },
@@ -114,6 +120,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "To the end of a CPU: rooms of 4 speakers and 100 listeners, of whom one in ten hears, 120 B",
             x: "rooms",
             is_spread: false,
+            tells_queue: true,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("sfu", server(&[])),
@@ -126,6 +133,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "EGRESS_TICK_MS: rooms of 4 speakers and 100 listeners, 120 B",
             x: "rooms",
             is_spread: false,
+            tells_queue: false,
             subjects: constant,
             cases: constant_cases,
         },
@@ -134,6 +142,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "EGRESS_TICK_MS: the same with Opus at a variable bit rate",
             x: "rooms",
             is_spread: false,
+            tells_queue: false,
             subjects: opus,
             cases: opus_cases,
         },
@@ -142,6 +151,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "GSO_PAD_MAX with EGRESS_TICK_MS=10: Opus at a variable bit rate",
             x: "rooms",
             is_spread: false,
+            tells_queue: false,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("0", server(&[tick, ("GSO_PAD_MAX", "0")])),
@@ -156,6 +166,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "IO_BACKEND: rooms of 4 speakers and 100 listeners, 120 B",
             x: "rooms",
             is_spread: false,
+            tells_queue: false,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("uring", server(&[("IO_BACKEND", "uring")])),
@@ -170,6 +181,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "Beside Janus: rooms of 4 speakers, 120 B",
             x: "listeners",
             is_spread: false,
+            tells_queue: false,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("sfu", server(&[])),
@@ -185,6 +197,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "ICE_BIND_IP: rooms of 4 speakers and 100 listeners, 120 B",
             x: "rooms",
             is_spread: false,
+            tells_queue: false,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("its address", server(&[])),
@@ -197,6 +210,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "BATCH_WAIT_US: rooms of 4 speakers and 100 listeners, 120 B",
             x: "rooms",
             is_spread: false,
+            tells_queue: false,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("0", server(&[])),
@@ -212,6 +226,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "WORKERS: the same voices in one room that spans them, and in many rooms, 120 B",
             x: "rooms",
             is_spread: true,
+            tells_queue: false,
             subjects: vec![
                 ("bare fan-out", Subject::Floor),
                 ("1 worker", server(&[])),
@@ -224,6 +239,7 @@ pub(crate) fn tables() -> Vec<Table> {
             title: "Which of 2 workers a datagram comes to: few voices with many listeners, and nothing but voices, 120 B",
             x: "rooms",
             is_spread: true,
+            tells_queue: false,
             subjects: vec![
                 ("a port each", server(&[two, ports])),
                 ("one port, BPF", server(&[two])),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::host::Absence;
-use super::measurement::{Figures, Row, of_own_cpu};
+use super::measurement::{Figures, Row, or_dash};
 use super::network::{LoadCpu, Receive, Segment};
 use super::plan::Table;
 use super::plot::{Line, Plot, escaped};
@@ -85,7 +85,7 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
         table.x,
         "subject",
         "packets/s",
-        "loss",
+        "loss (while it counts)",
         "not read by the load",
         "µs a packet, process",
         "µs, its CPU",
@@ -97,6 +97,7 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
         "the load's own CPU",
         "interrupts of it a packet",
         "overload tick on",
+        "receive queue p50, p99",
     ];
     let mut cells = Vec::new();
     for row in rows {
@@ -105,18 +106,23 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
                 row.label.clone(),
                 (*name).to_owned(),
                 format!("{:.0}", figures.delivered_per_second),
-                format!("{:.2} %", figures.loss_percent),
+                format!("{:.3} % ({:.3})", figures.loss_percent, figures.counted_loss_percent),
                 format!("{:.0}", figures.overflowed),
                 format!("{:.2}", figures.process_us),
-                of_own_cpu(figures.machine_us, 2),
+                or_dash(figures.machine_us, 2),
                 format!("{:.2}", beside.cost),
                 of_both(figures.both_us, beside.both),
                 format!("{:.2} ms ({:+.2})", figures.p50_ms, beside.p50_ms),
                 format!("{:.2} ms ({:+.2})", figures.p99_ms, beside.p99_ms),
                 format!("{:.2} ms ({:+.2})", figures.p999_ms, beside.p999_ms),
                 format!("{:.0} %", figures.load_cpu_percent),
-                of_own_cpu(figures.interrupts, 3),
+                or_dash(figures.interrupts, 3),
                 format!("{:.0} s", figures.overload_s),
+                if figures.queue_p50_ms.is_nan() {
+                    "–".to_owned()
+                } else {
+                    format!("{:.2}, {:.2} ms", figures.queue_p50_ms, figures.queue_p99_ms)
+                },
             ]);
         }
     }

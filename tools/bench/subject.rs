@@ -69,6 +69,7 @@ pub(crate) struct Running {
     child: Killed,
     url: String,
     is_spread: bool,
+    is_ours: bool,
 }
 
 impl Running {
@@ -84,7 +85,7 @@ impl Running {
                     .spawn()?;
                 let mut line = String::new();
                 BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
-                let running = Running { child: Killed(child), url: bind, is_spread };
+                let running = Running { child: Killed(child), url: bind, is_spread, is_ours: false };
                 if line.is_empty() { bail!("the bare fan-out did not start") } else { Ok(running) }
             }
             Subject::Server(variables) | Subject::Unsteered(variables) => {
@@ -102,7 +103,7 @@ impl Running {
                     steering::refuse(&mut command);
                 }
                 let url = format!("ws://{SERVER}:{PORT}/");
-                let running = Running { child: Killed(command.spawn()?), url, is_spread };
+                let running = Running { child: Killed(command.spawn()?), url, is_spread, is_ours: true };
                 let mut probe = network.at_server(&sfu, is_spread);
                 probe.arg("--health").env("PORT", &port);
                 running.once_there(probe).context("the server")
@@ -114,7 +115,7 @@ impl Running {
                 command.args(["--disable-stdout", "--configs-folder"]).arg(&folder);
                 command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
                 let url = format!("ws://{SERVER}:{JANUS_PORT}/");
-                let running = Running { child: Killed(command.spawn()?), url, is_spread };
+                let running = Running { child: Killed(command.spawn()?), url, is_spread, is_ours: false };
                 let mut probe = network.at_server("bash", is_spread);
                 probe.args(["-c", &format!("</dev/tcp/{SERVER}/{JANUS_PORT}")]);
                 let running = running.once_there(probe).context("Janus");
@@ -138,22 +139,27 @@ impl Running {
         Ok(self)
     }
 
-    /// For how long its workers have been overloaded. `/metrics` tells this machine.
-    pub(crate) fn overload_seconds(&self, subject: &Subject, network: &Network) -> Result<f64> {
-        if !matches!(subject, Subject::Server(_) | Subject::Unsteered(_)) {
-            return Ok(0.0);
+    /// What it tells on `/metrics`; nothing of who has none. A page for this machine only.
+    pub(crate) fn metrics(&self, network: &Network) -> Result<String> {
+        if !self.is_ours {
+            return Ok(String::new());
         }
         let script = format!(
             r"exec 3<>/dev/tcp/127.0.0.1/{PORT}; printf 'GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3; cat <&3"
         );
-        let mut command = network.at_server("bash", self.is_spread);
+        let mut command = network.asking_server("bash", self.is_spread);
         let output = command.args(["-c", &script]).stdin(Stdio::null()).output()?;
-        let page = String::from_utf8_lossy(&output.stdout);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// For how long its workers have been overloaded.
+    pub(crate) fn overload_seconds(&self, network: &Network) -> Result<f64> {
+        let page = self.metrics(network)?;
         let lines = page.lines().filter_map(|line| line.strip_prefix("gryt_sfu_overload_seconds_total{"));
         let seconds = lines.map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
         let seconds: Vec<f64> = seconds.collect::<Option<_>>().context("numbers in /metrics")?;
-        ensure!(!seconds.is_empty(), "/metrics tells nothing of overload");
-        Ok(seconds.iter().sum())
+        ensure!(!seconds.is_empty() || !self.is_ours, "/metrics tells nothing of overload");
+        Ok(seconds.iter().sum::<f64>().max(0.0)) // The sum of none is -0.
     }
 
     pub(crate) fn pid(&self) -> u32 {
