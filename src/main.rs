@@ -55,6 +55,10 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
+        if let Err(error) = self_check::look_for_files(&config) {
+            eprintln!("sfu: {error:#}");
+            return ExitCode::FAILURE;
+        }
         if let Some(warning) = tls.and_then(|tls| tls.warning(Now::read().ntp.unix_seconds())) {
             eprintln!("sfu: warning: {warning}");
         }

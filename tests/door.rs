@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::folder::Folder;
 use support::server::{ended_start, sfu};
 use support::{PATIENCE, Server, now};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -329,6 +330,35 @@ fn a_metrics_port_in_use_ends_the_start_and_is_named() {
             "{words}"
         );
     }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_said_by_the_check_as_by_the_start() {
+    let folder = Folder::new();
+    let none = folder.path("none");
+    let token = ("DEBUG_TOKEN", "a-token-for-captures");
+    let file = std::path::Path::new(&none).join("sfu.log").to_str().expect("UTF-8").to_owned();
+    let cases = [
+        ("CAPTURE_DIR", &none, "cannot be read"),
+        ("KEYLOG_DIR", &none, "cannot be read"),
+        ("LOG_FILE", &file, "cannot be opened for writing"),
+        ("LOG_FILE", &folder.path(""), "cannot be opened for writing"), // A folder.
+    ];
+    for (variable, value, fault) in cases {
+        for args in [&[][..], &["--check"]] {
+            let output = ended_start(sfu(args), &[token, (variable, value)]);
+            let words = said(&output);
+            assert_eq!(output.status.code(), Some(1), "{words}");
+            let (what, why) = (format!("sfu: {variable}={value:?} {fault}: "), "(os error ");
+            assert!(words.contains(&what) && words.contains(why), "{words}");
+        }
+    }
+
+    let file = folder.path("sfu.log");
+    let folder = folder.path("");
+    let given = [token, ("CAPTURE_DIR", &folder), ("KEYLOG_DIR", &folder), ("LOG_FILE", &file)];
+    assert!(ended_start(sfu(&["--check"]), &given).status.success());
+    assert!(!std::path::Path::new(&file).exists(), "it only looks");
 }
 
 #[test]

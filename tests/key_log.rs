@@ -106,9 +106,7 @@ fn without_a_token_or_a_folder_there_is_no_start() {
     let (status, said) = start(&[("KEYLOG_DIR", "/tmp")]);
     assert_eq!(status, Some(2), "{said}");
     assert!(said.contains("KEYLOG_DIR is not accepted alone; it needs DEBUG_TOKEN"), "{said}");
-    for nowhere in ["/nowhere/at/all", "/etc/hostname"] {
-        let (status, said) = start(&[("KEYLOG_DIR", nowhere), ("DEBUG_TOKEN", TOKEN)]);
-        assert_eq!(status, Some(1), "{said}");
-        assert!(said.contains("KEYLOG_DIR: "), "{said}");
-    }
+    let (status, said) = start(&[("KEYLOG_DIR", "/etc/hostname"), ("DEBUG_TOKEN", TOKEN)]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains(r#"KEYLOG_DIR="/etc/hostname" cannot be read: Not a directory"#), "{said}");
 }

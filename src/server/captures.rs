@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use anyhow::Result;
 use crossbeam_channel::{Receiver, bounded};
 use tokio::sync::oneshot;
 
-use super::private_folder::{count, create};
+use super::private_folder::{self, count, create};
 use crate::control::workers::Workers;
 use crate::http::{CaptureRefused, Capturing};
 use crate::ids::{TransportId, WorkerId};
@@ -45,8 +46,8 @@ pub(super) struct Captures {
 impl Captures {
     /// # Errors
     /// When the folder cannot be read.
-    pub(super) fn new(folder: Option<PathBuf>) -> io::Result<Captures> {
-        folder.as_deref().map(|folder| count(folder, EXTENSION)).transpose()?;
+    pub(super) fn new(folder: Option<PathBuf>) -> Result<Captures> {
+        folder.as_deref().map(|folder| private_folder::check("CAPTURE_DIR", folder)).transpose()?;
         let folder = folder.map(|folder| Arc::new(Mutex::new(folder)));
         Ok(Captures { folder, threads: RefCell::default() })
     }

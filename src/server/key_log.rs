@@ -8,10 +8,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::thread;
 
+use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use zeroize::Zeroizing;
 
-use super::private_folder::{count, create};
+use super::private_folder::{self, count, create};
 use crate::dtls::key_log::line;
 use crate::dtls::keying::KeyingMaterial;
 use crate::ids::TransportId;
@@ -39,9 +40,9 @@ impl KeyLog {
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub(super) fn start(folder: Option<PathBuf>) -> io::Result<KeyLog> {
+    pub(super) fn start(folder: Option<PathBuf>) -> Result<KeyLog> {
         let Some(folder) = folder else { return Ok(KeyLog { lines: None, refused: Cell::new(0) }) };
-        count(&folder, EXTENSION)?;
+        private_folder::check("KEYLOG_DIR", &folder)?;
         tracing::warn!(
             folder = %folder.display(),
             "KEYLOG_DIR is set: the keys of every call are written down, and whoever has them and a recording of the \
@@ -49,7 +50,10 @@ impl KeyLog {
         );
         let (queue, lines) = bounded(QUEUE_LEN);
         let files = Files { folder, current: None, number: 0 };
-        thread::Builder::new().name("key-log".into()).spawn(move || write(files, &lines))?;
+        thread::Builder::new()
+            .name("key-log".into())
+            .spawn(move || write(files, &lines))
+            .context("KEYLOG_DIR")?;
         Ok(KeyLog { lines: Some(queue), refused: Cell::new(0) })
     }
 

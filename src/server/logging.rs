@@ -1,6 +1,6 @@
 //! Where the log goes and how it looks.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
@@ -124,8 +124,30 @@ fn queues() -> &'static [LogQueue] {
 
 fn open(path: &Path) -> Result<File> {
     // Appended to, so that whoever rotates it by copying and truncating loses nothing.
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    file.with_context(|| format!("LOG_FILE={:?} cannot be opened for writing", path.display().to_string()))
+    OpenOptions::new().create(true).append(true).open(path).with_context(|| no_file(path))
+}
+
+/// Whether there is such a file or could be one. Makes none.
+///
+/// # Errors
+/// As [`start`] would say.
+pub(super) fn check(path: &Path) -> Result<()> {
+    let found = match fs::metadata(path) {
+        Ok(about) if about.is_file() || about.is_dir() => {
+            OpenOptions::new().append(true).open(path).map(drop)
+        }
+        Ok(_) => Ok(()), // A pipe: to open it may wait for who reads it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            fs::metadata(folder.unwrap_or(Path::new("."))).map(drop)
+        }
+        Err(error) => Err(error),
+    };
+    found.with_context(|| no_file(path))
+}
+
+fn no_file(path: &Path) -> String {
+    format!("LOG_FILE={path:?} cannot be opened for writing")
 }
 
 fn layer<S, W>(format: LogFormat, has_colours: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>

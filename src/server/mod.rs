@@ -117,7 +117,7 @@ impl Server {
         let ports: BTreeSet<u16> = worker_ports.iter().copied().collect();
         let buffers = sockets.iter().map(WorkerSockets::buffer_lens).min_by_key(|lens| lens.receive);
 
-        let key_log = KeyLog::start(config.keylog_dir.clone()).context("KEYLOG_DIR")?;
+        let key_log = KeyLog::start(config.keylog_dir.clone())?;
         let (fleet, news) = Fleet::start(config, io, sockets, &secret)?;
         let supervisor = Supervisor::start().context("cannot start the supervisor's thread")?;
         let workers = fleet.workers();
@@ -138,7 +138,7 @@ impl Server {
         };
         let signalling = Signalling::new(now, settings, workers.clone(), handshakes.clone());
         let house = House::new(now, workers.clone(), signalling.clone(), handshakes.clone());
-        let captures = Captures::new(config.capture_dir.clone()).context("CAPTURE_DIR")?;
+        let captures = Captures::new(config.capture_dir.clone())?;
         let inspector = Inspector::new(workers, signalling.clone(), house.clone(), worker_ports, captures);
         supervision::essential("the sessions' clock", keep_time(signalling.clone()));
         let news = news.pass_on(signalling.clone(), handshakes, house.clone(), inspector.clone());

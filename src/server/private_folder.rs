@@ -5,6 +5,15 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use anyhow::{Context, Result};
+
+/// # Errors
+/// The folder cannot be read. Names the variable and the folder.
+pub(super) fn check(variable: &str, folder: &Path) -> Result<()> {
+    fs::read_dir(folder).with_context(|| format!("{variable}={folder:?} cannot be read"))?;
+    Ok(())
+}
+
 /// How many files of ours there are: all others in the folder are left alone.
 pub(super) fn count(folder: &Path, extension: &str) -> io::Result<usize> {
     let is_ours = |name: &std::ffi::OsStr| {

@@ -1,11 +1,14 @@
-//! What in this machine's set-up will hurt, found at the start and said with what to do. Nothing here keeps the
-//! server from running: that is for [`Io::choose`] and the sockets.
+//! What in this machine's set-up will hurt, found at the start and said with what to do. Nothing of the advice
+//! keeps the server from running: that is for [`Io::choose`], the sockets and the folders.
 
 use std::io;
 use std::time::Duration;
 
+use anyhow::Result;
+
 use super::io::Io;
 use super::refused::Refused;
+use super::{logging, private_folder};
 use crate::config::Config;
 use crate::net::busy_poll::BusyPollError;
 use crate::net::limits;
@@ -59,6 +62,17 @@ pub(super) fn advice(
         of_clock(limits::clock_source(), limits::clock_sources()),
     ];
     advice.into_iter().flatten().collect()
+}
+
+/// Looks for the folders and files that the server writes to, without making any.
+///
+/// # Errors
+/// What the start would say of them.
+pub fn look_for_files(config: &Config) -> Result<()> {
+    config.log_file.as_deref().map(logging::check).transpose()?;
+    let folders = [("CAPTURE_DIR", &config.capture_dir), ("KEYLOG_DIR", &config.keylog_dir)];
+    let mut given = folders.iter().filter_map(|(variable, folder)| Some((variable, folder.as_deref()?)));
+    given.try_for_each(|(variable, folder)| private_folder::check(variable, folder))
 }
 
 /// Why there is no ring, with what to do about it, in one line.
