@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 use gryt_sfu::auth;
 use gryt_sfu::config::{self, Config, Flags, Order, TokenFlags};
-use gryt_sfu::http::{self, Tls};
+use gryt_sfu::http::{self, Certificate, Tls};
 use gryt_sfu::net::thread::{allowed_cpus, cpu_count};
 use gryt_sfu::server::{Io, Server, logging, self_check};
 use gryt_sfu::time::Now;
@@ -34,8 +34,8 @@ fn main() -> ExitCode {
     if flags.health {
         return health(&config);
     }
-    let tls = match config.door.tls.as_ref().map(Tls::load).transpose() {
-        Ok(tls) => tls,
+    let tls = match config.door.tls.as_ref().map(Certificate::read).transpose() {
+        Ok(certificate) => certificate.map(Tls::new),
         Err(error) => {
             eprintln!("sfu: {error}");
             return ExitCode::from(BAD_CONFIGURATION);
@@ -113,7 +113,6 @@ fn run(config: &Config, tls: Option<Tls>) -> anyhow::Result<()> {
                     _ = terminate.recv() => return,
                     _ = interrupt.recv() => return,
                     _ = hangup.recv() => server.reload(),
-                    () = server.renewed() => server.reload(),
                 }
             }
         };

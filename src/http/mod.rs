@@ -52,7 +52,7 @@ mod websocket;
 pub use debug::{CaptureRefused, Capturing, Debug, Inspect, View, WorkerSilent};
 pub use listener::{serve, serve_metrics};
 pub use probe::{ProbeError, probe};
-pub use tls::{Tls, TlsError};
+pub use tls::{Certificate, Tls, TlsError};
 
 /// What a WebSocket's messages are for: [`Signalling`], or in tests an echo.
 pub trait Service: 'static {

@@ -1,6 +1,6 @@
 //! TLS at the front door: certificate and key, and how they change while the server runs.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,49 +36,42 @@ pub enum TlsError {
     Setup(rustls::Error),
 }
 
-/// What new connections are answered with.
-pub struct Tls {
-    files: TlsFiles,
-    config: RefCell<Arc<ServerConfig>>,
-    validity: Cell<Option<Validity>>,
+/// A chain with its key, as a connection needs them.
+pub struct Certificate {
+    chain: Vec<CertificateDer<'static>>,
+    config: Arc<ServerConfig>,
+    validity: Option<Validity>,
 }
 
+/// What new connections are answered with.
+pub struct Tls(RefCell<Certificate>);
+
 impl Tls {
-    /// Reads the files.
-    ///
-    /// # Errors
-    /// [`TlsError`]
-    pub fn load(files: &TlsFiles) -> Result<Tls, TlsError> {
-        let (config, validity) = read(files)?;
-        let config = RefCell::new(Arc::new(config));
-        Ok(Tls { files: files.clone(), config, validity: Cell::new(validity) })
+    /// Answers with this one.
+    pub fn new(certificate: Certificate) -> Tls {
+        Tls(RefCell::new(certificate))
     }
 
-    /// Reads them again, for connections from now on.
-    ///
-    /// # Errors
-    /// [`TlsError`]; then everything stays as it is.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let (config, validity) = read(&self.files)?;
-        *self.config.borrow_mut() = Arc::new(config);
-        self.validity.set(validity);
-        Ok(())
+    /// Takes this one, for connections from now on. Whether it is another one.
+    pub fn renew(&self, certificate: Certificate) -> bool {
+        let before = self.0.replace(certificate);
+        before.chain != self.0.borrow().chain
     }
 
     /// What an operator has to do so many seconds after 1970 began, if anything: the certificate ends soon, has
     /// ended, or has not begun.
     pub fn warning(&self, unix_seconds: u32) -> Option<String> {
-        self.validity.get()?.warning(unix_seconds.into())
+        self.0.borrow().validity?.warning(unix_seconds.into())
     }
 
     /// When the certificate ends, in seconds since 1970.
     pub(super) fn expires_at(&self) -> Option<i64> {
-        self.validity.get().map(|validity| validity.not_after)
+        self.0.borrow().validity.map(|validity| validity.not_after)
     }
 
     /// For a connection from now on.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&*self.config.borrow())
+        Arc::clone(&self.0.borrow().config)
     }
 }
 
@@ -87,43 +80,49 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn read(files: &TlsFiles) -> Result<(ServerConfig, Option<Validity>), TlsError> {
-    let provider = provider();
-    let no_certificate = |fault: String| fault_of("TLS_CERT", &files.certificate, fault);
-    let no_key = |fault: String| fault_of("TLS_KEY", &files.key, fault);
+impl Certificate {
+    /// Reads the files: may wait for their disk.
+    ///
+    /// # Errors
+    /// [`TlsError`]
+    pub fn read(files: &TlsFiles) -> Result<Certificate, TlsError> {
+        let provider = provider();
+        let no_certificate = |fault: String| fault_of("TLS_CERT", &files.certificate, fault);
+        let no_key = |fault: String| fault_of("TLS_KEY", &files.key, fault);
 
-    let text = bytes_of(&files.certificate).map_err(no_certificate)?;
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&text)
-        .collect::<Result<_, _>>()
-        .map_err(|error| no_certificate(pem_fault(&error, "certificate")))?;
-    if chain.is_empty() {
-        return Err(no_certificate(pem_fault(&pem::Error::NoItemsFound, "certificate")));
-    }
-    let text = Zeroizing::new(bytes_of(&files.key).map_err(no_key)?);
-    let key = PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|error| no_key(pem_fault(&error, "private key without a passphrase")))?;
-    let key = provider.key_provider.load_private_key(key).map_err(|error| no_key(error.to_string()))?;
-
-    let validity = chain.first().and_then(Validity::of);
-    let certified = CertifiedKey::new(chain, key);
-    match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            let shown = |path: &Path| path.display().to_string();
-            return Err(TlsError::Strangers(shown(&files.certificate), shown(&files.key)));
+        let text = bytes_of(&files.certificate).map_err(no_certificate)?;
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&text)
+            .collect::<Result<_, _>>()
+            .map_err(|error| no_certificate(pem_fault(&error, "certificate")))?;
+        if chain.is_empty() {
+            return Err(no_certificate(pem_fault(&pem::Error::NoItemsFound, "certificate")));
         }
-        Err(error) => return Err(no_certificate(error.to_string())),
+        let text = Zeroizing::new(bytes_of(&files.key).map_err(no_key)?);
+        let key = PrivateKeyDer::from_pem_slice(&text)
+            .map_err(|error| no_key(pem_fault(&error, "private key without a passphrase")))?;
+        let key = provider.key_provider.load_private_key(key).map_err(|error| no_key(error.to_string()))?;
+
+        let validity = chain.first().and_then(Validity::of);
+        let certified = CertifiedKey::new(chain.clone(), key);
+        match certified.keys_match() {
+            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                let shown = |path: &Path| path.display().to_string();
+                return Err(TlsError::Strangers(shown(&files.certificate), shown(&files.key)));
+            }
+            Err(error) => return Err(no_certificate(error.to_string())),
+        }
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Setup)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Certificate { chain, config: Arc::new(config), validity })
     }
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Setup)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok((config, validity))
 }
 
-/// The whole file. Never waits: only what is a file is opened.
+/// The whole file. Waits for nobody to write it: only what is a file is opened.
 fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
     let about = fs::metadata(path).map_err(|error| error.to_string())?;
     if !about.is_file() {

@@ -30,13 +30,11 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 
 use self::captures::Captures;
 use self::handshakes::Handshakes;
@@ -44,6 +42,7 @@ use self::house::House;
 use self::inspector::Inspector;
 pub use self::io::Io;
 use self::key_log::KeyLog;
+use self::renewal::Renewal;
 use self::supervision::Supervisor;
 use self::workers::Fleet;
 use crate::auth::Verifier;
@@ -80,8 +79,7 @@ const LISTEN_BACKLOG: i32 = 4_096;
 
 /// A server that runs.
 pub struct Server {
-    tls: Option<Rc<Tls>>,
-    renewed: Option<Arc<Notify>>,
+    renewal: Option<Renewal>,
     signalling: Signalling,
     fleet: Fleet,
     supervisor: Supervisor,
@@ -153,13 +151,10 @@ impl Server {
             ..limits
         };
         let port = listener.local_addr().context("the TCP socket has no address")?.port();
-        let renewed =
-            config.door.tls.as_ref().map(renewal::watch).transpose().context("no thread for TLS_CERT")?;
-        // What was renewed since they were read and before anybody watched them.
-        if let Some(Err(error)) = tls.as_ref().map(Tls::reload) {
-            tracing::error!("the certificate in use stays: {error}");
-        }
         let tls = tls.map(Rc::new);
+        let renewal = config.door.tls.as_ref().zip(tls.clone());
+        let renewal = renewal.map(|(files, tls)| Renewal::begin(files, tls)).transpose();
+        let renewal = renewal.context("no thread for TLS_CERT")?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let policy = policy(config, tls.clone());
         let app = App::with_policy(signalling.clone(), house.clone(), limits, policy);
@@ -192,7 +187,7 @@ impl Server {
                  AUTH_PUBLIC_KEY ends that"
             );
         }
-        if let Some(warning) = tls.as_deref().and_then(certificate_warning) {
+        if let Some(warning) = tls.as_deref().and_then(renewal::warning) {
             println!("  warning:   {warning}");
         }
         for advice in self_check::advice(config, io, buffers, fleet.refused()) {
@@ -200,27 +195,13 @@ impl Server {
         }
         println!("  demo page: {scheme}://localhost:{port}/");
         supervisor.report_ready(house);
-        Ok(Server { tls, renewed, signalling, fleet, supervisor })
+        Ok(Server { renewal, signalling, fleet, supervisor })
     }
 
-    /// Returns when the files of the certificate have changed.
-    pub async fn renewed(&self) {
-        match &self.renewed {
-            Some(renewed) => renewed.notified().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Takes up a new certificate, for connections from now on; a bad one changes nothing.
+    /// Reads the certificate anew, changed or not, for connections from then on; a bad one changes nothing.
     pub fn reload(&self) {
-        match self.tls.as_ref().map(|tls| tls.reload()) {
-            Some(Ok(())) => {
-                tracing::info!("new connections get the certificate that TLS_CERT holds now");
-                if let Some(warning) = self.tls.as_ref().and_then(|tls| certificate_warning(tls)) {
-                    tracing::warn!("{warning}");
-                }
-            }
-            Some(Err(error)) => tracing::error!("the certificate in use stays: {error}"),
+        match &self.renewal {
+            Some(renewal) => renewal.ask(),
             None => tracing::info!("SIGHUP reads TLS_CERT and TLS_KEY anew; without TLS it does nothing"),
         }
     }
@@ -263,10 +244,6 @@ fn policy(config: &Config, tls: Option<Rc<Tls>>) -> Policy {
 
 fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
-}
-
-fn certificate_warning(tls: &Tls) -> Option<String> {
-    tls.warning(Now::read().ntp.unix_seconds())
 }
 
 /// One socket for both families where the machine has both.

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use gryt_sfu::config::TlsFiles;
-use gryt_sfu::http::{Limits, Tls};
+use gryt_sfu::http::{Certificate, Limits, Tls};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::net::TcpStream;
@@ -36,7 +36,8 @@ fn client(config: &Arc<ClientConfig>) -> ClientConnection {
 /// Limits with so many handshakes at once and in a second, and a front door with a certificate.
 fn paced(folder: &Folder, at_once: u32, per_second: u32) -> (Limits, Policy) {
     let files = TlsFiles { certificate: folder.path("cert.pem").into(), key: folder.path("key.pem").into() };
-    let policy = Policy { tls: Some(Rc::new(Tls::load(&files).unwrap())), ..Policy::default() };
+    let policy =
+        Policy { tls: Some(Rc::new(Tls::new(Certificate::read(&files).unwrap()))), ..Policy::default() };
     let window = Duration::from_secs(1) * at_once / per_second;
     let handshakes = Rate { requests: NonZeroU32::new(at_once).unwrap(), window };
     (Limits { handshakes, header_timeout: Duration::from_secs(20), ..short() }, policy)
