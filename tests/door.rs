@@ -354,8 +354,19 @@ fn a_folder_that_is_not_there_is_said_by_the_check_as_by_the_start() {
         }
     }
 
-    let file = folder.path("sfu.log");
-    let folder = folder.path("");
+    // Where nobody may write, not even root.
+    let (file, folder) = (folder.path("sfu.log"), folder.path(""));
+    for args in [&[][..], &["--check"]] {
+        let inner = sfu(args);
+        let mut outer = Command::new("unshare");
+        let mount = r#"mount -t tmpfs -o ro none "$0" && exec "$@""#;
+        outer.args(["--user", "--map-root-user", "--mount", "sh", "-c", mount, &folder]);
+        outer.arg(inner.get_program()).args(inner.get_args());
+        let output = ended_start(outer, &[("LOG_FILE", &file)]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("Read-only file system"), "{}", said(&output));
+    }
+
     let given = [token, ("CAPTURE_DIR", &folder), ("KEYLOG_DIR", &folder), ("LOG_FILE", &file)];
     assert!(ended_start(sfu(&["--check"]), &given).status.success());
     assert!(!std::path::Path::new(&file).exists(), "it only looks");

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::PanicHookInfo;
 use std::path::Path;
 use std::process;
@@ -139,11 +140,21 @@ pub(super) fn check(path: &Path) -> Result<()> {
         Ok(_) => Ok(()), // A pipe: to open it may wait for who reads it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            fs::metadata(folder.unwrap_or(Path::new("."))).map(drop)
+            check_folder(folder.unwrap_or(Path::new(".")))
         }
         Err(error) => Err(error),
     };
     found.with_context(|| no_file(path))
+}
+
+/// Whether a file could be made there: one without a name is.
+fn check_folder(folder: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(folder) {
+        Ok(_) => Ok(()),
+        // What a file system answers that has none without a name.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn no_file(path: &Path) -> String {

@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::io;
+use std::mem;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -35,8 +37,10 @@ impl Renewal {
     pub(super) fn begin(files: &TlsFiles, tls: Rc<Tls>) -> io::Result<Renewal> {
         let (requests, mut readings) = watch(LOOK_INTERVAL, files.clone(), Certificate::read)?;
         supervision::essential("the certificate's renewal", async move {
-            while let Some(reading) = readings.recv().await {
-                take(&tls, reading);
+            let mut is_refused = false;
+            while let Some(Reading { result, is_asked_for }) = readings.recv().await {
+                let was_refused = mem::replace(&mut is_refused, result.is_err());
+                take(&tls, result, is_asked_for || was_refused);
             }
             std::future::pending().await // The server ends.
         });
@@ -50,11 +54,11 @@ impl Renewal {
     }
 }
 
-/// For connections from now on; a bad one changes nothing.
-fn take(tls: &Tls, reading: Reading<Certificate>) {
-    match reading.result {
+/// For connections from now on; a bad one changes nothing. One that is no other is worth a word only where that `is_news`.
+fn take(tls: &Tls, result: Result<Certificate, TlsError>, is_news: bool) {
+    match result {
         Ok(certificate) => {
-            if !tls.renew(certificate) && !reading.is_asked_for {
+            if !tls.renew(certificate) && !is_news {
                 return;
             }
             tracing::info!("new connections get the certificate that TLS_CERT holds now");
@@ -98,7 +102,11 @@ fn watch<T: Send + 'static>(
             if !looks.is_due(&now) && !is_asked_for {
                 continue;
             }
-            let result = read(&files);
+            // A panic has been said by now; the next reading may do better.
+            let Ok(result) = panic::catch_unwind(AssertUnwindSafe(|| read(&files))) else {
+                looks.note_read(now, false);
+                continue;
+            };
             looks.note_read(now, result.is_ok());
             if tell.blocking_send(Reading { result, is_asked_for }).is_err() {
                 return;
@@ -165,6 +173,7 @@ impl Stamp {
 mod tests {
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::Sender;
     use std::sync::{Mutex, mpsc as blocking};
 
@@ -247,7 +256,7 @@ mod tests {
         assert!(!looks.is_due(&stamps(2)), "it grows");
         assert!(looks.is_due(&stamps(2)));
         looks.note_read(stamps(2), false);
-        let until_due = (1..).find(|_| looks.is_due(&stamps(2))).unwrap_or(0);
+        let until_due = (1..=100).find(|_| looks.is_due(&stamps(2))).unwrap_or(0);
         assert_eq!(until_due * LOOK_INTERVAL.as_secs(), 60);
         looks.note_read(stamps(2), true);
         assert!((0..100).all(|_| !looks.is_due(&stamps(2))), "nothing has changed");
@@ -260,6 +269,18 @@ mod tests {
         for _ in 0..2 {
             assert!(next(&mut readings).await.result.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_it_reads_ends_nothing() {
+        let folder = Folder::new("panics");
+        let is_first = AtomicBool::new(true);
+        let read = move |_: &TlsFiles| {
+            assert!(!is_first.swap(false, Ordering::Relaxed), "a file that nobody thought of");
+            Ok(())
+        };
+        let (_requests, mut readings) = watch(INTERVAL, folder.files(""), read).unwrap();
+        assert!(next(&mut readings).await.result.is_ok());
     }
 
     #[tokio::test]
@@ -288,7 +309,8 @@ mod tests {
         for _ in 0..2 {
             assert!(next(&mut readings).await.is_asked_for, "the one before, and one for those after");
         }
-        let more = tokio::time::timeout(10 * INTERVAL, readings.recv()).await;
+        begun.recv().await.expect("it has read again");
+        let more = tokio::time::timeout(10 * INTERVAL, begun.recv()).await;
         assert!(more.is_err(), "one for all of them");
         drop(renewal);
         let end = tokio::time::timeout(PATIENCE, readings.recv()).await;

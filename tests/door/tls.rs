@@ -221,6 +221,14 @@ fn a_renewed_certificate_is_noticed_without_a_signal() {
         .wait_for_log("the change", |log| log.contains("new connections get the certificate").then_some(()));
     let mut ann = secure(&server, &renewed.der());
     join(&mut ann, "ann");
+
+    let chain = std::fs::read(&renewed.certificate).expect("our own file");
+    std::fs::write(&renewed.certificate, "no certificate").expect("our own file");
+    server.wait_for_log("the fault", |log| log.contains("the certificate in use stays").then_some(()));
+    std::fs::write(&renewed.certificate, chain).expect("our own file");
+    server.wait_for_log("that it is over, though it is no other", |log| {
+        (log.matches("new connections get the certificate").count() == 2).then_some(())
+    });
 }
 
 #[test]
