@@ -2,7 +2,7 @@
 //! the reasons why one went no further.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Largest datagram taken in or sent; anything longer is dropped and counted.
 pub const DATAGRAM_LEN_MAX: usize = 1500;
@@ -32,6 +32,27 @@ pub struct Datagram<'a> {
     pub arrived: Option<Duration>,
     /// All of it: 1 to [`DATAGRAM_LEN_MAX`] bytes.
     pub bytes: &'a mut [u8],
+}
+
+/// A time for which a wait was to go on although datagrams came: the more there are at once, the less each costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gathering {
+    /// When it began.
+    pub from: Instant,
+    /// When it was to end, at the latest.
+    pub until: Instant,
+}
+
+impl Gathering {
+    /// For how long.
+    pub fn duration(&self) -> Duration {
+        self.until.saturating_duration_since(self.from)
+    }
+
+    /// How much of it is between two moments.
+    pub fn within(&self, since: Instant, until: Instant) -> Duration {
+        self.until.min(until).saturating_duration_since(self.from.max(since))
+    }
 }
 
 /// Where outgoing datagrams are written: a socket's send memory in production, a `Vec` in tests.

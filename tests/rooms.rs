@@ -358,7 +358,7 @@ async fn padding_is_taken_off_again() {
     }
 }
 
-/// What comes while a packet waits for its tick wakes nobody.
+/// What comes while a packet waits for its tick wakes nobody, and the worker is not late by that.
 #[tokio::test]
 async fn a_worker_sleeps_through_its_tick() {
     let server = Server::spawn(&[("EGRESS_TICK_MS", "20"), ("WORKERS", "1")]);
@@ -369,12 +369,20 @@ async fn a_worker_sleeps_through_its_tick() {
         all.push(member);
     }
     Client::all_hear(&all, &all, 30).await;
-    let counted = || server.metrics(["gryt_sfu_rtp_in_total", "gryt_sfu_wakeups_total"]);
-    let [rtp_before, wakeups_before] = counted();
+    const METRICS: [&str; 4] = [
+        "gryt_sfu_rtp_in_total",
+        "gryt_sfu_wakeups_total",
+        "gryt_sfu_receive_queue_seconds_sum",
+        "gryt_sfu_forwarding_latency_seconds_sum",
+    ];
+    let counted = || server.metrics(METRICS);
+    let before = counted();
+    let rtp_before = before[0];
     server.metric_reaches("gryt_sfu_rtp_in_total", &[], rtp_before + 1_000.0).await;
-    let [rtp, wakeups] = counted();
-    let (rtp, wakeups) = (rtp - rtp_before, wakeups - wakeups_before);
+    let after = counted();
+    let [rtp, wakeups, queue, latency] = std::array::from_fn(|i| after[i] - before[i]);
     assert!(wakeups < rtp / 2.0, "{wakeups} wake-ups for {rtp} packets");
+    assert!(queue < latency / 3.0, "{queue} s of {latency} s for {rtp} packets");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::vec::Drain;
 
 use super::busy_poll::BusyPollError;
 use super::socket::WorkerSockets;
-use crate::packet::{Datagram, DropReason, Egress, Path};
+use crate::packet::{Datagram, DropReason, Egress, Gathering, Path};
 use crate::time::Now;
 
 /// Datagrams handed out between two waits, at most: what bounds the work of one wake-up.
@@ -84,6 +84,8 @@ impl Default for Options {
 pub struct Wake {
     /// Somebody called [`Waker::wake`](super::wake::Waker::wake): the queues are to be looked at.
     pub woken: bool,
+    /// When it let datagrams gather.
+    pub gathering: Option<Gathering>,
 }
 
 /// What a backend counts.
@@ -189,10 +191,17 @@ impl UnsentList {
     }
 }
 
-/// What a batch may still be waited for, when what began at `began` may last until `timeout` (`None`: for ever).
-pub(super) fn left_of(batch_wait: Duration, timeout: Option<Duration>, began: Instant) -> Duration {
-    let elapsed = Now::read().instant.duration_since(began);
-    timeout.map_or(batch_wait, |timeout| batch_wait.min(timeout.saturating_sub(elapsed)))
+/// From now on for `batch_wait`, where what began at `began` may last until `timeout` (`None`: for ever); `None` when that
+/// is over.
+pub(super) fn gathering(
+    batch_wait: Duration,
+    timeout: Option<Duration>,
+    began: Instant,
+) -> Option<Gathering> {
+    let from = Now::read().instant;
+    let left = timeout.map_or(batch_wait, |timeout| timeout.saturating_sub(from.duration_since(began)));
+    let until = from + batch_wait.min(left);
+    (from < until).then_some(Gathering { from, until })
 }
 
 /// The counter of a refused send.

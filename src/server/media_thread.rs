@@ -12,7 +12,7 @@ use super::backlog::Backlog;
 use super::batch_wait::{BatchWait, Seen};
 use super::overload::Overload;
 use crate::ids::{WORKER_COUNT_MAX, WorkerId};
-use crate::net::backend::Backend;
+use crate::net::backend::{Backend, Wake};
 use crate::net::thread::{self, CpuWait};
 use crate::net::wake::Waker;
 use crate::packet::DropReason;
@@ -100,8 +100,9 @@ pub(super) fn run<B: Backend>(
             (false, true) => due.min(RETRY),
             (false, false) => due,
         };
-        let woken = backend.wait(Some(timeout))?.woken;
+        let Wake { woken, gathering } = backend.wait(Some(timeout))?;
         now = Now::read();
+        worker.let_gather(gathering);
         let datagrams_before = worker.counters.datagrams_in;
 
         // A queue is looked into when there is something in it: each look is at memory that another thread wrote last.

@@ -22,6 +22,17 @@ fn age(now: Now, arrived: Option<Duration>) -> Duration {
 }
 
 impl Worker {
+    /// Counts for how long a voice lay in the socket that this worker reads, but for what it was to wait there.
+    pub(super) fn count_wait(&mut self, now: Now, arrived: Option<Duration>) {
+        if arrived.is_none() {
+            return;
+        }
+        let age = age(now, arrived);
+        let since = now.instant.checked_sub(age).unwrap_or(now.instant);
+        let meant = self.gathering.map_or(Duration::ZERO, |gathering| gathering.within(since, now.instant));
+        self.counters.receive_queue.record(age.saturating_sub(meant).as_nanos() as u64);
+    }
+
     /// Opens a packet in place and lets it wait for the others of its room's batch.
     pub(super) fn handle_rtp(
         &mut self,
@@ -42,9 +53,6 @@ impl Worker {
         }
         self.counters.rtp_in += 1;
         let age = age(now, arrived);
-        if arrived.is_some() {
-            self.counters.receive_queue.record(age.as_nanos() as u64);
-        }
         let room_key = peer.room;
         let (publication, values, is_new_ssrc) = peer.publication_of(&header, packet)?;
         if publication.stream.payload_type != header.payload_type {

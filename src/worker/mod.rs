@@ -38,7 +38,7 @@ use crate::ice::credentials::{LocalUfrag, Secret};
 use crate::ice::stun::{CHECK_LEN_MAX, Message, Request};
 use crate::ids::{RoomId, TrackId, TransportId, WorkerId};
 use crate::metrics::counters::WorkerCounters;
-use crate::packet::{Datagram, DropReason, Egress, Path, run};
+use crate::packet::{Datagram, DropReason, Egress, Gathering, Path, run};
 use crate::room::receiver::ReceiverKey;
 use crate::room::track::TrackKey;
 use crate::room::{PeerKey, Room, STAGE_INTERVAL, SlotChange};
@@ -121,6 +121,8 @@ pub struct Worker {
     has_sealed: bool,
     /// Datagrams for other workers, those of STUN not counted.
     passed_on: u64,
+    /// Of the wake-up that is worked on.
+    gathering: Option<Gathering>,
     counters_at: Instant,
     asked: Option<Asked>,
     is_stopped: bool,
@@ -156,11 +158,17 @@ impl Worker {
             next_room: None,
             has_sealed: false,
             passed_on: 0,
+            gathering: None,
             counters_at: now.instant,
             asked: None,
             is_stopped: false,
             counters: WorkerCounters::default(),
         }
+    }
+
+    /// The wait before what follows let datagrams gather.
+    pub fn let_gather(&mut self, gathering: Option<Gathering>) {
+        self.gathering = gathering;
     }
 
     /// Takes a datagram from the kernel.
@@ -244,11 +252,15 @@ impl Worker {
         }
         let Datagram { path, arrived, bytes } = datagram;
         // Only STUN may introduce a 5-tuple.
+        let is_voice = protocol == Protocol::Rtp;
         let Some(&key) = self.by_path.get(&path) else {
             let owner = self.foreign.get(&path).copied().filter(|_| may_relay);
-            self.relay(owner.ok_or(DropReason::UnknownPath)?, path, arrived, bytes, false);
+            let owner = owner.ok_or(DropReason::UnknownPath)?;
+            self.count_wait(now, arrived.filter(|_| is_voice));
+            self.relay(owner, path, arrived, bytes, false);
             return Ok(());
         };
+        self.count_wait(now, arrived.filter(|_| is_voice && may_relay));
         self.works_for(key);
         let handled = match protocol {
             Protocol::Rtp => self.handle_rtp(now, key, arrived, bytes, out),

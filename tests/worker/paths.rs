@@ -1,5 +1,7 @@
 //! Where media and handshakes go, whoever says what of addresses.
 
+use gryt_sfu::packet::Gathering;
+
 use super::*;
 
 #[test]
@@ -197,8 +199,17 @@ fn workers_that_share_a_port_hand_over_what_is_anothers_and_only_once() {
     let len = caller.protect(20, b"voice", &mut voice);
     (workers[2].now, workers[2].age) = (workers[0].now, Some(Duration::from_millis(3)));
     assert_eq!(workers[1].worker.voice_count() + workers[2].worker.voice_count(), 0, "STUN is none");
+    // Of three milliseconds one and a half as it was meant to.
+    let micros = |count| workers[2].now.instant - Duration::from_micros(count);
+    let gathering = Gathering { from: micros(2_500), until: micros(1_000) };
+    workers[2].worker.let_gather(Some(gathering));
     workers[2].deliver(caller.path, &mut voice[..len]);
     assert_eq!(workers[2].worker.voice_count(), 1, "it waits for nobody else");
+    let queue_of = |sim: &Sim| {
+        let queue = &sim.worker.counters.receive_queue;
+        (queue.count(), queue.sum().div_ceil(100_000))
+    };
+    assert_eq!(queue_of(&workers[2]), (1, 15));
     let (to, relay) = workers[2].relays().remove(0);
     assert!(matches!((to, &relay), (WorkerId(0), Relay::Datagram { is_stun: false, .. })));
     workers[0].hand_over(WorkerId(2), relay);
@@ -208,12 +219,11 @@ fn workers_that_share_a_port_hand_over_what_is_anothers_and_only_once() {
     workers[0].worker.record_latencies(now);
     let latencies = &workers[0].worker.counters.forwarding_latency;
     assert_eq!((latencies.count(), latencies.sum().div_ceil(1_000_000)), (1, 7));
-    let queue = &workers[0].worker.counters.receive_queue;
-    assert_eq!(
-        (queue.count(), queue.sum().div_ceil(1_000_000)),
-        (1, 3),
-        "what it waits for is not the queue"
-    );
+    assert_eq!(queue_of(&workers[0]), (0, 0), "that of another worker");
+    workers[0].age = workers[2].age;
+    let mut again = voice;
+    workers[0].deliver(caller.path, &mut again[..len]);
+    assert_eq!(queue_of(&workers[0]), (1, 30));
     workers[2].deliver(caller.path, &mut voice[..len]);
     let (_, relay) = workers[2].relays().remove(0);
     workers[1].hand_over(WorkerId(2), relay);

@@ -9,7 +9,7 @@ use std::vec::Drain;
 
 use super::epoll::{Epoll, is_readable_within};
 use super::inlet::{Brought, Inlet};
-use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake, left_of};
+use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake, gathering};
 use crate::net::busy_poll::BusyPollError;
 use crate::net::limits::kernel_release;
 use crate::net::outbox::Outbox;
@@ -174,19 +174,18 @@ impl Backend for Mmsg {
         let timeout = if self.inlet.has_some() { Some(Duration::ZERO) } else { timeout };
         let began = (!self.batch_wait.is_zero()).then(|| Now::read().instant);
         let mut woken = self.poll_with_pause(timeout)?;
-        if let Some(began) = began.filter(|_| !woken && self.is_ready.contains(&true)) {
+        let began = began.filter(|_| !woken && self.is_ready.contains(&true));
+        let gathering = began.and_then(|began| gathering(self.batch_wait, timeout, began));
+        if let Some(gathering) = &gathering {
             // Nothing can wait for a number of datagrams here, so it is the whole time, unless somebody wakes.
-            let batch_wait = left_of(self.batch_wait, timeout, began);
-            if !batch_wait.is_zero() {
-                self.calls += 1;
-                woken = is_readable_within(self.waker.as_raw_fd(), batch_wait);
-            }
+            self.calls += 1;
+            woken = is_readable_within(self.waker.as_raw_fd(), gathering.duration());
         }
         self.budget = BATCH_LEN_MAX;
         if woken {
             self.waker.clear();
         }
-        Ok(Wake { woken })
+        Ok(Wake { woken, gathering })
     }
 
     fn next(&mut self) -> Option<(Datagram<'_>, &mut Outbox)> {

@@ -9,10 +9,11 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Napi, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
-use crate::net::backend::left_of;
+use crate::net::backend::gathering;
 use crate::net::limits::kernel_release;
 use crate::net::slab::Slab;
 use crate::net::socket::has_segmentation;
+use crate::packet::Gathering;
 use crate::time::Now;
 
 /// Submissions between two system calls, at most.
@@ -213,11 +214,11 @@ impl Ring {
         self.enter(0, &SubmitArgs::new())
     }
 
-    /// Submits what is queued and waits for a completion.
-    pub(super) fn wait(&mut self, patience: Patience) -> io::Result<Entered> {
+    /// Submits what is queued and waits for a completion. Says when it let others gather.
+    pub(super) fn wait(&mut self, patience: Patience) -> io::Result<(Entered, Option<Gathering>)> {
         if patience.timeout.is_some_and(|timeout| timeout.is_zero()) {
             // A time-out of nothing would be a timer and a sleep all the same, some 25 µs.
-            return self.collect();
+            return Ok((self.collect()?, None));
         }
         // The kernel would wait for a batch beyond the time-out.
         let batch_wait = patience.batch_wait.min(patience.timeout.unwrap_or(Duration::MAX));
@@ -227,21 +228,25 @@ impl Ring {
             args = args.timespec(timeout);
         }
         if batch_wait.is_zero() {
-            return self.enter(1, &args);
+            return Ok((self.enter(1, &args)?, None));
         }
+        let began = Now::read().instant;
         if self.has_min_wait {
             let micros = u32::try_from(batch_wait.as_micros()).unwrap_or(u32::MAX);
-            return self.enter(patience.batch_len, &args.min_wait_usec(micros));
+            let entered = self.enter(patience.batch_len, &args.min_wait_usec(micros))?;
+            return Ok((entered, Some(Gathering { from: began, until: began + batch_wait })));
         }
         // Before Linux 6.12: wait for the first, then for the batch or its time.
-        let began = Now::read().instant;
         let entered = self.enter(1, &args)?;
-        let batch_wait = left_of(batch_wait, patience.timeout, began);
-        if entered == Entered::Done && !batch_wait.is_zero() {
-            let batch_wait = timespec(batch_wait);
+        let gathering = match entered {
+            Entered::Done => gathering(batch_wait, patience.timeout, began),
+            Entered::TimedOut => None,
+        };
+        if let Some(gathering) = &gathering {
+            let batch_wait = timespec(gathering.duration());
             self.enter(patience.batch_len, &SubmitArgs::new().timespec(&batch_wait))?;
         }
-        Ok(entered)
+        Ok((entered, gathering))
     }
 
     fn enter(&mut self, completion_count: u32, args: &SubmitArgs<'_, '_>) -> io::Result<Entered> {
@@ -311,10 +316,10 @@ mod tests {
             batch_len: 32,
         };
         let entered = ring.wait(patience).unwrap();
-        assert_eq!(entered, Entered::TimedOut);
+        assert_eq!(entered.0, Entered::TimedOut);
         // No time at all is no timer, which would run out.
         let at_once = Patience { timeout: Some(Duration::ZERO), ..patience };
-        assert_eq!(ring.wait(at_once).unwrap(), Entered::Done);
+        assert_eq!(ring.wait(at_once).unwrap(), (Entered::Done, None));
     }
 
     /// As the kernel has it, and as before Linux 6.12.
@@ -328,8 +333,10 @@ mod tests {
             // SAFETY: points to nothing.
             assert!(unsafe { ring.push(&opcode::Nop::new().build()) });
             let began = Now::read().instant;
-            ring.wait(patience).unwrap();
+            let (_, gathering) = ring.wait(patience).unwrap();
             assert!(began.elapsed() < batch_wait / 2);
+            let gathering = gathering.unwrap();
+            assert!(gathering.from >= began && gathering.duration() <= Duration::from_millis(5));
             assert_eq!(ring.completions().count(), 1);
         }
     }
