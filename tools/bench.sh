@@ -35,12 +35,12 @@ clear_first_cpu() {
     local functions
     functions=$(declare -f tasks_on without move let_back put)
     kworkers=$(cat "$kworkers_file" 2>/dev/null || true)
-    backlog=$(cat "$backlog_file")
+    backlog=$(cat "$backlog_file" 2>/dev/null || true) # Is the first network namespace's alone.
     exec 3> >(all=$all others=$others were_there=$were_there kworkers=$kworkers kworkers_file=$kworkers_file \
         backlog=$backlog backlog_file=$backlog_file \
         exec setsid bash -c "$functions; read -r; let_back" >/dev/null 2>&1)
     guard=$!
-    put "$((backlog > backlog_min ? backlog : backlog_min))" "$backlog_file"
+    [[ ! $backlog || $backlog -ge $backlog_min ]] || put "$backlog_min" "$backlog_file"
     tasks_on "$all" | without $$ | move "$others"
     put "$(taskset -c "$others" sh -c 'taskset -p $$' | awk '{ print $NF }')" "$kworkers_file"
 }
@@ -59,7 +59,7 @@ let_back() { # What was started meanwhile as well; one that forks just then has 
         tasks_on "$others" | without "${were_there:-none}" | move "$all"
     done
     put "$kworkers" "$kworkers_file"
-    put "$backlog" "$backlog_file"
+    [[ ! $backlog ]] || put "$backlog" "$backlog_file"
 }
 
 clean() { # Of a run that was ended in its middle, however.

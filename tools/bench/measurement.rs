@@ -12,7 +12,7 @@ use super::books::{Sample, at_rest, samples};
 use super::host::Absence;
 use super::network::Network;
 use super::plan::{Case, Table};
-use super::queue::{Queue, queues};
+use super::queue::{self, Queue, queues};
 use super::subject::{Load, Running, Subject};
 
 /// Seconds after the last join that are not counted: reports of a start, cold caches.
@@ -161,7 +161,7 @@ fn found(runs: &[Figures], first: &[Figures]) -> (Figures, Beside) {
     let [delivered_per_second, load_cpu_percent, interrupts] =
         medians(runs, [|run| run.delivered_per_second, |run| run.load_cpu_percent, |run| run.interrupts]);
     let [overload_s] = medians(runs, [|run| run.overload_s]);
-    let worst = |figure: fn(&Figures) -> f64| runs.iter().map(figure).fold(0.0, f64::max);
+    let worst = |figure: fn(&Figures) -> f64| runs.iter().map(figure).reduce(f64::max).unwrap_or_default();
     let (loss_percent, overflowed) = (worst(|run| run.loss_percent), worst(|run| run.overflowed));
     let counted_loss_percent = worst(|run| run.counted_loss_percent);
     let [queue_p50_ms, queue_p99_ms] = medians(runs, [|run| run.queue_p50_ms, |run| run.queue_p99_ms]);
@@ -264,12 +264,11 @@ fn figures(
     let delivered = sum("received_per_second") * load.sent_for_heard();
     ensure!(delivered > 0.0, "nothing was delivered");
     let missing = |second: &Value| {
-        let lost = number(&second["loss_percent"]) / 100.0;
+        let lost = second["loss_percent"].as_f64().unwrap_or(f64::NAN) / 100.0;
         number(&second["received_per_second"]) * lost / (1.0 - lost).max(0.001)
     };
     let missing = counted.iter().map(|second| missing(second)).sum::<f64>();
-    let queue_at = |at: f64| queues.iter().min_by(|a, b| (a.0 - at).abs().total_cmp(&(b.0 - at).abs()));
-    let queue = queue_at(from).zip(queue_at(to)).map(|((_, before), (_, after))| after.since(before));
+    let queue = queue::between(queues, from, to);
     let queued_ms = |part| queue.as_ref().map_or(f64::NAN, |queue| queue.quantile_ms(part));
     let within =
         |at: f64| machine.iter().min_by(|a, b| (a.read_at - at).abs().total_cmp(&(b.read_at - at).abs()));
@@ -370,6 +369,10 @@ mod tests {
         let voice = super::super::subject::Voice::Constant;
         let load = Load { rooms: 2, speakers: 1, listeners: 2, voice, hear_every: 1, deaf_speakers: false };
         let whole = |load: &Load| figures(&outcome, load, &machine, &[], 5.0).unwrap();
+        let mut relay = outcome.clone(); // Whose seconds do not tell what they lost.
+        relay["seconds"][3].as_object_mut().and_then(|second| second.remove("loss_percent"));
+        let (figures_of_relay, _) = figures(&relay, &load, &machine, &[], 5.0).unwrap();
+        assert!(figures_of_relay.counted_loss_percent.is_nan(), "{figures_of_relay:?}");
         assert_eq!(
             whole(&Load { hear_every: 2, ..load }).0.process_us,
             10.0,
@@ -385,5 +388,12 @@ mod tests {
         assert_eq!((figures.p50_ms, figures.p99_ms, figures.p999_ms), (0.1, 0.1, 30.0));
         assert!((steal - 0.1).abs() < 1e-6, "{steal}");
         assert!((figures.interrupts - 0.05).abs() < 1e-6, "{figures:?}");
+    }
+
+    #[test]
+    fn what_a_run_does_not_count_is_no_number_of_several_either() {
+        let uncounted = Figures { counted_loss_percent: f64::NAN, ..run(4.0, 1.0) };
+        let runs = [uncounted; 2];
+        assert!(found(&runs, &runs).0.counted_loss_percent.is_nan());
     }
 }

@@ -14,6 +14,16 @@ pub(crate) struct Queue(Vec<(f64, f64)>);
 /// Between two looks; each is some work for the server.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// A page tells what was so long ago, in seconds, at most: workers publish once a second, and pages are kept for half of one.
+const PAGE_AGE: f64 = 1.5;
+
+/// What came between two moments, in seconds, and nothing that came before; `None` when nobody looked often enough.
+pub(crate) fn between(queues: &[(f64, Queue)], from: f64, to: f64) -> Option<Queue> {
+    let (began, before) = queues.iter().find(|(at, _)| *at >= from + PAGE_AGE)?;
+    let (ended, after) = queues.iter().rfind(|(at, _)| *at <= to)?;
+    (began < ended).then(|| after.since(before))
+}
+
 /// Looks again and again, and says when it did, in seconds.
 pub(crate) fn queues(
     running: &Running,
@@ -88,4 +98,14 @@ fn quantiles_are_of_what_came_in_between_at_all_workers() {
     assert!((median - 0.75).abs() < 1e-9, "{median}");
     assert_eq!(after.since(&before).quantile_ms(0.99), 1.0, "beyond the last bound nobody knows");
     assert!(after.since(&after).quantile_ms(0.5).is_nan());
+}
+
+#[test]
+fn what_a_page_may_hold_of_before_is_left_out() {
+    let queue = |count| Queue(vec![(0.001, count)]);
+    let looks =
+        [(0.6, queue(10.0)), (2.4, queue(20.0)), (2.6, queue(30.0)), (4.9, queue(70.0)), (5.1, queue(99.0))];
+    assert_eq!(between(&looks, 1.0, 5.0), Some(queue(40.0)));
+    assert_eq!(between(&looks, 1.0, 2.7), None, "one look is none");
+    assert_eq!(between(&[], 1.0, 5.0), None);
 }

@@ -106,7 +106,7 @@ fn cells(table: &Table, rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
                 row.label.clone(),
                 (*name).to_owned(),
                 format!("{:.0}", figures.delivered_per_second),
-                format!("{:.3} % ({:.3})", figures.loss_percent, figures.counted_loss_percent),
+                format!("{:.3} % ({})", figures.loss_percent, or_dash(figures.counted_loss_percent, 3)),
                 format!("{:.0}", figures.overflowed),
                 format!("{:.2}", figures.process_us),
                 or_dash(figures.machine_us, 2),

@@ -418,7 +418,7 @@ impl<'a> Run<'a> {
             at: sample.at.saturating_duration_since(self.started).as_secs_f64(),
             connected: self.members.iter().filter(|member| member.state == State::Connected).count() as u64,
             received_per_second: counts.received as f64 / passed,
-            loss_percent: counts.loss_percent(),
+            loss_percent: Some(counts.loss_percent()),
             latency_ms: Latency::of(&counts.latency),
             latency_counts: counts.latency.counts(),
             server_cpu_percent: server_cpu,
@@ -443,7 +443,7 @@ impl<'a> Run<'a> {
             second.connected,
             self.members.len(),
             second.received_per_second,
-            second.loss_percent,
+            second.loss_percent.unwrap_or_default(),
         );
         if self.is_terminal {
             eprint!("\r\x1b[K{line}");

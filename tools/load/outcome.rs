@@ -17,7 +17,8 @@ pub(crate) struct Second {
     pub(crate) at: f64,
     pub(crate) connected: u64,
     pub(crate) received_per_second: f64,
-    pub(crate) loss_percent: f64,
+    /// `None` where it is counted for the whole run only.
+    pub(crate) loss_percent: Option<f64>,
     pub(crate) latency_ms: Option<Latency>,
     /// All of the delays, so that seconds can be taken together: µs, at most a 32nd too many, and how often.
     pub(crate) latency_counts: Vec<(u64, u64)>,

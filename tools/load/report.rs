@@ -145,7 +145,7 @@ fn plots(outcome: &Outcome) -> Vec<Plot<'_>> {
             "Packets that did not come, by second.",
             " %",
             1.0,
-            vec![over_time("loss", &|second| Some(second.loss_percent))],
+            vec![over_time("loss", &|second| second.loss_percent)],
         ),
         joins,
         plot(
