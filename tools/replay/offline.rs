@@ -298,13 +298,14 @@ pub(crate) fn print(
         "{packets} packets of {} streams to {} receivers each, {kind} egress, in {seconds:.3} s of one core",
         outcome.publishers, settings.receivers
     )?;
-    writeln!(
-        out,
-        "{:.0} packets/s, {:.0} ns a packet, {:.0} ns a forwarded packet",
-        packets as f64 / seconds,
-        seconds * 1e9 / packets.max(1) as f64,
-        seconds * 1e9 / forwarded.max(1) as f64,
-    )?;
+    if packets > 0 {
+        let each = seconds * 1e9 / packets as f64;
+        write!(out, "{:.0} packets/s, {each:.0} ns a packet", packets as f64 / seconds)?;
+        if forwarded > 0 {
+            write!(out, ", {:.0} ns a forwarded packet", seconds * 1e9 / forwarded as f64)?;
+        }
+        writeln!(out)?;
+    }
     writeln!(
         out,
         "{} forwarded, {} bytes, digest {:016x}",
