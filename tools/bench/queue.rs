@@ -11,20 +11,20 @@ use super::subject::Running;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Queue(Vec<(f64, f64)>);
 
-/// Between two looks; each is some work for the server.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks: pages are no newer before.
+const INTERVAL: Duration = Duration::from_millis(500);
 
 /// A page tells what was so long ago, in seconds, at most: workers publish once a second, and pages are kept for half of one.
 const PAGE_AGE: f64 = 1.5;
 
-/// What came between two moments, in seconds, and nothing that came before; `None` when nobody looked often enough.
+/// What came between two moments, in seconds, and hardly anything that came before; `None` when nobody looked often enough.
 pub(crate) fn between(queues: &[(f64, Queue)], from: f64, to: f64) -> Option<Queue> {
     let (began, before) = queues.iter().find(|(at, _)| *at >= from + PAGE_AGE)?;
     let (ended, after) = queues.iter().rfind(|(at, _)| *at <= to)?;
     (began < ended).then(|| after.since(before))
 }
 
-/// Looks again and again, and says when it did, in seconds.
+/// Looks again and again, and says when it asked, in seconds.
 pub(crate) fn queues(
     running: &Running,
     network: &Network,
@@ -33,8 +33,8 @@ pub(crate) fn queues(
 ) -> Result<Vec<(f64, Queue)>> {
     let mut queues = Vec::new();
     while !is_over() {
-        let page = running.metrics(network)?;
-        queues.push((began.elapsed().as_secs_f64(), Queue::of(&page)));
+        let asked_at = began.elapsed().as_secs_f64();
+        queues.push((asked_at, Queue::of(&running.metrics(network)?)));
         std::thread::sleep(INTERVAL);
     }
     Ok(queues)
