@@ -192,22 +192,3 @@ drop_reasons! {
 }
 
 const _: () = assert!(DropReason::COUNT <= 64);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::time::Now;
-
-    #[test]
-    fn of_a_gathering_counts_what_is_between_two_moments() {
-        let began = Now::read().instant;
-        let at = |millis| began + Duration::from_millis(millis);
-        let gathering = Gathering { from: at(10), until: at(20) };
-        let within = |since, until| gathering.within(at(since), at(until)).as_millis();
-        assert_eq!(gathering.duration().as_millis(), 10);
-        assert_eq!(within(5, 25), 10);
-        assert_eq!(within(12, 25), 8, "it came meanwhile");
-        assert_eq!(within(5, 15), 5, "it was ended before its time");
-        assert_eq!((within(21, 25), within(2, 9)), (0, 0), "after it, before it");
-    }
-}
