@@ -36,14 +36,14 @@ pub struct Datagram<'a> {
 
 /// A time for which a wait was to go on although datagrams came: the more there are at once, the less each costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gathering {
+pub struct Coalescing {
     /// When it began.
     pub from: Instant,
     /// When it was to end, at the latest; where somebody ended it before, nobody knows when.
     pub until: Instant,
 }
 
-impl Gathering {
+impl Coalescing {
     /// For how long.
     pub fn duration(&self) -> Duration {
         self.until.saturating_duration_since(self.from)

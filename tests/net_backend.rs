@@ -42,9 +42,6 @@ macro_rules! on_both_backends {
 on_both_backends! {
     answers_leave_from_the_address_that_was_asked,
     a_socket_of_one_address_sends_from_it,
-    a_wait_ends_with_its_time_or_with_the_waker,
-    a_wake_up_is_put_off_for_a_larger_batch,
-    a_batch_is_not_waited_for_beyond_the_time_out,
     more_datagrams_than_buffers_are_received_all_the_same,
     a_run_of_any_lengths_arrives_in_order,
     a_flush_larger_than_the_queue_submits_on_its_way,
@@ -57,14 +54,15 @@ on_both_backends! {
     what_is_longer_than_the_mtu_arrives_all_the_same,
     an_error_on_the_socket_begins_the_receive_again,
     what_the_kernel_drops_is_counted,
-    one_wait_hands_out_a_bounded_batch,
     what_is_submitted_is_with_the_kernel_before_the_next_wait,
     a_path_that_cuts_nothing_up_is_asked_once,
     a_full_send_buffer_costs_datagrams_that_are_counted_and_no_time,
     what_is_queued_at_the_end_still_leaves,
     a_worker_that_ended_gives_its_port_back,
-    a_wait_that_looks_first_ends_with_a_datagram_all_the_same,
 }
+
+#[path = "net_backend/waits.rs"]
+mod waits;
 
 trait Start: Backend + Sized {
     /// `None`, with a word about it, where this kernel or its seccomp profile has no such thing.
@@ -176,81 +174,6 @@ fn answers_leave_from_the_address_that_was_asked<B: Start>() {
         assert_eq!(Some(paths[0].socket), this.backend.sockets().towards(asked));
         assert_eq!(receive(&peer), (b"hello".to_vec(), asked));
     }
-}
-
-fn a_wait_ends_with_its_time_or_with_the_waker<B: Start>() {
-    for batch_wait in [Duration::ZERO, Duration::from_micros(500)] {
-        let Some(mut this) = start::<B>(Options { batch_wait, ..Options::default() }) else { return };
-        let before = Now::read().instant;
-        let wake = this.backend.wait(Some(Duration::from_millis(20))).unwrap();
-        assert!(!wake.woken);
-        assert!(before.elapsed() >= Duration::from_millis(20));
-
-        // Twice, with a wake-up that nobody waits for in between: the waker stays in working order.
-        for _ in 0..2 {
-            let waker = this.waker.clone();
-            let thread = std::thread::spawn(move || waker.wake());
-            assert!(wait_for_waker(&mut this.backend));
-            thread.join().unwrap();
-            this.waker.wake();
-            assert!(wait_for_waker(&mut this.backend));
-        }
-        let wake = this.backend.wait(Some(Duration::ZERO)).unwrap();
-        assert_eq!(wake, Wake { woken: false, gathering: None });
-    }
-}
-
-fn a_wake_up_is_put_off_for_a_larger_batch<B: Start>() {
-    let batch_wait = Duration::from_millis(50);
-    let Some(mut this) = start::<B>(Options { batch_wait, ..Options::default() }) else { return };
-    this.backend.wait(Some(Duration::ZERO)).unwrap();
-    let peer = peer("127.0.0.1:0");
-    for count in [1, 2] {
-        let before = Now::read().instant;
-        for _ in 0..count {
-            peer.send_to(b"x", ("127.0.0.1", this.port)).unwrap();
-        }
-        let (mut received, mut gathering) = (0, None);
-        while received == 0 {
-            assert!(before.elapsed() < PATIENCE);
-            gathering = this.backend.wait(Some(PATIENCE)).unwrap().gathering;
-            while this.backend.next().is_some() {
-                received += 1;
-            }
-        }
-        assert!(before.elapsed() >= batch_wait);
-        let gathering = gathering.expect("it says so");
-        assert_eq!(gathering.duration(), batch_wait);
-        assert!(before <= gathering.from && gathering.until <= Now::read().instant);
-        assert_eq!(received, count);
-    }
-}
-
-fn a_batch_is_not_waited_for_beyond_the_time_out<B: Start>() {
-    let options = Options { batch_wait: PATIENCE, ..Options::default() };
-    let Some(mut this) = start::<B>(options) else { return };
-    this.backend.wait(Some(Duration::ZERO)).unwrap();
-    let peer = peer("127.0.0.1:0");
-    let before = Now::read().instant;
-    peer.send_to(b"x", ("127.0.0.1", this.port)).unwrap();
-    let mut received = 0;
-    while received == 0 {
-        this.backend.wait(Some(Duration::from_millis(20))).unwrap();
-        while this.backend.next().is_some() {
-            received += 1;
-        }
-        assert!(before.elapsed() < PATIENCE / 2);
-    }
-}
-
-fn wait_for_waker(backend: &mut impl Backend) -> bool {
-    let start = Now::read().instant;
-    while start.elapsed() < PATIENCE {
-        if backend.wait(Some(PATIENCE)).unwrap().woken {
-            return true;
-        }
-    }
-    false
 }
 
 fn more_datagrams_than_buffers_are_received_all_the_same<B: Start>() {
@@ -655,29 +578,6 @@ fn what_the_kernel_drops_is_counted<B: Start>() {
     assert_eq!(this.backend.take_counters().receive_overflows, 0);
 }
 
-fn one_wait_hands_out_a_bounded_batch<B: Start>() {
-    let Some(mut this) = start::<B>(Options { buffer_count: 2048, ..Options::default() }) else {
-        return;
-    };
-    let peer = peer("127.0.0.1:0");
-    const COUNT: usize = 2500;
-    for _ in 0..COUNT {
-        peer.send_to(b"x", ("127.0.0.1", this.port)).unwrap();
-    }
-    let mut batches = Vec::new();
-    while batches.iter().sum::<usize>() < COUNT {
-        this.backend.wait(Some(PATIENCE)).unwrap();
-        let mut count = 0;
-        while this.backend.next().is_some() {
-            count += 1;
-        }
-        batches.push(count);
-        assert!(batches.len() < COUNT);
-    }
-    assert!(batches.iter().all(|count| *count <= 1024), "{batches:?}");
-    assert!(batches.contains(&1024), "{batches:?}");
-}
-
 fn what_is_queued_at_the_end_still_leaves<B: Start>() {
     let Some(mut this) = start::<B>(Options::default()) else { return };
     let peer = peer("127.0.0.1:0");
@@ -701,31 +601,6 @@ fn a_worker_that_ended_gives_its_port_back<B: Start>() {
         std::thread::yield_now();
     };
     assert_eq!(sockets[0].port(), port);
-}
-
-fn a_wait_that_looks_first_ends_with_a_datagram_all_the_same<B: Start>() {
-    let Some(mut this) = start::<B>(Options::default()) else { return };
-    let looked = || wait_options(&this.backend, libc::SO_BUSY_POLL);
-    assert!(looked().iter().all(|micros| *micros == 0));
-    match this.backend.set_busy_poll(Duration::from_micros(70)) {
-        Ok(()) => assert!(wait_options(&this.backend, libc::SO_PREFER_BUSY_POLL).iter().all(|is| *is == 1)),
-        // Without the right to hold off a card's interrupts the rest is there.
-        Err(BusyPollError::Preference(error)) => assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
-        Err(error) => return eprintln!("skipped: {error}"),
-    }
-    assert!(wait_options(&this.backend, libc::SO_BUSY_POLL).iter().all(|micros| *micros == 70));
-    let peer = peer("127.0.0.1:0");
-    for _ in 0..50 {
-        peer.send_to(b"hello", ("127.0.0.1", this.port)).unwrap();
-        echo(&mut this.backend, 1);
-        assert_eq!(receive(&peer).0, b"hello");
-    }
-    assert!(!this.backend.wait(Some(Duration::from_millis(1))).unwrap().woken);
-}
-
-/// An option of each socket.
-fn wait_options(backend: &impl Backend, name: i32) -> Vec<libc::c_int> {
-    backend.sockets().sockets().iter().map(|socket| option(socket, libc::SOL_SOCKET, name)).collect()
 }
 
 fn option(socket: &UdpSocket, level: i32, name: i32) -> libc::c_int {

@@ -104,8 +104,8 @@ pub struct WorkerCounters {
     pub receive_overflows: u64,
     /// Times the kernel kept a completion back for want of room.
     pub completions_held_back: u64,
-    /// Nanoseconds from the kernel's receive timestamp to the wake-up that found it, less what that wake-up let others
-    /// come on purpose, of each voice packet of a known 5-tuple that the kernel handed to this worker.
+    /// Nanoseconds from the kernel's receive timestamp to the wake-up that found it, less the coalescing before that,
+    /// of each voice packet of a known 5-tuple that the kernel handed to this worker.
     pub receive_queue: Histogram<11>,
     /// Nanoseconds from the kernel's receive timestamp to submission, of each voice packet that came.
     pub forwarding_latency: Histogram<13>,

@@ -368,7 +368,7 @@ impl Snapshot {
         let help =
             "Time that a worker's CPU was nearly used up and packets waited for others (OVERLOAD_TICK_MS)";
         out.seconds_by_worker("overload", help, &self.workers, |worker| worker.overload_ns)?;
-        let help = "From the kernel's receive timestamp of a voice packet to the wake-up that found it, but for what that let come on purpose";
+        let help = "From the kernel's receive timestamp of a voice packet to the worker's wake-up, less what it slept on purpose";
         out.by_worker("receive_queue", help, Some(&Unit::Seconds), &self.workers, |w| &w.receive_queue)?;
         let help =
             "From the kernel's receive timestamp of a voice packet to the submission of what it became";

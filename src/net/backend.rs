@@ -6,7 +6,7 @@ use std::vec::Drain;
 
 use super::busy_poll::BusyPollError;
 use super::socket::WorkerSockets;
-use crate::packet::{Datagram, DropReason, Egress, Gathering, Path};
+use crate::packet::{Coalescing, Datagram, DropReason, Egress, Path};
 use crate::time::Now;
 
 /// Datagrams handed out between two waits, at most: what bounds the work of one wake-up.
@@ -84,8 +84,8 @@ impl Default for Options {
 pub struct Wake {
     /// Somebody called [`Waker::wake`](super::wake::Waker::wake): the queues are to be looked at.
     pub woken: bool,
-    /// When it let datagrams gather.
-    pub gathering: Option<Gathering>,
+    /// When it let more datagrams come, for a larger batch.
+    pub coalescing: Option<Coalescing>,
 }
 
 /// What a backend counts.
@@ -193,15 +193,15 @@ impl UnsentList {
 
 /// From now on for `batch_wait`, where what began at `began` may last until `timeout` (`None`: for ever); `None` when that
 /// is over.
-pub(super) fn gathering(
+pub(super) fn coalescing(
     batch_wait: Duration,
     timeout: Option<Duration>,
     began: Instant,
-) -> Option<Gathering> {
+) -> Option<Coalescing> {
     let from = Now::read().instant;
     let left = timeout.map_or(batch_wait, |timeout| timeout.saturating_sub(from.duration_since(began)));
     let until = from + batch_wait.min(left);
-    (from < until).then_some(Gathering { from, until })
+    (from < until).then_some(Coalescing { from, until })
 }
 
 /// The counter of a refused send.

@@ -100,9 +100,9 @@ pub(super) fn run<B: Backend>(
             (false, true) => due.min(RETRY),
             (false, false) => due,
         };
-        let Wake { woken, gathering } = backend.wait(Some(timeout))?;
+        let Wake { woken, coalescing } = backend.wait(Some(timeout))?;
         now = Now::read();
-        worker.let_gather(gathering);
+        worker.set_coalescing(coalescing);
         let datagrams_before = worker.counters.datagrams_in;
 
         // A queue is looked into when there is something in it: each look is at memory that another thread wrote last.

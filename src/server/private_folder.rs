@@ -7,8 +7,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+/// Looks whether there is such a folder.
+///
 /// # Errors
-/// The folder cannot be read. Names the variable and the folder.
+/// It cannot be read. Names the variable and the folder.
 pub(super) fn check(variable: &str, folder: &Path) -> Result<()> {
     fs::read_dir(folder).with_context(|| format!("{variable}={folder:?} cannot be read"))?;
     Ok(())

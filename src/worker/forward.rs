@@ -29,7 +29,8 @@ impl Worker {
         }
         let age = age(now, arrived);
         let since = now.instant.checked_sub(age).unwrap_or(now.instant);
-        let meant = self.gathering.map_or(Duration::ZERO, |gathering| gathering.within(since, now.instant));
+        let meant =
+            self.coalescing.map_or(Duration::ZERO, |coalescing| coalescing.within(since, now.instant));
         self.counters.receive_queue.record(age.saturating_sub(meant).as_nanos() as u64);
     }
 

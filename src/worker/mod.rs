@@ -38,7 +38,7 @@ use crate::ice::credentials::{LocalUfrag, Secret};
 use crate::ice::stun::{CHECK_LEN_MAX, Message, Request};
 use crate::ids::{RoomId, TrackId, TransportId, WorkerId};
 use crate::metrics::counters::WorkerCounters;
-use crate::packet::{Datagram, DropReason, Egress, Gathering, Path, run};
+use crate::packet::{Coalescing, Datagram, DropReason, Egress, Path, run};
 use crate::room::receiver::ReceiverKey;
 use crate::room::track::TrackKey;
 use crate::room::{PeerKey, Room, STAGE_INTERVAL, SlotChange};
@@ -122,7 +122,7 @@ pub struct Worker {
     /// Datagrams for other workers, those of STUN not counted.
     passed_on: u64,
     /// Of the wake-up that is worked on.
-    gathering: Option<Gathering>,
+    coalescing: Option<Coalescing>,
     counters_at: Instant,
     asked: Option<Asked>,
     is_stopped: bool,
@@ -158,7 +158,7 @@ impl Worker {
             next_room: None,
             has_sealed: false,
             passed_on: 0,
-            gathering: None,
+            coalescing: None,
             counters_at: now.instant,
             asked: None,
             is_stopped: false,
@@ -166,9 +166,9 @@ impl Worker {
         }
     }
 
-    /// The wait before what follows let datagrams gather.
-    pub fn let_gather(&mut self, gathering: Option<Gathering>) {
-        self.gathering = gathering;
+    /// When the wait before what follows let more datagrams come.
+    pub fn set_coalescing(&mut self, coalescing: Option<Coalescing>) {
+        self.coalescing = coalescing;
     }
 
     /// Takes a datagram from the kernel.

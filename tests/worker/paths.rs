@@ -1,6 +1,6 @@
 //! Where media and handshakes go, whoever says what of addresses.
 
-use gryt_sfu::packet::Gathering;
+use gryt_sfu::packet::Coalescing;
 
 use super::*;
 
@@ -201,8 +201,8 @@ fn workers_that_share_a_port_hand_over_what_is_anothers_and_only_once() {
     assert_eq!(workers[1].worker.voice_count() + workers[2].worker.voice_count(), 0, "STUN is none");
     // Of three milliseconds one and a half as it was meant to.
     let micros = |count| workers[2].now.instant - Duration::from_micros(count);
-    let gathering = Gathering { from: micros(2_500), until: micros(1_000) };
-    workers[2].worker.let_gather(Some(gathering));
+    let coalescing = Coalescing { from: micros(2_500), until: micros(1_000) };
+    workers[2].worker.set_coalescing(Some(coalescing));
     workers[2].deliver(caller.path, &mut voice[..len]);
     assert_eq!(workers[2].worker.voice_count(), 1, "it waits for nobody else");
     let queue_of = |sim: &Sim| {
@@ -384,12 +384,12 @@ fn who_moved_to_a_port_that_it_has_not_answered_from_holds_nothing() {
 }
 
 #[test]
-fn of_a_gathering_counts_what_is_between_two_moments() {
+fn of_coalescing_counts_what_is_between_two_moments() {
     let began = Sim::new(1).now.instant;
     let at = |millis| began + Duration::from_millis(millis);
-    let gathering = Gathering { from: at(10), until: at(20) };
-    let within = |since, until| gathering.within(at(since), at(until)).as_millis();
-    assert_eq!(gathering.duration().as_millis(), 10);
+    let coalescing = Coalescing { from: at(10), until: at(20) };
+    let within = |since, until| coalescing.within(at(since), at(until)).as_millis();
+    assert_eq!(coalescing.duration().as_millis(), 10);
     assert_eq!(within(5, 25), 10);
     assert_eq!(within(12, 25), 8, "it came meanwhile");
     assert_eq!(within(5, 15), 5, "it was ended before its time");

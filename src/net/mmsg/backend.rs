@@ -9,7 +9,7 @@ use std::vec::Drain;
 
 use super::epoll::{Epoll, is_readable_within};
 use super::inlet::{Brought, Inlet};
-use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake, gathering};
+use crate::net::backend::{BATCH_LEN_MAX, Backend, Counters, Options, Unsent, Wake, coalescing};
 use crate::net::busy_poll::BusyPollError;
 use crate::net::limits::kernel_release;
 use crate::net::outbox::Outbox;
@@ -175,17 +175,17 @@ impl Backend for Mmsg {
         let began = (!self.batch_wait.is_zero()).then(|| Now::read().instant);
         let mut woken = self.poll_with_pause(timeout)?;
         let began = began.filter(|_| !woken && self.is_ready.contains(&true));
-        let gathering = began.and_then(|began| gathering(self.batch_wait, timeout, began));
-        if let Some(gathering) = &gathering {
+        let coalescing = began.and_then(|began| coalescing(self.batch_wait, timeout, began));
+        if let Some(coalescing) = &coalescing {
             // Nothing can wait for a number of datagrams here, so it is the whole time, unless somebody wakes.
             self.calls += 1;
-            woken = is_readable_within(self.waker.as_raw_fd(), gathering.duration());
+            woken = is_readable_within(self.waker.as_raw_fd(), coalescing.duration());
         }
         self.budget = BATCH_LEN_MAX;
         if woken {
             self.waker.clear();
         }
-        Ok(Wake { woken, gathering })
+        Ok(Wake { woken, coalescing })
     }
 
     fn next(&mut self) -> Option<(Datagram<'_>, &mut Outbox)> {

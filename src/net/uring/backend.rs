@@ -176,7 +176,7 @@ impl Backend for Uring {
         // What just begins may end at once, as it does with an empty datagram, and then nobody would listen meanwhile.
         let batch_wait = if armed.has_begun { Duration::ZERO } else { self.batch_wait };
         let patience = Patience { timeout, batch_wait, batch_len: BATCH_LEN_WANTED };
-        let (_, gathering) = self.ring.wait(patience)?;
+        let (_, coalescing) = self.ring.wait(patience)?;
         self.sort();
         // The kernel stops after a few dozen datagrams once there is one, and at each empty one; the rest of the batch is
         // wanted too.
@@ -201,7 +201,7 @@ impl Backend for Uring {
         if woken {
             self.waker.acknowledge();
         }
-        Ok(Wake { woken, gathering })
+        Ok(Wake { woken, coalescing })
     }
 
     fn next(&mut self) -> Option<(Datagram<'_>, &mut Outbox)> {

@@ -9,11 +9,11 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Napi, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
-use crate::net::backend::gathering;
+use crate::net::backend::coalescing;
 use crate::net::limits::kernel_release;
 use crate::net::slab::Slab;
 use crate::net::socket::has_segmentation;
-use crate::packet::Gathering;
+use crate::packet::Coalescing;
 use crate::time::Now;
 
 /// Submissions between two system calls, at most.
@@ -214,8 +214,8 @@ impl Ring {
         self.enter(0, &SubmitArgs::new())
     }
 
-    /// Submits what is queued and waits for a completion. Says when it let others gather.
-    pub(super) fn wait(&mut self, patience: Patience) -> io::Result<(Entered, Option<Gathering>)> {
+    /// Submits what is queued and waits for a completion. Says when it let others come.
+    pub(super) fn wait(&mut self, patience: Patience) -> io::Result<(Entered, Option<Coalescing>)> {
         if patience.timeout.is_some_and(|timeout| timeout.is_zero()) {
             // A time-out of nothing would be a timer and a sleep all the same, some 25 µs.
             return Ok((self.collect()?, None));
@@ -234,19 +234,19 @@ impl Ring {
         if self.has_min_wait {
             let micros = u32::try_from(batch_wait.as_micros()).unwrap_or(u32::MAX);
             let entered = self.enter(patience.batch_len, &args.min_wait_usec(micros))?;
-            return Ok((entered, Some(Gathering { from: began, until: began + batch_wait })));
+            return Ok((entered, Some(Coalescing { from: began, until: began + batch_wait })));
         }
         // Before Linux 6.12: wait for the first, then for the batch or its time.
         let entered = self.enter(1, &args)?;
-        let gathering = match entered {
-            Entered::Done => gathering(batch_wait, patience.timeout, began),
+        let coalescing = match entered {
+            Entered::Done => coalescing(batch_wait, patience.timeout, began),
             Entered::TimedOut => None,
         };
-        if let Some(gathering) = &gathering {
-            let batch_wait = timespec(gathering.duration());
+        if let Some(coalescing) = &coalescing {
+            let batch_wait = timespec(coalescing.duration());
             self.enter(patience.batch_len, &SubmitArgs::new().timespec(&batch_wait))?;
         }
-        Ok((entered, gathering))
+        Ok((entered, coalescing))
     }
 
     fn enter(&mut self, completion_count: u32, args: &SubmitArgs<'_, '_>) -> io::Result<Entered> {
@@ -334,10 +334,10 @@ mod tests {
             // SAFETY: points to nothing.
             assert!(unsafe { ring.push(&opcode::Nop::new().build()) });
             let began = Now::read().instant;
-            let (_, gathering) = ring.wait(patience).unwrap();
+            let (_, coalescing) = ring.wait(patience).unwrap();
             assert!(began.elapsed() < batch_wait / 2);
-            let gathering = gathering.unwrap();
-            assert!(gathering.from >= began && gathering.duration() <= timeout);
+            let coalescing = coalescing.unwrap();
+            assert!(coalescing.from >= began && coalescing.duration() <= timeout);
             assert_eq!(ring.completions().count(), 1);
         }
     }
